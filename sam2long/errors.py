@@ -1,0 +1,29 @@
+"""Every error that sam2long raises on purpose. The command line turns each into one sentence and exit code 2."""
+
+
+class Sam2LongError(Exception):
+    """Base class. The message says what was got, what was expected and what to do."""
+
+
+class ConfigError(Sam2LongError, ValueError):
+    """A setting that is out of range, or that does not go with another one."""
+
+
+class PromptError(Sam2LongError, ValueError):
+    """Points, box or mask that cannot be used; the state is as it was before the call."""
+
+
+class StateError(Sam2LongError, RuntimeError):
+    """A call that does not fit the state: unknown object, nothing prompted, frame out of reach."""
+
+
+class VideoError(Sam2LongError, ValueError):
+    """A video, an image folder or a camera that cannot be read or written."""
+
+
+class ModelError(Sam2LongError, RuntimeError):
+    """A checkpoint, model config or sam2 installation that cannot be used."""
+
+
+class DataError(Sam2LongError, ValueError):
+    """A dataset, prompt file or prediction tree that is not as its format says."""
