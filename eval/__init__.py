@@ -1,0 +1,1 @@
+"""Benchmark runs with official-exact scores: `python -m eval run|score|pack|report|check`. Not part of the wheel."""
