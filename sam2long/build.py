@@ -1,0 +1,182 @@
+"""Ways in: a config and weights become a predictor."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import ModelError
+from sam2long.install import require_sam2
+from sam2long.weights import BY_HUB_ID, CHECKPOINTS, load_weights
+
+if TYPE_CHECKING:
+    from sam2long.camera import SAM2LongCameraPredictor
+    from sam2long.predictor import SAM2LongVideoPredictor
+
+PREDICTOR = "sam2long.predictor.SAM2LongVideoPredictor"
+CAMERA = "sam2long.camera.SAM2LongCameraPredictor"
+
+# What sam2's builder sets with apply_postprocessing=True.
+POSTPROCESSING = (
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.98",
+    "++model.binarize_mask_from_pts_for_mem_enc=true",
+    "++model.fill_hole_area=8",
+)
+
+
+def build_sam2long_video_predictor(
+    config_file: str | os.PathLike,
+    ckpt_path: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
+    *,
+    sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
+    dtype: str = "auto",
+    **kwargs: Any,
+) -> SAM2LongVideoPredictor:
+    """Build a predictor; takes what sam2's `build_sam2_video_predictor` takes.
+
+    Args:
+        config_file: a short name ("sam2.1-large", "nano"), one of sam2's config names
+            ("configs/sam2.1/sam2.1_hiera_l.yaml"), or a path to a YAML. A short name brings its weights along.
+        ckpt_path: .pt or .safetensors; None with a config name leaves the weights random, as in sam2.
+        device: None takes the best there is.
+        mode: "eval"; SAM2Long does not train.
+        hydra_overrides_extra: e.g. ["++model.image_size=512"].
+        apply_postprocessing: sam2's: fill small holes, fall back to other masks when a clicked one is unstable.
+        vos_optimized: compile the image encoder.
+        sam2long: settings; None for the paper's.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        **kwargs: accepted and unused, as in sam2.
+    Raises:
+        ModelError: unknown config, weights that cannot be had or do not fit, a sam2 that is not the real one.
+    """
+    return _build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
+                  vos_optimized, sam2long, dtype)  # fmt: skip
+
+
+def build_sam2long_camera_predictor(
+    config_file: str | os.PathLike,
+    ckpt_path: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
+    *,
+    sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
+    dtype: str = "auto",
+    **kwargs: Any,
+) -> SAM2LongCameraPredictor:
+    """Build a predictor for live frames, with the interface of the real-time forks of SAM 2.
+
+    Args, Raises:
+        as `build_sam2long_video_predictor`. Settings default to emit="online".
+    """
+    if sam2long is None:
+        sam2long = Sam2LongConfig(emit="online")
+    return _build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
+                  vos_optimized, sam2long, dtype)  # fmt: skip
+
+
+def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
+    """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`."""
+    if model_id not in BY_HUB_ID:
+        raise ModelError(f"{model_id!r} is not a SAM 2 model on the hub; the models are {', '.join(BY_HUB_ID)}")
+    checkpoint = BY_HUB_ID[model_id]
+    return build_sam2long_video_predictor(checkpoint.config, kwargs.pop("ckpt_path", None) or checkpoint.fetch(), **kwargs)
+
+
+def best_device() -> torch.device:
+    """An accelerator when torch has a working one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    if accelerator is not None and torch.accelerator.is_available():
+        return torch.device(accelerator.type)
+    return torch.device("cpu")
+
+
+def _build(
+    target: str,
+    config_file: str | os.PathLike,
+    ckpt_path: str | os.PathLike | None,
+    device: str | torch.device | None,
+    mode: str,
+    overrides: Sequence[str],
+    apply_postprocessing: bool,
+    vos_optimized: bool,
+    sam2long: Sam2LongConfig | Mapping[str, Any] | None,
+    dtype: str,
+) -> Any:
+    require_sam2()
+    if mode != "eval":
+        raise ModelError(f'mode is {mode!r}; SAM2Long only runs in "eval" mode: it needs no training')
+    if sam2long is not None and not isinstance(sam2long, Sam2LongConfig):
+        sam2long = Sam2LongConfig.from_mapping(sam2long)
+    name = os.fspath(config_file)
+    by_name = CHECKPOINTS.get(name) or BY_HUB_ID.get(name)
+    if by_name is not None:
+        name = by_name.config
+        ckpt_path = by_name.fetch() if ckpt_path is None else ckpt_path
+    elif ckpt_path is None:
+        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=3)
+    extra = [
+        f"++model._target_={target}",
+        *(["++model.compile_image_encoder=true"] if vos_optimized else []),
+        *(POSTPROCESSING if apply_postprocessing else []),
+        *overrides,
+    ]
+    model = _instantiate(name, extra)
+    model._set_up(sam2long or model.sam2long, dtype if dtype != "auto" else model.dtype)
+    if ckpt_path is not None:
+        load_weights(model, ckpt_path, name)
+    return model.to(best_device() if device is None else device).eval()
+
+
+def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
+    """Compose a YAML with Hydra and build its model; the host's Hydra stays as it was."""
+    import sam2
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(config)
+    packaged = Path(sam2.__path__[0]) / config
+    if not path.is_file():
+        if not packaged.is_file():
+            raise ModelError(
+                f"there is no model config {config!r}: not a short name ({', '.join(CHECKPOINTS)}), "
+                "not one of sam2's config names (configs/sam2.1/sam2.1_hiera_l.yaml, ...), not a file"
+            )
+        path = packaged
+    before = Singleton.get_state()
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(path.resolve().parent), version_base="1.2"):
+            composed = compose(config_name=path.name, overrides=list(overrides))
+        OmegaConf.resolve(composed)
+        if "model" not in composed:
+            raise ModelError(f"{config} has no section 'model'; expected a SAM 2 config like Meta's")
+        return instantiate(composed.model, _recursive_=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
+    finally:
+        Singleton.set_state(before)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

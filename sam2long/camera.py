@@ -1,0 +1,89 @@
+"""The camera interface that real-time forks of SAM 2 have, on the unmodified package and bounded for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sam2long.errors import PromptError, StateError
+from sam2long.predictor import InferenceState, SAM2LongVideoPredictor, VideoMasks
+
+
+class SAM2LongCameraPredictor(SAM2LongVideoPredictor):
+    """Live tracking: load the first frame, prompt, then feed frame after frame.
+
+    One stream at a time; `load_first_frame` starts a new one. With emit="online", the default of
+    `build_sam2long_camera_predictor`, `track` answers for the frame that it is given.
+    """
+
+    stream: InferenceState | None = None
+
+    @property
+    def frame_idx(self) -> int:
+        """Index of the latest frame."""
+        return self._live().session.frame
+
+    def load_first_frame(self, image: Any) -> None:
+        """Start a stream. image: [H, W, 3] uint8 RGB."""
+        self.stream = self.init_stream(image)
+
+    def add_new_prompt(
+        self,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any = None,
+        labels: Any = None,
+        bbox: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+    ) -> VideoMasks:
+        """Clicks or a box on the latest frame.
+
+        Args:
+            frame_idx: the latest frame's index, `predictor.frame_idx`.
+            bbox: x1, y1, x2, y2, or [[x1, y1], [x2, y2]].
+            obj_id, points, labels, clear_old_points, normalize_coords: as `add_new_points_or_box`.
+        Returns:
+            frame index, object ids, mask logits [N, 1, H, W].
+        """
+        return super().add_new_points_or_box(
+            self._live(), frame_idx, obj_id, points, labels, clear_old_points, normalize_coords, bbox
+        )
+
+    def add_new_points(self, frame_idx: int, obj_id: Any, points: Any, labels: Any, **options: Any) -> VideoMasks:
+        """Clicks on the latest frame; as `add_new_prompt`."""
+        return self.add_new_prompt(frame_idx, obj_id, points=points, labels=labels, **options)
+
+    def add_new_mask(self, frame_idx: int, obj_id: Any, mask: Any) -> VideoMasks:
+        """A mask [H, W] on the latest frame."""
+        return super().add_new_mask(self._live(), frame_idx, obj_id, mask)
+
+    def track(self, image: Any) -> tuple[list[Any], Tensor]:
+        """The next frame.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+        Returns:
+            object ids and mask logits [N, 1, H, W] float32 of this frame.
+        """
+        state = self._live()
+        if state.session.config.emit != "online":
+            raise StateError('the camera interface answers at once; build it with Sam2LongConfig(emit="online")')
+        if not state.session.objects:
+            raise StateError("nothing to track: prompt an object first with add_new_prompt or add_new_mask")
+        _, obj_ids, masks = super().track(state, image)[-1]
+        return obj_ids, masks
+
+    def remove_object(self, obj_id: Any, strict: bool = False, need_output: bool = False) -> list[Any]:
+        """Stop tracking an object; returns the ids left."""
+        return super().remove_object(self._live(), obj_id, strict, need_output=False)[0]
+
+    def reset_state(self) -> None:
+        """Forget all objects; the next `load_first_frame` starts a new stream."""
+        self.stream = None
+
+    def _live(self) -> InferenceState:
+        if self.stream is None:
+            raise PromptError("no stream has been started; call load_first_frame(image) first")
+        return self.stream

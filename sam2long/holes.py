@@ -1,0 +1,42 @@
+"""Fill small holes in masks: plain torch, so every device gives the same result and no extension is needed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FILLED_LOGIT = 0.1  # just inside the object, as sam2 fills
+
+
+def fill_small_holes(logits: Tensor, max_area: int) -> Tensor:
+    """Raise 8-connected background parts of at most `max_area` pixels to just above zero.
+
+    A part of that size is at most `max_area` pixels across, so that many steps of spreading labels
+    settle it; parts that are larger are recognised by a neighbour with another label, or by their count.
+
+    Args:
+        logits: [B, 1, H, W] floating mask logits; > 0 is the object.
+        max_area: in pixels of this mask; 0 or less fills nothing.
+    Returns:
+        [B, 1, H, W], the same dtype and device.
+    """
+    if max_area <= 0:
+        return logits
+    background = logits <= 0
+    batch, _, height, width = logits.shape
+    # float64 holds every label exactly, and max pooling takes it on every device but MPS.
+    exact = torch.float32 if batch * height * width < 1 << 24 else torch.float64
+    labels = torch.arange(1, batch * height * width + 1, device=logits.device, dtype=exact).view_as(logits)
+    labels = torch.where(background, labels, 0)
+    for _ in range(max_area):
+        labels = torch.where(background, F.max_pool2d(labels, 3, stride=1, padding=1), 0)
+    highest = F.max_pool2d(labels, 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(torch.where(background, -labels, -torch.inf), 3, stride=1, padding=1)
+    unsettled = background & ((highest != labels) | (lowest != labels))
+    index = labels.long().flatten()
+    counts = torch.zeros(batch * height * width + 1, dtype=torch.long, device=logits.device)
+    counts.scatter_add_(0, index, torch.ones_like(index))
+    larger = torch.zeros_like(counts).scatter_add_(0, index, unsettled.flatten().long()) > 0
+    small = ((counts <= max_area) & ~larger)[index].view_as(background)
+    return torch.where(background & small, FILLED_LOGIT, logits)

@@ -1,0 +1,113 @@
+"""A stream that the caller feeds: frames are seen once, prompts go on the latest one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sam2long import memory
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import StateError
+from sam2long.frames import LiveSource
+from sam2long.sam2_adapter import Sam2Model
+from sam2long.session import FORWARD, FrameMasks, Session, TrackedObject
+from sam2long.tracker import EMPTY, Track
+
+
+class LiveSession(Session):
+    """The state of an endless stream: the same tracker, nothing kept of past frames.
+
+    Args:
+        height, width: of every frame.
+        model, config, **options: as for Session.
+    """
+
+    def __init__(self, height: int, width: int, model: Sam2Model, config: Sam2LongConfig, **options: Any) -> None:
+        super().__init__(LiveSource(height, width), model, config, **options)
+        self.frame = -1  # the latest frame
+        self.stepped = False  # whether the tracks have been taken over it
+        self.next_out = 0  # the frame to be handed out next
+
+    def feed(self, image: np.ndarray) -> None:
+        """Take in the next frame; the one before is stepped first if nobody has asked for it."""
+        if self.frame >= 0 and not self.stepped:
+            self._take_step()
+        self.frame += 1
+        self.stepped = False
+        self.reader.push(self.frame, image)
+
+    def advance(self) -> list[FrameMasks]:
+        """Track the latest frame; returns the frames that have settled."""
+        if not self.stepped:
+            self._take_step()
+        return self._out()
+
+    def finish(self) -> list[FrameMasks]:
+        """The stream has ended: everything that still waits."""
+        if self.frame >= 0 and not self.stepped:
+            self._take_step()
+        for track in self._tracks(FORWARD):
+            track.flush()
+        return self._out()
+
+    def _take_step(self) -> None:
+        self._prepare_all_prompts()
+        tracks = self._tracks(FORWARD)
+        pending = [track for track in tracks if track.head != self.frame]  # a prompt may have taken it there already
+        if pending:
+            self._step(pending, self.frame, self.reader.features(self.frame))
+        self.stepped = True
+
+    def _out(self) -> list[FrameMasks]:
+        tracks = self._tracks(FORWARD)
+        ready = self._collect(tracks, self.frame, FORWARD)
+        for track in tracks:
+            track.offload()
+        if ready or not tracks:
+            self.next_out = ready[-1].frame + 1 if ready else self.frame + 1
+        return ready
+
+    def _stepped(self, tracks: list[Track]) -> None:
+        """No checkpoints: a stream cannot be replayed."""
+
+    def prompt(self, frame: int, obj_id: Any, **said: Any) -> None:
+        if frame != self.frame:
+            raise StateError(f"frame {frame} is not the latest frame of the stream; prompts go on frame {self.frame}")
+        super().prompt(frame, obj_id, **said)
+
+    def _prompts_changed(self, obj: TrackedObject, frame: int, everywhere: bool) -> None:
+        self.revision += 1
+        new = FORWARD not in obj.tracks
+        self._tracks(FORWARD)
+        track = obj.tracks[FORWARD]
+        if new:
+            track.ready.extend((at, EMPTY) for at in range(self.next_out, frame))
+        elif track.head == frame:
+            track.rewind()
+        self._forget_unreadable_prompts(obj)
+        with self.model.running():
+            self._prepare_prompts(obj)
+        if frame in obj.prompts:
+            track.restart(frame)
+            if frame < self.next_out:
+                track.ready.pop()  # the caller has this frame already
+
+    def _forget_unreadable_prompts(self, obj: TrackedObject) -> None:
+        """Time runs forward only: of the prompts, the first and the latest are all that can still be read."""
+        limit = self.config.max_prompted_frames
+        if len(obj.prompts) > limit:
+            first, *others = sorted(obj.prompts)
+            keep = {first, *others[len(others) - (limit - 1) :]} if limit > 1 else {others[-1]}
+            obj.prompts = {at: prompt for at, prompt in obj.prompts.items() if at in keep}
+
+    def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
+        track = obj.tracks[direction]
+        self._prepare_prompts(obj)
+        if track.head != frame:
+            return self._read_as(track, frame)
+        if track.before is None:
+            return None
+        aside = self._aside(track)
+        aside.stand(track.before)
+        return self._read_as(aside, frame)

@@ -1,0 +1,309 @@
+"""Sessions on disk: tensors as safetensors, everything else as JSON in its header; versioned, no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import StateError
+from sam2long.memory import FrameMemory
+from sam2long.report import FrameReport, TrackLog
+from sam2long.sam2_adapter import PromptOutput
+from sam2long.tracker import Hypothesis, Leads, Pathway, Track
+
+if TYPE_CHECKING:
+    from sam2long.session import Session
+
+VERSION = 1
+KEY = "sam2long"
+
+
+class _Writer:
+    """Collects tensors under short names; a memory that several pathways share is written once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.memories: dict[int, tuple[int, FrameMemory]] = {}  # id() -> (number, the memory, kept alive)
+        self.entries: list[dict[str, Any]] = []
+
+    def tensor(self, value: Tensor | None) -> str | None:
+        if value is None:
+            return None
+        name = str(len(self.tensors))
+        self.tensors[name] = value.detach().to("cpu").contiguous().clone()
+        return name
+
+    def memory(self, value: FrameMemory) -> int:
+        if id(value) not in self.memories:
+            self.memories[id(value)] = len(self.entries), value
+            self.entries.append(
+                {
+                    "frame": value.frame,
+                    "features": self.tensor(value.mask_features),
+                    "ptr": self.tensor(value.object_ptr),
+                    "iou": value.iou,
+                    "logit": value.object_logit,
+                }
+            )
+        return self.memories[id(value)][0]
+
+    def pathways(self, pathways: Sequence[Pathway]) -> dict[str, Any]:
+        unique = {pathway.node: pathway for pathway in pathways}
+        return {
+            "order": [pathway.node for pathway in pathways],
+            "nodes": [
+                {
+                    "node": p.node,
+                    "parent": p.parent,
+                    "slot": p.slot,
+                    "score": p.score,
+                    "lineage": list(p.lineage),
+                    "memories": [self.memory(m) for m in p.memories],
+                }
+                for p in unique.values()
+            ],
+        }
+
+    def leads(self, leads: Leads | None) -> dict[str, Any] | None:
+        if leads is None:
+            return None
+        return {"head": leads.head, "at_root": leads.at_root, "last_slot": leads.last_slot} | self.pathways(
+            leads.pathways
+        )
+
+    def hypothesis(self, hypothesis: Hypothesis) -> dict[str, Any]:
+        log = TrackLog()
+        if hypothesis.report is not None:
+            log.write(hypothesis.report)
+        return {"mask": self.tensor(hypothesis.mask), "report": log.to_json()}
+
+    def bytes(self, content: dict[str, Any]) -> bytes:
+        header = {"version": VERSION, "content": content, "memories": self.entries}
+        return save(self.tensors or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
+
+
+class _Reader:
+    """The other way round. Pointers go to the compute device, spatial memories to their storage."""
+
+    def __init__(self, data: bytes, device: torch.device, storage: torch.device | None, source: str) -> None:
+        self.device = device
+        self.storage = storage or device
+        try:
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY])
+            self.tensors = load(data)
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise StateError(f"{source} is not a state saved by sam2long ({error})") from None
+        if header.get("version") != VERSION:
+            raise StateError(
+                f"{source} has state version {header.get('version')!r}; this sam2long reads version {VERSION}"
+            )
+        self.content = header["content"]
+        self.memories = [
+            FrameMemory(
+                frame=entry["frame"],
+                mask_features=self.tensor(entry["features"], self.storage),
+                object_ptr=self.tensor(entry["ptr"], self.device),
+                iou=entry["iou"],
+                object_logit=entry["logit"],
+            )
+            for entry in header["memories"]
+        ]
+
+    def tensor(self, name: str | None, device: torch.device) -> Tensor | None:
+        return None if name is None else self.tensors[name].to(device)
+
+    def pathways(self, packed: dict[str, Any]) -> tuple[Pathway, ...]:
+        nodes = {
+            entry["node"]: Pathway(
+                node=entry["node"],
+                parent=entry["parent"],
+                slot=entry["slot"],
+                score=entry["score"],
+                memories=tuple(self.memories[number] for number in entry["memories"]),
+                lineage=tuple(entry["lineage"]),
+            )
+            for entry in packed["nodes"]
+        }
+        return tuple(nodes[node] for node in packed["order"])
+
+    def leads(self, packed: dict[str, Any] | None) -> Leads | None:
+        if packed is None:
+            return None
+        return Leads(packed["head"], self.pathways(packed), packed["at_root"], packed["last_slot"])
+
+    def hypothesis(self, packed: dict[str, Any]) -> Hypothesis:
+        reports: list[FrameReport] = list(TrackLog.from_json(packed["report"]))
+        return Hypothesis(self.tensor(packed["mask"], torch.device("cpu")), reports[0] if reports else None)
+
+
+# ---- snapshots of one track -------------------------------------------------------------------------------------
+
+
+def pack_leads(leads: Leads) -> bytes:
+    """A snapshot of where a track stands, on the host."""
+    writer = _Writer()
+    return writer.bytes(writer.leads(leads))
+
+
+def unpack_leads(data: bytes, device: torch.device, storage: torch.device | None) -> Leads:
+    reader = _Reader(data, device, storage, "a checkpoint")
+    return reader.leads(reader.content)
+
+
+# ---- whole sessions ---------------------------------------------------------------------------------------------
+
+
+def save_session(session: Session, path: str | os.PathLike) -> None:
+    """Write a session to one file, all or nothing."""
+    writer = _Writer()
+    content = {
+        "config": session.config.to_dict(),
+        "video": _video(session),
+        "revision": session.revision,
+        "next_frame": {str(direction): list(value) for direction, value in session.next_frame.items()},
+        "objects": [_pack_object(writer, obj_id, obj) for obj_id, obj in session.objects.items()],
+    }
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(writer.bytes(content))
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StateError(f"cannot write the state to {path}: {error.strerror}") from None
+
+
+def load_session(session: Session, path: str | os.PathLike) -> None:
+    """Fill a new session, made with the same video and model, from a file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise StateError(f"cannot read the state {path}: {error.strerror}") from None
+    reader = _Reader(data, session.model.device, session.storage, str(path))
+    content = reader.content
+    if content["video"] != (ours := _video(session)):
+        raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
+    session.config = Sam2LongConfig.from_mapping(content["config"])
+    session.revision = content["revision"]
+    session.next_frame = {int(direction): tuple(value) for direction, value in content["next_frame"].items()}
+    for packed in content["objects"]:
+        _unpack_object(reader, session, packed)
+
+
+def _video(session: Session) -> dict[str, Any]:
+    """What must be the same for a saved state to fit."""
+    model = session.model.model
+    return {
+        "frames": session.source.num_frames,
+        "height": session.source.height,
+        "width": session.source.width,
+        "image_size": model.image_size,
+        "hidden_dim": model.hidden_dim,
+        "mem_dim": model.mem_dim,
+    }
+
+
+def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
+    if not isinstance(obj_id, (int, str)):
+        raise StateError(f"object id {obj_id!r} cannot be saved; use integers or strings as ids")
+    return {
+        "id": obj_id,
+        "prompts": [
+            {
+                "frame": frame,
+                "coords": writer.tensor(prompt.points and prompt.points[0]),
+                "labels": writer.tensor(prompt.points and prompt.points[1]),
+                "mask": writer.tensor(prompt.mask),
+                "out_mask": writer.tensor(prompt.output.mask),
+                "out_ptr": writer.tensor(prompt.output.object_ptr),
+                "out_logit": writer.tensor(prompt.output.object_logit),
+                "object_logit": prompt.object_logit,
+                "seen_from_before": prompt.seen_from_before,
+                "corrects": prompt.corrects,
+                "features": writer.tensor(prompt.mask_features),
+            }
+            for frame, prompt in obj.prompts.items()
+        ],
+        "tracks": [_pack_track(writer, direction, obj) for direction in obj.tracks],
+    }
+
+
+def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
+    track: Track = obj.tracks[direction]
+    checkpoints = obj.checkpoints[direction]
+    return {
+        "direction": direction,
+        "head": track.head,
+        "at_root": track.at_root,
+        "last_slot": track.last_slot,
+        "next_node": track.next_node,
+        "pathways": writer.pathways(track.pathways),
+        "before": writer.leads(track.before),
+        "latest": writer.tensor(track.latest),
+        "frames": list(track.frames),
+        "waiting": [[node, writer.hypothesis(value)] for node, value in track.waiting.items()],
+        "ready": [[frame, writer.hypothesis(value)] for frame, value in track.ready],
+        "log": track.log.to_json(),
+        "spacing": checkpoints.spacing,
+        "checkpoints": [
+            [frame, writer.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))]
+            for frame, data in checkpoints.packed.items()
+        ],
+    }
+
+
+def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) -> None:
+    from sam2long.session import TrackedObject, UserPrompt
+
+    device = reader.device
+    obj = TrackedObject()
+    for p in packed["prompts"]:
+        points = None if p["coords"] is None else (reader.tensor(p["coords"], device), reader.tensor(p["labels"], device))
+        obj.prompts[p["frame"]] = UserPrompt(
+            points=points,
+            mask=reader.tensor(p["mask"], device),
+            output=PromptOutput(
+                reader.tensor(p["out_mask"], device),
+                reader.tensor(p["out_ptr"], device),
+                reader.tensor(p["out_logit"], device),
+            ),
+            object_logit=p["object_logit"],
+            seen_from_before=p["seen_from_before"],
+            corrects=p["corrects"],
+            mask_features=reader.tensor(p["features"], reader.storage),
+        )
+    session.objects[packed["id"]] = obj
+    for t in packed["tracks"]:
+        direction = t["direction"]
+        obj.tracks[direction], obj.checkpoints[direction] = session.new_track(direction)
+        fresh = dataclasses.replace(
+            obj.tracks[direction],
+            pathways=reader.pathways(t["pathways"]),
+            at_root=t["at_root"],
+            head=t["head"],
+            frames=deque(t["frames"]),
+            waiting={node: reader.hypothesis(value) for node, value in t["waiting"]},
+            ready=deque((frame, reader.hypothesis(value)) for frame, value in t["ready"]),
+            log=TrackLog.from_json(t["log"]),
+            next_node=t["next_node"],
+            last_slot=t["last_slot"],
+            latest=reader.tensor(t["latest"], device),
+            before=reader.leads(t["before"]),
+        )
+        obj.tracks[direction] = fresh
+        obj.checkpoints[direction].spacing = t["spacing"]
+        obj.checkpoints[direction].packed = {
+            frame: reader.tensors[name].numpy().tobytes() for frame, name in t["checkpoints"]
+        }

@@ -1,0 +1,479 @@
+"""The drop-in: sam2's video predictor with SAM2Long's memory tree behind the same methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from torch import Tensor
+
+from sam2long import persist, prompts
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import ConfigError, ModelError, StateError
+from sam2long.live import LiveSession
+from sam2long.report import to_frame
+from sam2long.sam2_adapter import NO_OBJ_SCORE, Sam2Model
+from sam2long.session import FORWARD, REVERSE, FrameMasks, Session
+from sam2long.video import open_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+VideoMasks = tuple[int, list[Any], Tensor]  # frame index, object ids, [N, 1, H, W] float32 logits
+
+
+class InferenceState(Mapping):
+    """What `init_state` returns. Reads like sam2's dictionary for the keys that users read; holds a session.
+
+    Keys: num_frames, video_height, video_width, obj_ids, device, storage_device, images.
+    """
+
+    def __init__(self, session: Session, device: torch.device) -> None:
+        self.session = session
+        self._fixed = {
+            "num_frames": session.source.num_frames,
+            "video_height": session.source.height,
+            "video_width": session.source.width,
+            "device": device,
+            "storage_device": session.storage or device,
+            "images": session.source,
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "obj_ids":
+            return list(self.session.objects)
+        return self._fixed[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._fixed, "obj_ids"])
+
+    def __len__(self) -> int:
+        return len(self._fixed) + 1
+
+    def __repr__(self) -> str:
+        fixed = self._fixed
+        size = f"{fixed['video_width']}x{fixed['video_height']}"
+        return f"InferenceState({fixed['num_frames']} frames, {size}, objects {self['obj_ids']})"
+
+    @property
+    def encoder_passes(self) -> int:
+        """How often the image encoder has run for this state: once per frame."""
+        return self.session.model.encoder_passes
+
+    @property
+    def rows_read(self) -> int:
+        """How many (object, pathway) rows have gone through memory attention and decoder."""
+        return self.session.model.rows_read
+
+
+class SAM2LongVideoPredictor(SAM2VideoPredictor):
+    """sam2's `SAM2VideoPredictor` with several hypotheses per object and a bounded memory.
+
+    Every public method takes the parameters of sam2's and returns its results; `track_report`,
+    `save_state`, `load_state`, `init_stream`, `track` and `finish` come on top. State lives in the
+    object that `init_state` returns, never on the predictor.
+
+    Args:
+        sam2long: settings; a Sam2LongConfig or a mapping of its fields. None: the paper's.
+        dtype: "auto" (bfloat16 where a CUDA device supports it, else float32), "float32", "bfloat16" or "float16".
+        **kwargs: everything that sam2's predictor takes.
+    """
+
+    def __init__(
+        self, sam2long: Sam2LongConfig | Mapping[str, Any] | None = None, dtype: str = "auto", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._set_up(sam2long, dtype)
+
+    @classmethod
+    def from_sam2(
+        cls,
+        predictor: SAM2Base,
+        sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
+        dtype: str = "auto",
+    ) -> SAM2LongVideoPredictor:
+        """Wrap a live sam2 predictor: shares its weights and submodules, and leaves it as it is.
+
+        Args:
+            predictor: a `SAM2VideoPredictor`, or any `SAM2Base`.
+            sam2long, dtype: as for the constructor.
+        Raises:
+            ModelError: not a sam2 model.
+        """
+        if not isinstance(predictor, SAM2Base):
+            raise ModelError(
+                f"from_sam2 got {type(predictor).__module__}.{type(predictor).__name__}; "
+                "expected a predictor built by sam2 (a SAM2VideoPredictor)"
+            )
+        ours = cls.__new__(cls)
+        # The same parameters and submodules under containers of our own: what is set on one module
+        # object later (a hook, a flag, a parameter's name) is not seen by the other.
+        ours.__dict__.update(
+            {
+                name: value.copy() if isinstance(value, (dict, set)) else value
+                for name, value in vars(predictor).items()
+            }
+        )
+        defaults = {"fill_hole_area": 0, "non_overlap_masks": False}
+        for name, value in defaults.items():
+            if name not in vars(ours):
+                setattr(ours, name, value)
+        ours._set_up(sam2long, dtype)
+        return ours
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
+        """Load a checkpoint by its Hugging Face id, e.g. "facebook/sam2.1-hiera-large".
+
+        Args:
+            model_id: the repository on the hub.
+            **kwargs: as for `build_sam2long_video_predictor`.
+        """
+        from sam2long.build import build_sam2long_video_predictor_hf
+
+        return build_sam2long_video_predictor_hf(model_id, **kwargs)
+
+    def _set_up(self, sam2long: Sam2LongConfig | Mapping[str, Any] | None, dtype: str) -> None:
+        if sam2long is None:
+            sam2long = Sam2LongConfig()
+        elif not isinstance(sam2long, Sam2LongConfig):
+            sam2long = Sam2LongConfig.from_mapping(sam2long)
+        if dtype != "auto" and dtype not in DTYPES:
+            raise ConfigError(f'dtype is {dtype!r}; expected "auto", "float32", "bfloat16" or "float16"')
+        self.sam2long = sam2long
+        self.dtype = dtype
+        # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
+        self.non_overlap_masks_for_mem_enc = False
+        self.eval()
+
+    def compute_dtype(self) -> torch.dtype:
+        """What the network computes in on the device that it is on now."""
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        kind = self.device.type
+        supported = kind == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if supported else torch.float32
+
+    # ---- the life of a state ---------------------------------------------------------------------------------
+
+    def init_state(
+        self,
+        video_path: Any,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> InferenceState:
+        """Open a video. Frames are read lazily, whatever its length.
+
+        Args:
+            video_path: a video file, a folder of images, arrays, tensors, an iterator, a camera index or URL;
+                everything `sam2long.video.open_source` takes.
+            offload_video_to_cpu, async_loading_frames: as in sam2, and of no effect: frames never wait on
+                the device and are always read ahead.
+            offload_state_to_cpu: keep spatial memories on the host; slower, for small devices.
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        source = open_source(video_path)
+        if source.num_frames is None:
+            raise StateError(
+                "the source has no known length; feed an endless stream frame by frame with init_stream() and track()"
+            )
+        return self._state(Session(source, **self._session_options(offload_state_to_cpu)))
+
+    def init_stream(self, first_frame: Any, offload_state_to_cpu: bool = False) -> InferenceState:
+        """Start an endless stream with its first frame; prompt it, then feed the next ones to `track`.
+
+        Args:
+            first_frame: [H, W, 3] uint8 RGB.
+            offload_state_to_cpu: as for `init_state`.
+        """
+        image = _image(first_frame)
+        session = LiveSession(*image.shape[:2], **self._session_options(offload_state_to_cpu))
+        session.feed(image)
+        return self._state(session)
+
+    def _session_options(self, offload: bool) -> dict[str, Any]:
+        return {
+            "model": Sam2Model(self, self.sam2long.modulation, self.compute_dtype()),
+            "config": self.sam2long,
+            "storage": torch.device("cpu") if offload else None,
+            "hole_area": self.fill_hole_area,
+        }
+
+    def _state(self, session: Session) -> InferenceState:
+        return InferenceState(session, self.device)
+
+    def reset_state(self, inference_state: InferenceState) -> None:
+        """Forget all objects and prompts; the video stays open."""
+        inference_state.session.clear()
+
+    def save_state(self, inference_state: InferenceState, path: str | os.PathLike) -> None:
+        """Write a state to one file (safetensors, no pickle), so that tracking can go on in another process.
+
+        After `load_state`, `propagate_in_video(state, start_frame_idx=k)`, with k the frame after the one
+        yielded last, goes on exactly as the unbroken run would have.
+
+        Args:
+            inference_state: of a video; a live stream cannot be saved.
+            path: replaced when it exists; written all or nothing.
+        """
+        if isinstance(inference_state.session, LiveSession):
+            raise StateError("a live stream cannot be saved: its frames are gone; save the state of a video instead")
+        persist.save_session(inference_state.session, path)
+
+    def load_state(
+        self, path: str | os.PathLike, video_path: Any, offload_state_to_cpu: bool = False
+    ) -> InferenceState:
+        """Read a saved state back.
+
+        Args:
+            path: written by `save_state`.
+            video_path: the same video, as for `init_state`.
+            offload_state_to_cpu: as for `init_state`.
+        Raises:
+            StateError: not a saved state, of another version, or of another video or model.
+        """
+        state = self.init_state(video_path, offload_state_to_cpu=offload_state_to_cpu)
+        persist.load_session(state.session, path)
+        return state
+
+    # ---- prompts ---------------------------------------------------------------------------------------------
+
+    def add_new_points_or_box(
+        self,
+        inference_state: InferenceState,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> VideoMasks:
+        """Clicks, a box, or a box with clicks. On a frame that has been tracked it is a correction, and it sticks.
+
+        Args:
+            inference_state: from `init_state` or `init_stream`.
+            frame_idx: the frame; in a stream the latest one.
+            obj_id: integer or string; a new id starts a new object, also after tracking has started.
+            points: [n, 2] x, y. labels: [n], 1 object, 0 not.
+            clear_old_points: False adds to the clicks already given on this frame.
+            normalize_coords: True for pixels of the video, False for coordinates in 0..1.
+            box: x1, y1, x2, y2.
+        Returns:
+            frame index, object ids, mask logits [N, 1, H, W] float32 on this frame.
+        Raises:
+            PromptError: the prompt cannot be used; the state is as before.
+        """
+        session = inference_state.session
+        if box is not None and not clear_old_points:
+            raise prompts.PromptError("a box starts anew: pass clear_old_points=True, or leave the box out")
+        frame = prompts.check_frame(frame_idx, session.source.num_frames)
+        obj_id = prompts.check_object_id(obj_id)
+        checked = prompts.check_points(
+            points,
+            labels,
+            box,
+            height=session.source.height,
+            width=session.source.width,
+            normalized_input=not normalize_coords,
+            image_size=self.image_size,
+            device=self.device,
+        )
+        session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)
+        return self._masks_on(session, frame)
+
+    def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Any, mask: Any) -> VideoMasks:
+        """A mask. On a frame that has been tracked it is a correction, and it sticks.
+
+        Args:
+            inference_state, frame_idx, obj_id: as for `add_new_points_or_box`.
+            mask: [H, W] of the video's size (or the model's), > 0 is the object.
+        Returns, Raises:
+            as `add_new_points_or_box`.
+        """
+        session = inference_state.session
+        frame = prompts.check_frame(frame_idx, session.source.num_frames)
+        obj_id = prompts.check_object_id(obj_id)
+        checked = prompts.check_mask(
+            mask,
+            height=session.source.height,
+            width=session.source.width,
+            image_size=self.image_size,
+            device=self.device,
+        )
+        session.prompt(frame, obj_id, mask=checked)
+        return self._masks_on(session, frame)
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: Any, need_output: bool = True
+    ) -> VideoMasks | None:
+        """Take back the prompts of one object on one frame.
+
+        Args:
+            inference_state, frame_idx, obj_id: as for `add_new_points_or_box`.
+            need_output: False returns None.
+        """
+        session = inference_state.session
+        frame = prompts.check_frame(frame_idx, session.source.num_frames)
+        self._require_object(session, obj_id)
+        session.clear_prompt(frame, obj_id)
+        return self._masks_on(session, frame) if need_output else None
+
+    def remove_object(
+        self, inference_state: InferenceState, obj_id: Any, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
+        """Forget an object; the others are not disturbed.
+
+        Args:
+            inference_state: from `init_state` or `init_stream`.
+            obj_id: of the object. strict: raise when there is none; otherwise nothing happens.
+            need_output: also return the masks of the frames that the object was prompted on.
+        Returns:
+            the ids left, and (frame index, mask logits [N, 1, H, W]) pairs.
+        """
+        session = inference_state.session
+        if obj_id not in session.objects:
+            if strict:
+                self._require_object(session, obj_id)
+            return list(session.objects), []
+        frames = sorted(session.objects[obj_id].prompts)
+        session.remove(obj_id)
+        updated = []
+        if need_output and session.objects:
+            updated = [(frame, self._masks_on(session, frame)[2]) for frame in frames]
+        return list(session.objects), updated
+
+    def _require_object(self, session: Session, obj_id: Any) -> None:
+        if obj_id not in session.objects:
+            raise StateError(f"there is no object {obj_id!r}; the objects are {list(session.objects)}")
+
+    # ---- tracking --------------------------------------------------------------------------------------------
+
+    def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
+        """Check that there is something to track; kept for sam2's name, propagation does it anyway."""
+        self._require_prompts(inference_state.session)
+
+    def propagate_in_video(
+        self,
+        inference_state: InferenceState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[VideoMasks]:
+        """Track all objects through the video.
+
+        Args:
+            inference_state: from `init_state`.
+            start_frame_idx: None for the earliest prompted frame. The frame after the one yielded last
+                goes on with the same hypotheses.
+            max_frame_num_to_track: how many frames after the start; None for all.
+            reverse: go towards the first frame.
+        Yields:
+            frame index, object ids, mask logits [N, 1, H, W] float32 at the video's size. Frames come in
+            order. With emit="settled" a frame is yielded once all pathways agree on it, or after `max_lag`.
+        """
+        session = inference_state.session
+        if isinstance(session, LiveSession):
+            raise StateError("a live stream has no stored frames; feed them one by one with track()")
+        self._require_prompts(session)
+        num_frames = session.source.num_frames
+        if start_frame_idx is None:
+            start_frame_idx = min(frame for obj in session.objects.values() for frame in obj.prompts)
+        start = prompts.check_frame(start_frame_idx, num_frames)
+        count = num_frames if max_frame_num_to_track is None else max_frame_num_to_track
+        if count < 0:
+            raise StateError(f"max_frame_num_to_track is {count}; expected 0 or more")
+        if reverse and start == 0:
+            return  # as in sam2: there is nothing before the first frame
+        direction = REVERSE if reverse else FORWARD
+        end = max(start - count, 0) if reverse else min(start + count, num_frames - 1)
+        frames = session.propagate(start, end, direction)
+        try:
+            for masks in frames:
+                yield self._video_masks(session, masks)
+        finally:
+            frames.close()
+
+    def track(self, inference_state: InferenceState, frame: Any) -> list[VideoMasks]:
+        """Feed the next frame of a stream.
+
+        Args:
+            inference_state: from `init_stream`.
+            frame: [H, W, 3] uint8 RGB, of the first frame's size.
+        Returns:
+            the frames that have settled, oldest first; with emit="online" always this one.
+        """
+        session = self._stream(inference_state)
+        image = _image(frame)
+        if image.shape[:2] != (session.source.height, session.source.width):
+            raise StateError(
+                f"frame is {image.shape[1]} x {image.shape[0]}; the stream's frames are "
+                f"{session.source.width} x {session.source.height} (width x height)"
+            )
+        session.feed(image)
+        return [self._video_masks(session, masks) for masks in session.advance()]
+
+    def finish(self, inference_state: InferenceState) -> list[VideoMasks]:
+        """The stream has ended: the frames that still waited for agreement."""
+        session = self._stream(inference_state)
+        return [self._video_masks(session, masks) for masks in session.finish()]
+
+    def track_report(self, inference_state: InferenceState) -> pd.DataFrame:
+        """What the tracker thought of each frame handed out so far.
+
+        Returns:
+            one row per frame and object: frame, obj_id, prompted, iou (the decoder's own estimate; NaN on
+            prompted frames), object_logit, status (visible, uncertain, absent), pathways (different
+            hypotheses alive), margin (best score less the best different one, log IoU), memory_frames
+            (frames whose spatial memory was read).
+        """
+        objects = inference_state.session.objects
+        return to_frame([(obj_id, list(track.log)) for obj_id, obj in objects.items() for track in obj.tracks.values()])
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _stream(self, inference_state: InferenceState) -> LiveSession:
+        if not isinstance(inference_state.session, LiveSession):
+            raise StateError("this state is of a video; use propagate_in_video, or start a stream with init_stream")
+        return inference_state.session
+
+    def _require_prompts(self, session: Session) -> None:
+        if not session.objects:
+            raise StateError("nothing to track: give at least one object points, a box or a mask first")
+        for obj_id, obj in session.objects.items():
+            if not obj.prompts:
+                raise StateError(f"object {obj_id!r} has no prompt left; prompt it again, or remove it")
+
+    def _masks_on(self, session: Session, frame: int) -> VideoMasks:
+        return self._video_masks(session, FrameMasks(frame, session.masks_on(frame)))
+
+    @torch.inference_mode()
+    def _video_masks(self, session: Session, masks: FrameMasks) -> VideoMasks:
+        """Low-resolution masks as the caller gets them, at the size of the video."""
+        side = session.model.mask_size
+        rows = [
+            torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device) if mask is None else mask.to(self.device)
+            for mask in masks.masks
+        ]
+        height, width = session.source.height, session.source.width
+        if not rows:
+            return masks.frame, [], torch.empty(0, 1, height, width, device=self.device)
+        like_sam2 = {"device": self.device, "video_height": height, "video_width": width}
+        _, video_res = self._get_orig_video_res_output(like_sam2, torch.cat(rows))
+        return masks.frame, list(session.objects), video_res
+
+
+def _image(frame: Any) -> np.ndarray:
+    image = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise StateError(f"frame has shape {image.shape} and dtype {image.dtype}; expected [H, W, 3] uint8 RGB")
+    return image

@@ -1,0 +1,439 @@
+"""The seam into sam2: the only file that touches its protected names.
+
+Names relied on, each once, as of sam2 1.1.0 (facebookresearch/sam2, commit 2b90b9f, sam2/modeling/sam2_base.py).
+tests/test_sam2_contract.py pins them, so that a new sam2 release fails there first.
+
+  forward_image, _prepare_backbone_features   image features, once per frame
+  maskmem_tpos_enc, no_mem_embed              temporal positions of spatial memories
+  obj_ptr_tpos_proj, get_1d_sine_pe           temporal positions of object pointers
+  memory_attention                            the memory read, fed with banks that we assemble
+  sam_prompt_encoder, sam_mask_decoder        the decoder; `_forward_sam_heads` gives only the best pointer
+  obj_ptr_proj, no_obj_ptr                    the pointers of the other candidates
+  _use_multimask, _forward_sam_heads          clicks on a frame that has memory
+  track_step                                  prompts on a frame without memory
+  _encode_new_memory                          the memory write
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from torch import Tensor
+
+from sam2long.errors import StateError
+from sam2long.memory import BankRules, Reading
+from sam2long.modulation import rank_weights, weight_keys
+from sam2long.tree import Verdict
+
+__all__ = ["NO_OBJ_SCORE", "FrameFeatures", "PromptOutput", "Proposals", "Remembered", "Sam2Model"]
+
+Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameFeatures:
+    """What the image encoder says of one frame, for any number of rows."""
+
+    levels: list[Tensor]  # finest first, each [hw, 1, C]
+    positions: list[Tensor]  # the same shapes
+    sizes: list[tuple[int, int]]
+
+    def rows(self, count: int) -> list[Tensor]:
+        """All levels as views for `count` rows, each [hw, count, C]."""
+        return [level.expand(-1, count, -1) for level in self.levels]
+
+    def maps(self, level: int, count: int) -> Tensor:
+        """One level as a map: [count, C, h, w], a view."""
+        feature = self.levels[level]
+        return feature.permute(1, 2, 0).reshape(1, feature.shape[2], *self.sizes[level]).expand(count, -1, -1, -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals:
+    """K mask candidates for each of R rows. Tensors stay on the device; the verdicts are plain numbers."""
+
+    masks: Tensor  # [R, K, 4h, 4w] float32 logits; constant NO_OBJ_SCORE where the object is absent
+    tokens: Tensor  # [R, K or 1, D] decoder tokens that object pointers are made of
+    object_logits: Tensor  # [R, 1]
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """One kept candidate, ready to become a memory."""
+
+    mask: Tensor  # [1, 1, 4h, 4w] float32 logits
+    mask_features: Tensor  # [1, C, h, w] bfloat16
+    object_ptr: Tensor  # [1, D]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptOutput:
+    """What SAM 2 makes of a prompt."""
+
+    mask: Tensor  # [1, 1, 4h, 4w] float32 logits
+    object_ptr: Tensor  # [1, D]
+    object_logit: Tensor  # [1, 1]
+
+
+class Sam2Model:
+    """A sam2 model seen as five steps: encode, propose, remember, prompt, remember_prompt.
+
+    Args:
+        model: any SAM2Base in eval mode. It is used as it is and never changed.
+        modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
+        dtype: float32, or what autocast computes in.
+        row_budget: bytes that one batch of rows may take in memory attention; more rows than fit are split.
+    """
+
+    def __init__(
+        self,
+        model: SAM2Base,
+        modulation: tuple[float, float],
+        dtype: torch.dtype = torch.float32,
+        row_budget: int = 2 << 30,
+    ) -> None:
+        self.model = model
+        self.modulation = modulation
+        self.dtype = dtype
+        self.row_budget = row_budget
+        self.encoder_passes = 0  # how often the image encoder ran; one per frame is the promise
+        self.rows_read = 0  # how many rows went through memory attention and decoder
+        self._spatial_positions: Tensor | None = None  # [slots, hw, 1, C]
+        self._spatial_key: tuple[torch.device, torch.dtype] | None = None  # what they were made for
+        self._empty_prompt: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Everything that calls the network runs in here: no autograd, our precision, whatever the caller has set."""
+        kind = self.device.type
+        mixed = self.dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(kind, dtype=self.dtype if mixed else None, enabled=mixed):
+            yield
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the low-resolution masks."""
+        return 4 * self.feature_size
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the coarsest feature map, and of a spatial memory."""
+        return self.model.image_size // self.model.backbone_stride
+
+    def rules(
+        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+    ) -> BankRules:
+        """The sizes of this model's bank. `num_frames`: length of the video, None for an endless stream."""
+        model = self.model
+        limit = model.max_obj_ptrs_in_encoder
+        if model.max_cond_frames_in_attn > 0:
+            max_prompted = min(max_prompted, model.max_cond_frames_in_attn)
+        return BankRules(
+            num_spatial=model.num_maskmem - 1,
+            num_pointers=limit if num_frames is None else min(num_frames, limit),
+            use_pointers=model.use_obj_ptrs_in_encoder,
+            pointers_from_past_only=model.only_obj_ptrs_in_the_past_for_eval,
+            signed_positions=model.use_signed_tpos_enc_to_obj_ptrs,
+            stride=model.memory_temporal_stride_for_eval,
+            iou_threshold=iou_threshold,
+            object_aware=object_aware,
+            max_prompted=max_prompted,
+            direction=direction,
+        )
+
+    # ---- encode ----------------------------------------------------------------------------------------------
+
+    def encode(self, image: Tensor) -> FrameFeatures:
+        """Image features of one frame. image: [1, 3, S, S] normalised float32 on the device."""
+        self.encoder_passes += 1
+        backbone_out = self.model.forward_image(image)
+        _, levels, positions, sizes = self.model._prepare_backbone_features(backbone_out)
+        return FrameFeatures(levels, positions, sizes)
+
+    # ---- propose ---------------------------------------------------------------------------------------------
+
+    def propose(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> Proposals:
+        """K candidates for every reading, in batches; the numbers come to the CPU in one transfer.
+
+        Args:
+            features: of the frame.
+            readings: R memory readings; row r of the result belongs to readings[r].
+            num_pointers: M, which divides the pointers' temporal positions.
+        """
+        self.rows_read += len(readings)
+        batches = self._batches(readings)
+        parts = [self._propose_batch(features, [readings[row] for row in batch], num_pointers) for batch in batches]
+        if len(batches) == 1:
+            masks, ious, tokens, logits = parts[0]
+        else:
+            order = [row for batch in batches for row in batch]
+            back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=self.device)
+            masks, ious, tokens, logits = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+        numbers = torch.cat([ious.float(), logits.float()], dim=1).tolist()  # the one host sync of a frame
+        verdicts = []
+        for *row_ious, logit in numbers:
+            if not all(map(math.isfinite, (*row_ious, logit))):
+                raise StateError(
+                    "the mask decoder returned a number that is not finite; "
+                    'try dtype="float32", and check that the weights belong to this config'
+                )
+            verdicts.append(Verdict(tuple(row_ious), logit))
+        return Proposals(masks, tokens, logits, verdicts)
+
+    def _batches(self, readings: Sequence[Reading]) -> list[list[int]]:
+        """Row numbers grouped by bank shape, each group small enough for the row budget."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row, reading in enumerate(readings):
+            groups[reading.shape].append(row)
+        batches = []
+        for (spatial, pointers), rows in groups.items():
+            size = self._rows_per_batch(spatial, pointers)
+            batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+        return batches
+
+    def _rows_per_batch(self, spatial: int, pointers: int) -> int:
+        model = self.model
+        tokens = spatial * self.feature_size**2 + pointers * max(1, model.hidden_dim // model.mem_dim)
+        # Keys, values, their RoPE copies and the tokens themselves, in float32.
+        row_bytes = (tokens + self.feature_size**2) * 4 * (6 * model.hidden_dim + 2 * model.mem_dim)
+        return max(1, self.row_budget // row_bytes)
+
+    def _propose_batch(
+        self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        conditioned = self.condition(features, readings, num_pointers)
+        return self._decode(features, conditioned)
+
+    def condition(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> Tensor:
+        """Image features that have read their memories. Readings must have one shape. Returns [R, D, h, w]."""
+        rows = len(readings)
+        memory, memory_pos, pointer_tokens = self.assemble(readings, num_pointers)
+        read = self.model.memory_attention(
+            curr=[features.levels[-1].expand(-1, rows, -1)],
+            curr_pos=[features.positions[-1].expand(-1, rows, -1)],
+            memory=memory,
+            memory_pos=memory_pos,
+            num_obj_ptr_tokens=pointer_tokens,
+        )
+        return read.permute(1, 2, 0).view(rows, self.model.hidden_dim, *features.sizes[-1])
+
+    def assemble(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor, int]:
+        """The banks of R rows as memory attention takes them.
+
+        Returns:
+            memory [L, R, C], memory_pos [L, R, C] (already weighted), number of pointer tokens among L.
+        """
+        spatial, spatial_pos = self._assemble_spatial(readings)  # [L, R, C]
+        num_spatial, num_ptrs = readings[0].shape
+        memory, positions, pointer_tokens = [spatial], [spatial_pos], 0
+        if num_ptrs:
+            pointers, pointer_pos = self._assemble_pointers(readings, num_pointers)
+            memory.append(pointers)
+            positions.append(pointer_pos)
+            pointer_tokens = pointers.shape[0]
+        memory, positions = torch.cat(memory), torch.cat(positions)
+        if memory.dtype != positions.dtype:
+            memory = memory.to(positions.dtype)  # without pointers nothing has promoted the bfloat16 features
+        if num_spatial > 1 and self.modulation != (1.0, 1.0):
+            positions = weight_keys(memory, positions, self._token_weights(readings, pointer_tokens))
+        return memory, positions, pointer_tokens
+
+    def _assemble_spatial(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
+        rows, count = len(readings), len(readings[0].spatial)
+        features = torch.cat(
+            [read.memory.mask_features.to(self.device, non_blocking=True) for row in readings for read in row.spatial]
+        )  # [R*n, C, h, w]
+        channels = features.shape[1]
+        tokens = features.flatten(2).reshape(rows, count, channels, -1).permute(1, 3, 0, 2).flatten(0, 1)
+        table = self._spatial_table()
+        slots = [[read.slot for read in row.spatial] for row in readings]
+        if all(row == slots[0] for row in slots):
+            positions = table[slots[0]].flatten(0, 1).expand(-1, rows, -1)  # [n*hw, R, C]
+        else:
+            positions = torch.stack([table[row].flatten(0, 1)[:, 0] for row in slots], dim=1)
+        return tokens, positions
+
+    def _spatial_table(self) -> Tensor:
+        """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""
+        kind = self.device.type
+        # The memory encoder hands its position encoding out in the precision of its features.
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        if self._spatial_positions is None or self._spatial_key != (self.device, dtype):
+            like = torch.zeros(1, self.model.mem_dim, self.feature_size, self.feature_size, device=self.device)
+            grid = self.model.memory_encoder.position_encoding(like).to(dtype)
+            grid = grid.flatten(2).permute(2, 0, 1)  # [hw, 1, C]
+            self._spatial_positions = torch.stack([grid + slot for slot in self.model.maskmem_tpos_enc])
+            self._spatial_key = (self.device, dtype)
+        return self._spatial_positions
+
+    def _assemble_pointers(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor]:
+        model, rows, count = self.model, len(readings), len(readings[0].pointers)
+        pointers = torch.stack(
+            [torch.cat([row.pointers[i].memory.object_ptr for row in readings]) for i in range(count)]
+        )  # [n, R, D]
+        if model.add_tpos_enc_to_obj_ptrs:
+            distances = [[read.position for read in row.pointers] for row in readings]
+            shared = all(row == distances[0] for row in distances)
+            steps = torch.tensor(distances[0] if shared else distances).to(self.device, non_blocking=True)
+            width = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
+            positions = model.obj_ptr_tpos_proj(get_1d_sine_pe(steps / (num_pointers - 1), dim=width))
+            # [n, C] when all rows agree, else [R, n, C]
+            positions = positions.unsqueeze(1).expand(-1, rows, -1) if shared else positions.transpose(0, 1)
+        else:
+            positions = pointers.new_zeros(count, rows, model.mem_dim)
+        split = max(1, model.hidden_dim // model.mem_dim)  # a pointer is wider than a memory token
+        if split > 1:
+            pointers = pointers.reshape(count, rows, split, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
+            positions = positions.repeat_interleave(split, dim=0)
+        return pointers, positions
+
+    def _token_weights(self, readings: Sequence[Reading], pointer_tokens: int) -> Tensor:
+        """Key weights, [L, R]: spatial memories and pointers are ranked separately."""
+        num_spatial, num_ptrs = readings[0].shape
+        tokens_each = [self.feature_size**2] * num_spatial
+        weights = [self._ranked([[read.memory.object_logit for read in row.spatial] for row in readings])]
+        if num_ptrs:
+            tokens_each += [pointer_tokens // num_ptrs] * num_ptrs
+            weights.append(self._ranked([[read.memory.object_logit for read in row.pointers] for row in readings]))
+        repeats = torch.tensor(tokens_each)
+        return torch.cat(weights, dim=1).repeat_interleave(repeats, dim=1).t().to(self.device, non_blocking=True)
+
+    def _ranked(self, logits: list[list[float]]) -> Tensor:
+        return rank_weights(torch.tensor(logits), *self.modulation)  # on the CPU: the logits are there already
+
+    def _decode(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Masks [R, K, 4h, 4w], IoUs [R, K], tokens [R, K or 1, D], object logits [R, 1]."""
+        model, rows = self.model, conditioned.shape[0]
+        sparse, dense = self._no_prompt()
+        masks, ious, tokens, logits = model.sam_mask_decoder(
+            image_embeddings=conditioned,
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse.expand(rows, -1, -1),
+            dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
+            multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
+            repeat_image=False,
+            high_res_features=self._high_res(features, rows),
+        )
+        if model.pred_obj_scores:
+            masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
+        return masks.float(), ious, tokens, logits
+
+    def _no_prompt(self) -> tuple[Tensor, Tensor]:
+        """The prompt encoder's embedding of "nothing was clicked"; it never changes."""
+        if self._empty_prompt is None or self._empty_prompt[0].device != self.device:
+            nowhere = torch.zeros(1, 1, 2, device=self.device)
+            padding = -torch.ones(1, 1, dtype=torch.int32, device=self.device)
+            self._empty_prompt = self.model.sam_prompt_encoder(points=(nowhere, padding), boxes=None, masks=None)
+        return self._empty_prompt
+
+    def _high_res(self, features: FrameFeatures, rows: int) -> list[Tensor] | None:
+        if len(features.levels) < 2:
+            return None
+        return [features.maps(level, rows) for level in range(len(features.levels) - 1)]
+
+    # ---- remember --------------------------------------------------------------------------------------------
+
+    def remember(
+        self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
+    ) -> list[Remembered]:
+        """Pointers and spatial memories of the kept candidates, one batch. kept: (row, k) pairs."""
+        rows = torch.tensor([row for row, _ in kept], device=self.device)
+        ks = torch.tensor([k for _, k in kept], device=self.device)
+        masks = proposals.masks[rows, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
+        logits = proposals.object_logits[rows]
+        tokens = proposals.tokens[rows, ks] if proposals.tokens.shape[1] > 1 else proposals.tokens[rows, 0]
+        pointers = self._pointers(tokens, logits)
+        spatial = self._write(features, masks, logits, from_points=False)
+        # Clones: a view would keep the whole batch alive for as long as one of its memories lives.
+        own = (lambda tensor: tensor.clone()) if len(kept) > 1 else (lambda tensor: tensor)
+        return [
+            Remembered(own(masks[i : i + 1]), own(spatial[i : i + 1]), own(pointers[i : i + 1]))
+            for i in range(len(kept))
+        ]
+
+    def _pointers(self, tokens: Tensor, object_logits: Tensor) -> Tensor:
+        model = self.model
+        pointers = model.obj_ptr_proj(tokens)
+        if model.pred_obj_scores and model.use_obj_ptrs_in_encoder:
+            present = object_logits.sigmoid() if model.soft_no_obj_ptr else (object_logits > 0).float()
+            if model.fixed_no_obj_ptr:
+                pointers = present * pointers
+            pointers = pointers + (1 - present) * model.no_obj_ptr
+        return pointers
+
+    def _write(self, features: FrameFeatures, masks: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
+        """Spatial memories [U, C, h, w] bfloat16 of low-resolution masks [U, 1, 4h, 4w]."""
+        side = self.model.image_size
+        high_res = F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
+        spatial, _ = self.model._encode_new_memory(
+            current_vision_feats=features.rows(masks.shape[0]),
+            feat_sizes=features.sizes,
+            pred_masks_high_res=high_res,
+            object_score_logits=object_logits,
+            is_mask_from_pts=from_points,
+        )
+        return spatial.to(torch.bfloat16)
+
+    # ---- prompts ---------------------------------------------------------------------------------------------
+
+    def prompt(
+        self,
+        features: FrameFeatures,
+        *,
+        points: Points | None = None,
+        mask: Tensor | None = None,
+        previous: Tensor | None = None,
+        reading: Reading | None = None,
+        num_pointers: int = 1,
+    ) -> PromptOutput:
+        """SAM 2's own prompt handling on one frame for one object.
+
+        Args:
+            features: of the frame.
+            points: clicks and box corners in model pixels; or
+            mask: [1, 1, S, S] float 0/1.
+            previous: [1, 1, 4h, 4w] mask logits that the new clicks refine.
+            reading: the object's memories, when the frame has been tracked before; a mask needs none.
+            num_pointers: M, as for `propose`.
+        """
+        point_inputs = None if points is None else {"point_coords": points[0], "point_labels": points[1]}
+        if points is not None and reading is not None:
+            _, _, _, low_res, _, pointer, logit = self.model._forward_sam_heads(
+                backbone_features=self.condition(features, [reading], num_pointers),
+                point_inputs=point_inputs,
+                mask_inputs=previous,
+                high_res_features=self._high_res(features, 1),
+                multimask_output=self.model._use_multimask(is_init_cond_frame=False, point_inputs=point_inputs),
+            )
+            return PromptOutput(low_res, pointer, logit)
+        out = self.model.track_step(
+            frame_idx=0,
+            is_init_cond_frame=True,
+            current_vision_feats=features.levels,
+            current_vision_pos_embeds=features.positions,
+            feat_sizes=features.sizes,
+            point_inputs=point_inputs,
+            mask_inputs=mask,
+            output_dict={"cond_frame_outputs": {}, "non_cond_frame_outputs": {}},
+            num_frames=1,
+            run_mem_encoder=False,
+            prev_sam_mask_logits=previous,
+        )
+        return PromptOutput(out["pred_masks"], out["obj_ptr"], out["object_score_logits"])
+
+    def remember_prompt(self, features: FrameFeatures, output: PromptOutput) -> Tensor:
+        """The spatial memory of a prompted frame, [1, C, h, w] bfloat16."""
+        return self._write(features, output.mask, output.object_logit, from_points=True)

@@ -1,0 +1,394 @@
+"""A video under way: its objects, their prompts and tracks, and how to go on, back or elsewhere in it.
+
+Past frames are not kept. A correction on a frame long gone starts from a checkpoint (a bounded number of
+them, thinned as the video grows) and replays the frames in between, which gives the same tensors again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2long import memory
+from sam2long.checkpoints import Checkpoints
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import StateError
+from sam2long.frames import FrameReader
+from sam2long.holes import fill_small_holes
+from sam2long.memory import PROMPTED_LOGIT, FrameMemory
+from sam2long.sam2_adapter import FrameFeatures, Points, PromptOutput, Sam2Model
+from sam2long.tracker import Prompted, Track, step
+from sam2long.video import FrameSource
+
+FORWARD, REVERSE = 1, -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserPrompt:
+    """What the user said of one object on one frame, and what SAM 2 made of it."""
+
+    points: Points | None  # coordinates [1, n, 2] in model pixels, labels [1, n]
+    mask: Tensor | None  # bool [S, S]
+    output: PromptOutput
+    object_logit: float
+    seen_from_before: bool  # given before anything was tracked: frames before it may attend to it too
+    corrects: int | None = None  # the direction of the pass that had tracked this frame already
+    mask_features: Tensor | None = None  # its spatial memory, once it is needed
+
+    def for_tracker(self, frame: int) -> Prompted:
+        return Prompted(
+            mask=self.output.mask,
+            object_logit=self.object_logit,
+            memory=FrameMemory(
+                frame=frame,
+                mask_features=self.mask_features,
+                object_ptr=self.output.object_ptr,
+                iou=1.0,
+                object_logit=PROMPTED_LOGIT,
+            ),
+            seen_from_before=self.seen_from_before,
+        )
+
+
+@dataclass(eq=False)
+class TrackedObject:
+    """One object: its prompts, and a track for each direction that has been asked for."""
+
+    prompts: dict[int, UserPrompt] = field(default_factory=dict)
+    tracks: dict[int, Track] = field(default_factory=dict)
+    checkpoints: dict[int, Checkpoints] = field(default_factory=dict)
+
+    def tracked_in(self, frame: int) -> int | None:
+        """The direction in which a frame has been tracked already, the latest one first."""
+        for direction, track in reversed(self.tracks.items()):
+            if track.log.slot_of(frame) is not None or frame in track.frames:
+                return direction
+        return None
+
+    def has_been_tracked(self) -> bool:
+        return any(len(track.log) for track in self.tracks.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameMasks:
+    """All objects on one frame, in the order of `Session.objects`."""
+
+    frame: int
+    masks: list[Tensor | None]  # [1, 1, 4h, 4w] float32 logits; None: absent
+
+
+class Session:
+    """The state behind `init_state`. Everything lives here and nothing on the model, so sessions do not meet.
+
+    Args:
+        source: where frames come from.
+        model: the sam2 model, seen through the adapter.
+        config: settings; fixed for the session.
+        storage: where spatial memories are kept, None for the model's device.
+        hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        model: Sam2Model,
+        config: Sam2LongConfig,
+        *,
+        storage: torch.device | None = None,
+        hole_area: int = 0,
+    ) -> None:
+        self.source = source
+        self.model = model
+        self.config = config
+        self.storage = storage
+        self.hole_area = hole_area
+        self.reader = FrameReader(source, model)
+        self.objects: dict[Any, TrackedObject] = {}
+        self.revision = 0  # counts the changes that make masks of earlier passes stale
+        self.next_frame: dict[int, tuple[int, int]] = {}  # direction -> (frame to hand out next, revision)
+
+    # ---- prompts ---------------------------------------------------------------------------------------------
+
+    def prompt(
+        self, frame: int, obj_id: Any, *, points: Points | None = None, mask: Tensor | None = None, refine: bool = False
+    ) -> None:
+        """Say where an object is. Refused prompts raise and change nothing.
+
+        Args:
+            frame: where; an index of the video, or the latest frame of a stream.
+            obj_id: any hashable; a new one starts a new object.
+            points: clicks and box corners in model pixels, [1, n, 2] and [1, n].
+            mask: bool [S, S].
+            refine: the points come on top of those already given on this frame.
+        """
+        obj = self.objects.get(obj_id) or TrackedObject()
+        earlier = obj.prompts.get(frame)
+        if points is not None and refine and earlier is not None and earlier.points is not None:
+            points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
+        features = self.reader.features(frame)
+        corrects = earlier.corrects if earlier else obj.tracked_in(frame)
+        with self.model.running():
+            if mask is not None:
+                output = self.model.prompt(features, mask=mask.float()[None, None])
+            else:
+                previous = self._mask_on(obj, frame)
+                reading, num_pointers = None, 1
+                if corrects is not None:
+                    reading = self._reading_of(obj, corrects, frame)
+                    num_pointers = obj.tracks[corrects].rules.num_pointers
+                output = self.model.prompt(
+                    features,
+                    points=points,
+                    previous=None if previous is None else previous.clamp(-32.0, 32.0),  # as sam2 does
+                    reading=reading,
+                    num_pointers=num_pointers,
+                )
+            output = dataclasses.replace(output, mask=fill_small_holes(output.mask, self.hole_area))
+        seen_from_before = earlier.seen_from_before if earlier else not obj.has_been_tracked()
+        obj.prompts[frame] = UserPrompt(
+            points, mask, output, float(output.object_logit), seen_from_before=seen_from_before, corrects=corrects
+        )
+        self.objects[obj_id] = obj
+        self._prompts_changed(obj, frame, everywhere=seen_from_before)
+
+    def clear_prompt(self, frame: int, obj_id: Any) -> None:
+        """Take back what was said of an object on one frame."""
+        obj = self.objects[obj_id]
+        if (earlier := obj.prompts.pop(frame, None)) is not None:
+            self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
+
+    def remove(self, obj_id: Any) -> None:
+        """Forget an object; the others are not disturbed."""
+        del self.objects[obj_id]
+
+    def clear(self) -> None:
+        """Forget all objects."""
+        self.objects.clear()
+        self.next_frame.clear()
+        self.revision += 1
+
+    def _prompts_changed(self, obj: TrackedObject, frame: int, everywhere: bool) -> None:
+        """What was tracked from `frame` on is stale; what came before stays as it is."""
+        self.revision += 1
+        for direction, track in obj.tracks.items():
+            last_good = frame - direction
+            if everywhere and len(track.log):
+                last_good = track.log.first_frame() - direction
+            if track.head is not None and (track.head - last_good) * direction > 0:
+                track.stand(None)
+            track.log.truncate(last_good, direction)
+            obj.checkpoints[direction].drop_after(last_good, direction)
+
+    # ---- looking at one frame --------------------------------------------------------------------------------
+
+    def masks_on(self, frame: int) -> list[Tensor | None]:
+        """Every object's mask on one frame, as far as it has been prompted or tracked there."""
+        with self.model.running():
+            return [self._mask_on(obj, frame) for obj in self.objects.values()]
+
+    def _mask_on(self, obj: TrackedObject, frame: int) -> Tensor | None:
+        if frame in obj.prompts:
+            return obj.prompts[frame].output.mask
+        direction = obj.tracked_in(frame)
+        if direction is None:
+            return None
+        track = obj.tracks[direction]
+        if track.head == frame:
+            return self._filled(track.latest)
+        self._prepare_prompts(obj)
+        aside = self._aside(track)
+        self._seek(obj, aside, frame - direction)
+        step(self.model, [aside], frame, self.reader.features(frame))
+        aside.flush()
+        return self._filled(aside.ready[-1][1].mask)
+
+    def _aside(self, track: Track) -> Track:
+        """A copy of a track to look at other frames with; both share the log, which replaying does not change."""
+        aside = dataclasses.replace(track, frames=deque(), waiting={}, ready=deque())
+        aside.stand(track.leads())
+        return aside
+
+    def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
+        """What the object attends to on a frame that is being corrected; None when there is nothing."""
+        self._prepare_prompts(obj)
+        aside = self._aside(obj.tracks[direction])
+        self._seek(obj, aside, frame - direction)
+        return self._read_as(aside, frame)
+
+    def _read_as(self, track: Track, frame: int) -> memory.Reading | None:
+        """The reading of a track's leading pathway, without the prompt that is being replaced."""
+        leading = track.leading()
+        prompted = {at: entry for at, entry in track.visible_prompts(frame).items() if at != frame}
+        if leading is None or not prompted:
+            return None
+        return memory.read(frame, leading.memories, prompted, track.rules)
+
+    def _filled(self, mask: Tensor | None) -> Tensor | None:
+        return None if mask is None else fill_small_holes(mask.to(self.model.device), self.hole_area)
+
+    # ---- propagation -----------------------------------------------------------------------------------------
+
+    def propagate(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
+        """Track all objects from `start` to `end`, both included; frames come in order, once each.
+
+        Prompts may be added, and objects removed, between two frames: what is yielded next knows of it.
+        Leaving off and starting again at the next frame goes on as if nothing had happened.
+        """
+        frame = start
+        while (end - frame) * direction >= 0:
+            for masks in self._run(frame, end, direction):
+                frame = masks.frame + direction
+                seen = self.revision, len(self.objects)
+                yield masks
+                if seen != (self.revision, len(self.objects)):
+                    break
+            else:
+                return
+
+    def _run(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
+        if not self.objects:
+            return
+        tracks = self._begin(start, direction)
+        yield from self._announce(self._collect(tracks, end, direction), direction)
+        ahead = [track.head + direction for track in tracks if track.head is not None]
+        first = max([start, *ahead], key=lambda at: at * direction)
+        for frame, features in self.reader.sequence(first, end, direction):
+            self._step(tracks, frame, features)
+            ready = self._collect(tracks, end, direction)
+            for track in tracks:
+                track.offload()
+            yield from self._announce(ready, direction)
+        for track in tracks:
+            track.flush()
+        yield from self._announce(self._collect(tracks, end, direction), direction)
+
+    def _step(self, tracks: list[Track], frame: int, features: FrameFeatures) -> None:
+        try:
+            with self.model.running():
+                step(self.model, tracks, frame, features)
+        except BaseException:
+            # Some tracks may have taken the step and others not: each goes back to its last checkpoint.
+            for track in tracks:
+                track.stand(None)
+            self.next_frame.clear()
+            raise
+        self._stepped(tracks)
+
+    def _stepped(self, tracks: list[Track]) -> None:
+        """After a step: keep a way back."""
+        for obj, track in zip(self.objects.values(), tracks, strict=True):
+            obj.checkpoints[track.rules.direction].offer(track)
+
+    def _collect(self, tracks: list[Track], end: int, direction: int) -> list[FrameMasks]:
+        """Frames up to `end` on which every object has settled, in order."""
+        ready = []
+        while tracks and all(track.ready and (end - track.ready[0][0]) * direction >= 0 for track in tracks):
+            entries = [track.ready.popleft() for track in tracks]
+            ready.append(FrameMasks(entries[0][0], [self._filled(hypothesis.mask) for _, hypothesis in entries]))
+        return ready
+
+    def _announce(self, ready: list[FrameMasks], direction: int) -> Iterator[FrameMasks]:
+        for masks in ready:
+            self.next_frame[direction] = masks.frame + direction, self.revision
+            yield masks
+
+    # ---- getting tracks to where a pass starts ---------------------------------------------------------------
+
+    def _tracks(self, direction: int) -> list[Track]:
+        """Every object's track in one direction."""
+        for obj in self.objects.values():
+            if direction not in obj.tracks:
+                obj.tracks[direction], obj.checkpoints[direction] = self.new_track(direction)
+        return [obj.tracks[direction] for obj in self.objects.values()]
+
+    def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
+        """An empty track, and its places to go back to."""
+        rules = self.model.rules(
+            iou_threshold=self.config.iou_threshold,
+            object_aware=self.config.object_aware_memory,
+            max_prompted=self.config.max_prompted_frames,
+            num_frames=self.source.num_frames,
+            direction=direction,
+        )
+        return Track(rules=rules, config=self.config, storage=self.storage), Checkpoints()
+
+    def _begin(self, start: int, direction: int) -> list[Track]:
+        """All tracks, standing just before `start`, or further on with the masks from `start` on waiting."""
+        tracks = self._tracks(direction)
+        self._prepare_all_prompts()
+        heads = {track.head for track in tracks}
+        if self.next_frame.get(direction) == (start, self.revision) and len(heads) == 1:
+            return tracks  # nothing has happened in between
+        with self.model.running():
+            for obj, track in zip(self.objects.values(), tracks, strict=True):
+                self._seek(obj, track, start - direction)
+                self._enter(track, start)
+        return tracks
+
+    def _enter(self, track: Track, start: int) -> None:
+        """Root the tree on the last prompt before `start` when the frames from there on have not been tracked."""
+        direction = track.rules.direction
+        behind = [at for at in track.prompts if (start - at) * direction > 0]
+        if not behind:
+            return
+        last = max(behind, key=lambda at: at * direction)
+        if track.log.slot_of(last) is None:
+            track.restart(last)
+            track.ready.clear()
+
+    def _seek(self, obj: TrackedObject, track: Track, frame: int) -> None:
+        """Let a track stand where it stood after `frame`: from a checkpoint, with the frames since replayed."""
+        direction = track.rules.direction
+
+        def later(at: int) -> bool:
+            return (at - frame) * direction > 0
+
+        if track.head is not None and not later(track.head):
+            track.flush()  # what waits is decided now, and goes to the log
+            track.ready.clear()
+            leads = track.leads()
+        else:
+            leads = None
+        tracked = [at for at in (*track.log.frames(), *track.frames) if not later(at)]
+        if not tracked:
+            track.stand(None)
+            return
+        snapshot = obj.checkpoints[direction].latest(tracked[-1], direction, self.model.device, track.storage)
+        if snapshot and (leads is None or (snapshot.head - leads.head) * direction > 0):
+            leads = snapshot
+        track.stand(leads)
+        for at in tracked:
+            if leads is None or (at - leads.head) * direction > 0:
+                step(self.model, [track], at, self.reader.features(at))
+        track.flush()
+        track.ready.clear()
+
+    # ---- memories of prompts ---------------------------------------------------------------------------------
+
+    def _prepare_all_prompts(self) -> None:
+        for obj_id, obj in self.objects.items():
+            if not obj.prompts:
+                raise StateError(
+                    f"object {obj_id!r} has no prompt left; give it points, a box or a mask, or remove it first"
+                )
+        with self.model.running():
+            for obj in self.objects.values():
+                self._prepare_prompts(obj)
+
+    def _prepare_prompts(self, obj: TrackedObject) -> None:
+        """Make the spatial memories of new prompts, and tell the tracks."""
+        # More prompts than are ever read at once wait on the host: the device holds a bounded number.
+        crowded = len(obj.prompts) > self.config.max_prompted_frames
+        for frame, prompt in obj.prompts.items():
+            if prompt.mask_features is None:
+                features = self.model.remember_prompt(self.reader.features(frame), prompt.output)
+                home = torch.device("cpu") if crowded else self.storage or features.device
+                obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
+        for track in obj.tracks.values():
+            track.prompts = {at: prompt.for_tracker(at) for at, prompt in obj.prompts.items()}
