@@ -165,5 +165,5 @@ def object_counts(gt_ids: np.ndarray, pred_ids: np.ndarray, obj: int, radius: fl
 
 def ids_in(id_map: np.ndarray) -> list[int]:
     """The ids of a uint8 map, ascending, without the background 0."""
-    histogram = cv2.calcHist([id_map], [0], None, [256], [0, 256])[:, 0]
+    histogram = cv2.calcHist([id_map], [0], None, [256], [0, 256]).ravel()
     return [int(i) for i in np.flatnonzero(histogram) if i]

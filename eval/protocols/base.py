@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from eval import pngs
 from eval.protocols.frames import ObjectScore
@@ -89,7 +90,7 @@ class Scores:
 
 def mean(values: Sequence[float]) -> float:
     """Mean of numbers; nan of nothing, as the official tools give it."""
-    return math.fsum(values) / len(values) if len(values) else float("nan")
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def refuse(protocol: str, options: Options, **allowed_defaults: object) -> None:

@@ -1,6 +1,6 @@
 """From pairs of PNG files to per-frame scores of every object, in parallel over pieces of videos.
 
-Nothing here knows a protocol: a `Sequence` says which files to compare and which ids count. Kept free of pandas and torch,
+Nothing here knows a protocol: a `Unit` says which files to compare and which ids count. Kept free of pandas and torch,
 because worker processes import it.
 """
 
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Unit:
     """What is scored together: a video, or one object's folder of a video (`folder`)."""
 
     video: str
@@ -63,28 +63,28 @@ class FrameResult(NamedTuple):
     extra_ids: tuple[int, ...]  # predicted ids above `highest_id`
 
 
-def _read(sequence: Sequence, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    read = pngs.read_binary if sequence.binary else pngs.read_ids
+def _read(unit: Unit, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    read = pngs.read_binary if unit.binary else pngs.read_ids
     gt, pred = read(frame.gt), read(frame.pred)
     if gt.shape != pred.shape:
         raise DataError(
             f"{frame.pred} is {pred.shape[1]}x{pred.shape[0]} pixels, its ground truth {frame.gt} "
             f"{gt.shape[1]}x{gt.shape[0]}; expected equal sizes: save masks at the size of the video"
         )
-    if sequence.void_to_background:
+    if unit.void_to_background:
         gt = np.where(gt == pngs.VOID, 0, gt).astype(np.uint8)
-    if sequence.binary_ids:
+    if unit.binary_ids:
         gt, pred = np.minimum(gt, 1), np.minimum(pred, 1)
     return gt, pred
 
 
-def score_frame(sequence: Sequence, frame: Frame) -> FrameResult:
-    gt, pred = _read(sequence, frame)
+def score_frame(unit: Unit, frame: Frame) -> FrameResult:
+    gt, pred = _read(unit, frame)
     gt_ids, pred_ids = masks.ids_in(gt), masks.ids_in(pred)
-    extra = tuple(i for i in pred_ids if sequence.highest_id is not None and i > sequence.highest_id)
-    if extra and sequence.above_highest == "error":
+    extra = tuple(i for i in pred_ids if unit.highest_id is not None and i > unit.highest_id)
+    if extra and unit.above_highest == "error":
         raise DataError(
-            f"{frame.pred} holds id {extra[-1]}, above the highest id {sequence.highest_id} of the video's first ground "
+            f"{frame.pred} holds id {extra[-1]}, above the highest id {unit.highest_id} of the video's first ground "
             "truth frame; the DAVIS tool stops at that: predict the given objects only"
         )
     present = set(gt_ids) | set(pred_ids)
@@ -92,10 +92,10 @@ def score_frame(sequence: Sequence, frame: Frame) -> FrameResult:
     radius = masks.davis_radius(gt.shape)
     for obj in sorted(present) if frame.ids is None else frame.ids:
         if obj not in present:
-            scores[obj] = ObjectScore(1.0, 1.0, 1.0 if sequence.smooth else None, 0, 0)
+            scores[obj] = ObjectScore(1.0, 1.0, 1.0 if unit.smooth else None, 0, 0)
             continue
         gt_obj, pred_obj = cv2.compare(gt, obj, cv2.CMP_EQ), cv2.compare(pred, obj, cv2.CMP_EQ)
-        if sequence.smooth:
+        if unit.smooth:
             j, f, f_dot = mosev2.binary_scores(gt_obj, pred_obj)
         else:
             c = masks.binary_counts(gt_obj, pred_obj, radius)
@@ -105,9 +105,9 @@ def score_frame(sequence: Sequence, frame: Frame) -> FrameResult:
     return FrameResult(scores, extra)
 
 
-def _score_piece(piece: tuple[Sequence, int, int]) -> list[FrameResult]:
-    sequence, start, stop = piece
-    return [score_frame(sequence, frame) for frame in sequence.frames[start:stop]]
+def _score_piece(piece: tuple[Unit, int, int]) -> list[FrameResult]:
+    unit, start, stop = piece
+    return [score_frame(unit, frame) for frame in unit.frames[start:stop]]
 
 
 def _start_worker() -> None:
@@ -118,24 +118,24 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def score_all(sequences: list[Sequence], processes: int | None = None) -> Iterator[list[FrameResult]]:
-    """The frame results of each sequence, in the given order, whatever the number of processes (None: all cores)."""
-    pieces = [(s, a, a + PIECE) for s in sequences for a in range(0, len(s.frames), PIECE)]
+def score_all(units: list[Unit], processes: int | None = None) -> Iterator[list[FrameResult]]:
+    """The frame results of each unit, in the given order, whatever the number of processes (None: all cores)."""
+    pieces = [(s, a, a + PIECE) for s in units for a in range(0, len(s.frames), PIECE)]
     processes = min(available_cores() if processes is None else processes, len(pieces))
     if processes <= 1:
         results = map(_score_piece, pieces)
-        yield from _regroup(sequences, results)
+        yield from _regroup(units, results)
         return
     # forking is quick, but not once torch has started threads in this process
     can_fork = "fork" in multiprocessing.get_all_start_methods() and "torch" not in sys.modules
     context = multiprocessing.get_context("fork" if can_fork else "spawn")
     with context.Pool(processes, initializer=_start_worker) as pool:
-        yield from _regroup(sequences, pool.imap(_score_piece, pieces))
+        yield from _regroup(units, pool.imap(_score_piece, pieces))
 
 
-def _regroup(sequences: list[Sequence], results: Iterator[list[FrameResult]]) -> Iterator[list[FrameResult]]:
-    for sequence in sequences:
+def _regroup(units: list[Unit], results: Iterator[list[FrameResult]]) -> Iterator[list[FrameResult]]:
+    for unit in units:
         frames: list[FrameResult] = []
-        while len(frames) < len(sequence.frames):
+        while len(frames) < len(unit.frames):
             frames += next(results)
         yield frames
