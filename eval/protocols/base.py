@@ -44,6 +44,7 @@ class ObjectResult:
     obj: str
     key: str
     values: dict[str, float | None]  # exact, in the protocol's unit
+    fractions: dict[str, float | None] = field(default_factory=dict)  # what the summary is made from, where not `values`
     per_frame: dict[str, list]  # the official tool's own lists, fractions
     frame_names: tuple[str, ...] = ()
     areas: tuple[tuple[int, int], ...] = ()  # (ground truth, prediction) pixels of each frame
@@ -64,9 +65,9 @@ class Scores:
     notes: list[str] = field(default_factory=list)
     reported_extra: Callable[[dict], dict] | None = None  # further official summary lines, made from the rounded ones
 
-    def _by_object(self, value: Callable[[ObjectResult], object]) -> dict:
+    def _by_object(self, objects: list[ObjectResult], value: Callable[[ObjectResult], object]) -> dict:
         table: dict = {}
-        for o in self.objects:
+        for o in objects:
             if self.nested:
                 table.setdefault(o.video, {})[o.obj] = value(o)
             else:
@@ -77,14 +78,14 @@ class Scores:
         summary = {k: self.rounded(v) for k, v in self.summary.items()}
         if self.reported_extra:
             summary |= self.reported_extra(summary)
-        rows = self._by_object(lambda o: {k: self.rounded(o.values[k]) for k in self.reported_columns})
+        rows = self._by_object(self.objects, lambda o: {k: self.rounded(o.values[k]) for k in self.reported_columns})
         return {"global": summary, "per_object": rows}
 
     def exact(self) -> dict:
         return {
             "global": self.summary,
-            "per_object": self._by_object(lambda o: o.values),
-            "per_frame": self._by_object(lambda o: o.per_frame),
+            "per_object": self._by_object(self.objects, lambda o: o.values),
+            "per_frame": self._by_object([o for o in self.objects if o.per_frame], lambda o: o.per_frame),
         }
 
 

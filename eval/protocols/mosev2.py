@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from eval import pngs
 from eval.metrics.clips import clip_mean, find_clips
 from eval.protocols import base
@@ -19,7 +21,8 @@ _COPY_PASTE = ("J&F_new", "J", "F_new", "disappear_J&F_new", "reappear_J&F_new",
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 2)
+    """Two decimals the way numpy rounds, as the scorer does on its numpy floats: 2.675 becomes 2.68."""
+    return None if value is None else float(np.round(value, 2))
 
 
 def _object_ids(video: str, entry: dict, meta: Path) -> tuple[int, ...]:
@@ -64,41 +67,49 @@ def _object_result(unit: Unit, obj: int, rows: list) -> ObjectResult:
     j, f, dot = [r.J for r in rows], [r.F for r in rows], [r.F_dot for r in rows]
     empty = [r.gt_area == 0 for r in rows]
     clips = find_clips(empty)
-
-    def clip_score(ranges: list[tuple[int, int]]) -> float | None:
+    fractions = {"J": base.mean(j), "F_new": base.mean(dot), "F": base.mean(f)}
+    values = _percent_means(fractions)
+    for kind, ranges in zip(("disappear", "reappear"), clips, strict=True):
         parts = clip_mean(j, ranges), clip_mean(dot, ranges)
-        return None if parts[0] is None else (parts[0] + parts[1]) / 2 * 100
-
-    values = _with_means(base.mean(j) * 100, base.mean(f) * 100, base.mean(dot) * 100)
-    values["disappear_J&F_new"], values["reappear_J&F_new"] = clip_score(clips.disappear), clip_score(clips.reappear)
+        fractions |= {f"{kind}_J": parts[0], f"{kind}_F": parts[1]}
+        values[f"{kind}_J&F_new"] = None if parts[0] is None else (parts[0] + parts[1]) / 2 * 100
     return ObjectResult(
         video=unit.video,
         obj=str(obj),
         key=f"{unit.video}_{obj}",
         values={k: values[k] for k in _COPY_PASTE},
+        fractions=fractions,
         per_frame={"J": j, "F": f, "F_new": dot, "empty_gt": empty},
         frame_names=tuple(fr.name for fr in unit.frames),
         areas=tuple((r.gt_area, r.pred_area) for r in rows),
     )
 
 
-def _with_means(j: float, f: float, dot: float) -> dict[str, float | None]:
-    return {"J&F_new": (j + dot) / 2, "J": j, "F_new": dot, "F": f, "J&F": (j + f) / 2}
+def _percent_means(fractions: dict[str, float]) -> dict[str, float | None]:
+    j, dot, f = fractions["J"], fractions["F_new"], fractions["F"]
+    return {"J&F_new": (j + dot) / 2 * 100, "J": j * 100, "F_new": dot * 100, "F": f * 100, "J&F": (j + f) / 2 * 100}
 
 
 def _absent_object(video: str, obj: int) -> ObjectResult:
-    values = _with_means(0.0, 0.0, 0.0) | {"disappear_J&F_new": None, "reappear_J&F_new": None}
+    fractions = {"J": 0.0, "F_new": 0.0, "F": 0.0}
+    values = _percent_means(fractions) | {"disappear_J&F_new": None, "reappear_J&F_new": None}
     return ObjectResult(
-        video=video, obj=str(obj), key=f"{video}_{obj}", values={k: values[k] for k in _COPY_PASTE}, per_frame={}
+        video=video,
+        obj=str(obj),
+        key=f"{video}_{obj}",
+        values={k: values[k] for k in _COPY_PASTE},
+        fractions=fractions,
+        per_frame={},
     )
 
 
 def summarise(objects: list[ObjectResult]) -> dict[str, float]:
     def over(name: str) -> float:
-        return base.mean([o.values[name] for o in objects if o.values[name] is not None])
+        return base.mean([o.fractions[name] for o in objects if o.fractions.get(name) is not None])
 
-    summary = _with_means(over("J"), over("F"), over("F_new"))
-    summary["disappear_J&F_new"], summary["reappear_J&F_new"] = over("disappear_J&F_new"), over("reappear_J&F_new")
+    summary = _percent_means({name: over(name) for name in ("J", "F_new", "F")})
+    for kind in ("disappear", "reappear"):  # only objects that have such clips count
+        summary[f"{kind}_J&F_new"] = (over(f"{kind}_J") + over(f"{kind}_F")) / 2 * 100
     return {k: summary[k] for k in _COPY_PASTE}
 
 

@@ -1,0 +1,79 @@
+"""Logits to the official PNGs, written so that a killed run leaves whole videos or nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eval import pngs
+from eval.datasets.base import Prompt, Video
+
+SCORE_ABOVE = 0.0  # a pixel is the object above this logit
+
+
+def to_ids(logits: np.ndarray, prompts: list[Prompt]) -> np.ndarray:
+    """[N, H, W] logits -> [H, W] uint8: each pixel goes to the object with the highest logit, if that is above 0.
+
+    Equal logits go to the lowest id. This is sam2's non-overlap rule followed by its writing order."""
+    order = np.argsort([p.obj for p in prompts], kind="stable")
+    best = logits[order].argmax(axis=0)
+    ids = np.array([prompts[i].obj for i in order], np.uint8)[best]
+    return np.where(logits.max(axis=0) > SCORE_ABOVE, ids, 0).astype(np.uint8)
+
+
+def png_bytes(ids: np.ndarray) -> bytes:
+    """An 8-bit palette PNG with DAVIS's colours."""
+    image = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
+    image.putpalette(pngs.davis_palette())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class VideoWriter:
+    """The masks of one video: written beside their place, moved there when complete.
+
+    per_object False: <video>/<frame>.png, an id map. True: <video>/<object>/<frame>.png, masks may overlap.
+    Frames that no one wrote (before the first prompt) become empty masks.
+    """
+
+    def __init__(self, root: Path, video: Video, prompts: list[Prompt], per_object: bool):
+        self.video, self.prompts, self.per_object = video, prompts, per_object
+        self.final, self.part = root / video.name, root / f".{video.name}.part"
+        if self.part.exists():
+            shutil.rmtree(self.part)
+        for folder in self._folders():
+            folder.mkdir(parents=True)
+        self._left = set(video.saved)
+
+    def _folders(self) -> list[Path]:
+        return [self.part / p.label for p in self.prompts] if self.per_object else [self.part]
+
+    def write(self, frame: int, logits: np.ndarray) -> None:
+        if frame not in self._left:
+            return
+        self._left.remove(frame)
+        name = f"{self.video.frame_names[frame]}.png"
+        if self.per_object:
+            for folder, mask in zip(self._folders(), logits > SCORE_ABOVE, strict=True):
+                (folder / name).write_bytes(png_bytes(mask.astype(np.uint8)))
+        else:
+            (self.part / name).write_bytes(png_bytes(to_ids(logits, self.prompts)))
+
+    def close(self) -> None:
+        """Fill in frames before the first prompt and put the folder in its place."""
+        empty = png_bytes(np.zeros(self.video.size, np.uint8))
+        for frame in self._left:
+            for folder in self._folders():
+                (folder / f"{self.video.frame_names[frame]}.png").write_bytes(empty)
+        if self.final.exists():  # an earlier try that was killed between the move and its record
+            shutil.rmtree(self.final)
+        os.replace(self.part, self.final)
+
+    def abandon(self) -> None:
+        shutil.rmtree(self.part, ignore_errors=True)

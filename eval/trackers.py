@@ -1,0 +1,233 @@
+"""What the runner asks of a model: masks of all prompted objects, frame by frame, in order.
+
+`sam2long` is the drop-in predictor of this package; `sam2` is sam2's own predictor class on the same weights, the baseline.
+Anything else can be run under the same protocol: `--tracker module:function` names a function that takes a TrackerSpec and
+returns an object with `track` and `reset_peak_memory`/`peak_memory` as below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from eval.datasets.base import Prompt, Video
+from sam2long.errors import ConfigError
+
+NO_OBJECT = -1024.0  # logit of an object before its prompt, as in sam2
+OLD_OUTPUTS_KEPT = 40  # sam2 reads at most 15 frames back; the rest of its outputs would only fill memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerSpec:
+    """Everything that decides the masks, in plain values: it goes into the manifest and to worker processes."""
+
+    method: str = "sam2long"  # "sam2long", "sam2" or "module:function"
+    model: str = "nano"
+    checkpoint: str | None = None
+    sam2long: dict = field(default_factory=dict)  # Sam2LongConfig fields that differ from the defaults
+    overrides: tuple[str, ...] = ()  # Hydra overrides of the model, e.g. "++model.image_size=512"
+    device: str | None = None
+    dtype: str = "auto"
+    seed: int = 0
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"overrides": list(self.overrides)}
+
+
+class Tracker(Protocol):
+    def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
+        """(frame index, logits [N, H, W] float32 in the order of `prompts`) of every frame from the first prompt on."""
+
+    def reset_peak_memory(self) -> None: ...
+
+    def peak_memory(self) -> int:
+        """Bytes since the reset: of the GPU where there is one, else of this process since it started."""
+
+
+def build(spec: TrackerSpec) -> Tracker:
+    if ":" in spec.method:
+        module, _, function = spec.method.partition(":")
+        try:
+            return getattr(importlib.import_module(module), function)(spec)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the tracker {spec.method!r} cannot be loaded ({error}); expected module:function") from None
+    if spec.method not in ("sam2long", "sam2"):
+        raise ConfigError(f"the tracker is {spec.method!r}; expected sam2long, sam2 or module:function")
+    return (Sam2Long if spec.method == "sam2long" else PlainSam2)(spec)
+
+
+def checkpoint_hash(spec: TrackerSpec) -> str | None:
+    """sha256 of the weights, or None where there are none to read."""
+    if ":" in spec.method and spec.checkpoint is None:
+        return None
+    path = Path(spec.checkpoint) if spec.checkpoint else _named_checkpoint(spec.model)
+    if path is None or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named_checkpoint(model: str) -> Path | None:
+    from sam2long.weights import CHECKPOINTS
+
+    return CHECKPOINTS[model].fetch() if model in CHECKPOINTS else None
+
+
+class _Torch:
+    """Memory accounting and seeding shared by both."""
+
+    def __init__(self, spec: TrackerSpec):
+        from sam2long import Sam2LongConfig, build_sam2long_video_predictor
+
+        self.spec = spec
+        self.predictor = build_sam2long_video_predictor(
+            spec.model,
+            spec.checkpoint,
+            device=spec.device,
+            apply_postprocessing=False,
+            hydra_overrides_extra=list(spec.overrides),
+            sam2long=Sam2LongConfig.from_mapping(spec.sam2long),
+            dtype=spec.dtype,
+        )
+        self._cuda = self.predictor.device.type == "cuda"
+
+    def _seed(self) -> None:
+        import torch
+
+        torch.manual_seed(self.spec.seed)
+
+    def reset_peak_memory(self) -> None:
+        if self._cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.predictor.device)
+
+    def peak_memory(self) -> int:
+        if self._cuda:
+            import torch
+
+            return torch.cuda.max_memory_allocated(self.predictor.device)
+        return process_peak_memory()
+
+
+def process_peak_memory() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Sam2Long(_Torch):
+    """This package's predictor: all objects in one state, late ones included."""
+
+    def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
+        self._seed()
+        state = self.predictor.init_state(str(folder))
+        for p in prompts:
+            self.predictor.add_new_mask(state, p.frame, p.obj, p.mask)
+        order = [p.obj for p in prompts]
+        for frame, obj_ids, masks in self.predictor.propagate_in_video(state):
+            rows = [list(obj_ids).index(obj) for obj in order]
+            logits = masks[rows, 0].float().cpu().numpy()
+            for row, p in enumerate(prompts):
+                if frame < p.frame:
+                    logits[row] = NO_OBJECT
+            yield frame, logits
+
+
+class PlainSam2(_Torch):
+    """sam2's own predictor class, one object at a time from its own first mask on, as SAM2Long's evaluation runs it.
+
+    The objects' states go through the video in step, so that a frame is decoded and encoded once and logits of all objects
+    meet. Frames are read when needed and outputs too old to be read again are dropped: neither changes a mask.
+    """
+
+    def __init__(self, spec: TrackerSpec):
+        super().__init__(spec)
+        from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+        plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
+        plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(self.predictor).items()})
+        self.plain = plain
+
+    def _autocast(self):
+        import contextlib
+
+        import torch
+
+        dtype = self.predictor.compute_dtype()
+        if dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.plain.device.type, dtype=dtype)
+
+    def _states(self, folder: Path, video: Video, prompts: list[Prompt]) -> list[dict]:
+        """One fresh state per object; they share the frames."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as first:  # init_state would read the whole video: show it one frame
+            (Path(first) / "0.jpg").symlink_to((folder / "00000.jpg").resolve())
+            states = [self.plain.init_state(first, offload_video_to_cpu=True) for _ in prompts]
+        frames = LazyFrames(folder, len(video.frame_names), self.plain.image_size)
+        for state in states:
+            state.update(images=frames, num_frames=len(frames), cached_features={})
+        return states
+
+    def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
+        import torch
+
+        self._seed()
+        with torch.inference_mode(), self._autocast():
+            states, runs = self._states(folder, video, prompts), []
+            for state, p in zip(states, prompts, strict=True):
+                self.plain.add_new_mask(state, p.frame, p.obj, p.mask)
+                runs.append(self.plain.propagate_in_video(state, start_frame_idx=p.frame))
+        features: dict = {}
+        for frame in range(min(p.frame for p in prompts), len(video.frame_names)):
+            logits = np.full((len(prompts), *video.size), NO_OBJECT, np.float32)
+            with torch.inference_mode(), self._autocast():
+                for row, (state, run, p) in enumerate(zip(states, runs, prompts, strict=True)):
+                    if frame < p.frame:
+                        continue
+                    state["cached_features"] = features
+                    at, _, masks = next(run)
+                    if at != frame:
+                        raise RuntimeError(f"sam2 gave frame {at}; expected {frame}")
+                    features = state["cached_features"]
+                    logits[row] = masks[0, 0].float().cpu().numpy()
+                    _forget(state, frame - OLD_OUTPUTS_KEPT)
+            yield frame, logits
+
+
+def _forget(state: dict, before: int) -> None:
+    for outputs in state["output_dict_per_obj"].values():
+        for old in [t for t in outputs["non_cond_frame_outputs"] if t < before]:
+            del outputs["non_cond_frame_outputs"][old]
+
+
+class LazyFrames:
+    """The frames of a folder as sam2 loads them (float32, normalised after the cast), one at a time."""
+
+    _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __init__(self, folder: Path, count: int, image_size: int):
+        self.folder, self.count, self.image_size = folder, count, image_size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        import torch
+        from PIL import Image
+
+        with Image.open(self.folder / f"{index:05d}.jpg") as image:
+            pixels = np.array(image.convert("RGB").resize((self.image_size, self.image_size)))
+        frame = torch.from_numpy(pixels / 255.0).permute(2, 0, 1).float()
+        frame -= torch.tensor(self._MEAN)[:, None, None]
+        frame /= torch.tensor(self._STD)[:, None, None]
+        return frame
