@@ -1,8 +1,11 @@
 """`python -m eval <command>`."""
 
+import os
 import sys
 
-from eval.cli import main
+os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of sam2; ours stays
+
+from eval.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import protocols
-from sam2long.errors import Sam2LongError
+from eval import datasets, protocols
+from sam2long.errors import ConfigError, Sam2LongError
 
 EXIT_SOME_VIDEOS_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -21,14 +21,14 @@ def _add_score(commands) -> None:
     p.add_argument("--pred", type=Path, required=True, metavar="DIR", help="one folder per video")
     p.add_argument("--out", type=Path, metavar="DIR", help="write scores.json and CSV tables there")
     p.add_argument("--format", choices=("table", "json"), default="table", help="what to print")
-    p.add_argument("--non-strict", action="store_true", help="sav, vos-benchmark: score common videos; mosev2: missing = 0")
+    p.add_argument("--non-strict", action="store_true", help="sav, vos-benchmark: only common videos; mosev2: missing is 0")
     p.add_argument("--all-frames", action="store_true", help="sav, vos-benchmark: score the first and last frame too")
-    p.add_argument("--gt255-to-0", action="store_true", help="sav, vos-benchmark: 255 in the ground truth is background")
+    p.add_argument("--gt255-to-0", action="store_true", help="sav, vos-benchmark: 255 in ground truth is background")
     p.add_argument("--compat-decay", action="store_true", help="davis, vost: decay with the tool's 8-bit frame indices")
-    p.add_argument("--set", default="val", dest="set_name", help="davis, vost: list in ImageSets; lvos: the meta file's split")
+    p.add_argument("--set", default="val", dest="set_name", help="davis, vost, lvos: the split's name")
     p.add_argument("--videos", type=Path, metavar="FILE", help="list of videos to score, instead of the data set's")
     p.add_argument("--meta", type=Path, metavar="FILE", help="lvos, mosev2: meta JSON, if not in the data set")
-    p.add_argument("--unseen", type=Path, metavar="FILE", help="lvos: list of unseen videos, instead of the official one")
+    p.add_argument("--unseen", type=Path, metavar="FILE", help="lvos: list of unseen videos")
     p.add_argument("--processes", type=int, metavar="N", help="default: all cores")
     p.set_defaults(run=_score)
 
@@ -56,10 +56,153 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_dataset(p: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    p.add_argument("--dataset", required=True, choices=names)
+    p.add_argument("--root", type=Path, metavar="DIR", help="where it lies (synthlong needs none)")
+    p.add_argument("--videos", metavar="A,B", help="only these videos, or a file with one name per line")
+    p.add_argument("--size", type=int, help="synthlong: side in pixels")
+    p.add_argument("--frames", type=int, help="synthlong: only the first frames of each video")
+    p.add_argument("--auto", action="store_true", help="sav-raw: automatic masklets too")
+
+
+def _open(args: argparse.Namespace):
+    from eval import datasets, pngs
+
+    options: dict = {}
+    if args.videos:
+        path = Path(args.videos)
+        options["videos"] = pngs.read_list(path) if path.is_file() else args.videos.split(",")
+    for name, only in (("size", "synthlong"), ("frames", "synthlong"), ("auto", "sav-raw")):
+        if getattr(args, name):
+            if args.dataset != only:
+                raise ConfigError(f"--{name} is an option of {only}, not of {args.dataset}; leave it out")
+            options[name] = getattr(args, name)
+    return datasets.open_dataset(args.dataset, args.root, **options)
+
+
+def _add_check(commands) -> None:
+    p = commands.add_parser("check", help="find the faults of a data set's layout")
+    _add_dataset(p, datasets.NAMES)
+    p.set_defaults(run=_check)
+
+
+def _check(args: argparse.Namespace) -> int:
+    dataset = _open(args)
+    faults = dataset.check()
+    for fault in faults:
+        print(fault)
+    if not faults:
+        print(f"{dataset.name}: {len(dataset.names())} videos, no fault found")
+    return EXIT_BAD_INPUT if faults else 0
+
+
+def _add_run(commands) -> None:
+    p = commands.add_parser("run", help="track a data set's objects and write the official PNGs")
+    _add_dataset(p, datasets.NAMES)
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder; run again to go on with it")
+    p.add_argument("--model", default="nano", help="short name, sam2 config name, or a YAML")
+    p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")
+    p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
+    p.add_argument("--baseline", choices=("sam2",), help="run plain SAM 2 too, into DIR-sam2")
+    p.add_argument("--tracker", default="sam2long", help="sam2long, sam2, or module:function of your own")
+    p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
+    p.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--engine", choices=("local", "ray"), default="local")
+    p.add_argument("--address", help="ray: the cluster, e.g. auto")
+    p.add_argument("--workers", type=int, help="ray: how many; default: one per GPU")
+    p.add_argument("--score", action="store_true", help="score afterwards, where ground truth is at hand")
+    p.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from eval import runner, settings
+
+    dataset = _open(args)
+    spec = settings.tracker_spec(
+        method=args.tracker,
+        model=args.model,
+        checkpoint=args.checkpoint,
+        config=args.config,
+        device=args.device,
+        dtype=args.dtype,
+        seed=args.seed,
+    )
+    outs = {args.out: spec}
+    if args.baseline:
+        outs[args.out.with_name(f"{args.out.name}-{args.baseline}")] = settings.baseline_of(spec)
+    failed = False
+    for out, this in outs.items():
+        result = runner.run(dataset, this, out, engine=args.engine, address=args.address, workers=args.workers)
+        failed |= bool(result.failed)
+        print(f"{out}: {len(result.done)} videos done, {len(result.skipped)} were done before, {len(result.failed)} failed")
+        if args.score and not result.failed:
+            _score_run(dataset, out)
+    if args.baseline and args.score and not failed:
+        from eval import report
+
+        print(report.difference_line(*outs))
+    return EXIT_SOME_VIDEOS_FAILED if failed else 0
+
+
+def _score_run(dataset, out: Path) -> None:
+    from eval import runner, score
+
+    gt = runner.gt_of(dataset, out)
+    if gt is None:
+        print(f"{out}: no ground truth of {dataset.name} is here; pack the predictions for its server")
+        return
+    scores = score.evaluate(dataset.protocol, gt, runner.predictions_folder(out), **score.restrict(dataset, gt))
+    score.write(scores, out / "scores" / dataset.protocol)
+    print(f"{out}:")
+    print("\n".join(f"  {k}  {v}" for k, v in scores.reported()["global"].items()))
+
+
+def _add_pack(commands) -> None:
+    p = commands.add_parser("pack", help="check predictions and write the zip for a benchmark's server")
+    p.add_argument("--dataset", required=True, choices=pack_names())
+    p.add_argument("--root", type=Path, required=True, metavar="DIR", help="the data set")
+    p.add_argument("--pred", type=Path, required=True, metavar="DIR", help="a run's folder, or its predictions")
+    p.add_argument("--out", type=Path, required=True, metavar="ZIP")
+    p.set_defaults(run=_pack)
+
+
+def pack_names() -> tuple[str, ...]:
+    from eval import pack
+
+    return pack.NAMES
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from eval import pack
+
+    pred = args.pred / "predictions" if (args.pred / "manifest.json").exists() else args.pred
+    count = pack.pack(args.dataset, args.root, pred, args.out)
+    print(f"{args.out}: {count} PNGs, {args.out.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def _add_report(commands) -> None:
+    p = commands.add_parser("report", help="markdown and figures from scored runs, beside the published numbers")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR")
+    p.add_argument("--protocol", choices=protocols.NAMES, help="default: the one that all runs have been scored with")
+    p.add_argument("--attributes", type=Path, metavar="CSV", help="columns video, attribute: break scores down by attribute")
+    p.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from eval import report
+
+    path = report.write(args.runs, args.out, protocol=args.protocol, attributes=args.attributes)
+    print(path)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m eval", description="Benchmark runs with official-exact scores.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (_add_score,):
+    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report):
         add(commands)
     return top
 

@@ -33,6 +33,13 @@ def evaluate(protocol: str, gt: str | Path, pred: str | Path, **options: object)
     return score(gt, pred, Options(**options))
 
 
+def restrict(dataset, gt: Path) -> dict[str, object]:
+    """Options that score only the videos of a run of part of a data set."""
+    if dataset.names() == dataset.all_names():
+        return {}
+    return {"videos": tuple(dataset.names())}
+
+
 def object_table(scores: Scores) -> pd.DataFrame:
     """One row per object, exact values."""
     rows = [{"video": o.video, "object": o.obj, "group": o.group} | o.values for o in scores.objects]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval import pngs
 from eval.datasets import base
-from eval.protocols import lvos as protocol
+from eval.protocols import lvos as evaluator
 from sam2long.errors import DataError
 
 
@@ -15,7 +15,7 @@ class Lvos(base.Dataset):
     source = "lingyihongfd.github.io/lvos.github.io (LVOS, annotations and <split>_meta.json)"
     protocol = "lvos"
     all_prompts_first = False
-    frame_step = protocol.FRAME_STEP
+    frame_step = evaluator.FRAME_STEP
 
     def __init__(self, split: str, version: str, **common):
         super().__init__(**common)
@@ -31,8 +31,8 @@ class Lvos(base.Dataset):
         if self.split != "val":  # the test split's ranges are the server's
             return
         try:
-            path = protocol.find_meta(self.root, self.split)
-            meta = protocol.read_meta(path)
+            path = evaluator.find_meta(self.root, self.split)
+            meta = evaluator.read_meta(path)
         except DataError as error:
             yield f"{error}; {self._get()}"
             return
@@ -45,7 +45,7 @@ class Lvos(base.Dataset):
             images = {p.stem for p in self.images(video)}
             for obj, entry in meta[video].get("objects", {}).items():
                 try:
-                    frames, _ = protocol.object_range(video, obj, entry, path)
+                    frames, _ = evaluator.object_range(video, obj, entry, path)
                 except DataError as error:
                     yield str(error)
                     continue

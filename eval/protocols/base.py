@@ -22,7 +22,7 @@ class Options:
     gt255_to_0: bool = False
     compat_decay: bool = False
     set_name: str = "val"
-    videos: Path | None = None  # list of video names, instead of the data set's own
+    videos: Path | tuple[str, ...] | None = None  # names, or a list file, instead of the data set's own
     meta: Path | None = None  # meta JSON (lvos, mosev2), instead of the one in the data set
     unseen: Path | None = None  # lvos: list of unseen videos
     processes: int | None = None
@@ -107,9 +107,9 @@ def chosen_videos(all_videos: list[str], options: Options, where: Path) -> list[
     if options.videos is None:
         videos = all_videos
     else:
-        videos = pngs.read_list(options.videos)
+        videos = list(options.videos) if isinstance(options.videos, tuple) else pngs.read_list(options.videos)
         if unknown := sorted(set(videos) - set(all_videos)):
-            raise DataError(f"{options.videos} lists videos without ground truth in {where}: {pngs.some(unknown)}")
+            raise DataError(f"videos to score have no ground truth in {where}: {pngs.some(unknown)}; check --videos")
     if not videos:
         raise DataError(f"no video was found in {where}; expected one folder of masks per video: check --gt")
     return videos
