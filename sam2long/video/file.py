@@ -1,0 +1,403 @@
+"""Video files of any container that PyAV opens: which frames there are, and how to get at each of them.
+
+The container is read through once without decoding, which takes milliseconds for a minute of video and gives
+the exact time of every frame; headers are often wrong about their number. Frames are then known by their time:
+a decoder put at a key frame says by itself which frames it gives, so going to a frame and reading up to it
+give the same pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from sam2long.errors import VideoError
+from sam2long.video.source import FrameSource, Selection
+
+# One packet of these is one picture, so counting packets counts frames. Others are decoded once to count.
+PACKET_IS_FRAME = {"h264", "hevc", "av1", "vp9", "mjpeg", "mpeg2video", "mpeg4", "ffv1", "prores", "png", "gif"}
+NOT_VIDEO = {"tty"}  # FFmpeg "plays" any text file
+REVERSE_BYTES = 256 << 20  # decoded frames held at most while going backwards
+SAME_RATE = 0.01  # header and measured frame rate may differ by this much and are the same
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileIndex:
+    """Which frames a file has, in order of display."""
+
+    times: np.ndarray  # [N] int64, in units of time_base; distinct, rising. Without a clock: 0, 1, 2, ...
+    keys: np.ndarray  # [K] int64, times at which decoding can start; empty: only at the beginning
+    time_base: Fraction
+    rate: Fraction | None  # frames per second
+    has_clock: bool  # False: frames are told apart by counting from the beginning
+    damage: str | None  # where and why the file ends early
+
+    def key_before(self, index: int) -> int:
+        """Time of the last key frame at or before a frame."""
+        at = int(np.searchsorted(self.keys, self.times[index], side="right")) - 1
+        return int(self.keys[max(at, 0)]) if len(self.keys) else int(self.times[0])
+
+    def find(self, time: int | None) -> int | None:
+        """Which frame has this time; None when it is not one of ours."""
+        if time is None:
+            return None
+        at = int(np.searchsorted(self.times, time))
+        return at if at < len(self.times) and self.times[at] == time else None
+
+
+class VideoFileSource(FrameSource):
+    """Frames of a video file.
+
+    Rotation metadata is applied; pixels that are not square are left as they are. Each iteration has a
+    decoder of its own, so several may run at once.
+    """
+
+    def __init__(self, path: Path, selection: Selection, prefetch: int) -> None:
+        super().__init__(selection, prefetch)
+        self.path = path
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path} is empty; expected a video file")
+        self.index = index_file(path)
+        first = self._first_frame()
+        if first is None or (self.index.has_clock and first.pts != self.index.times[0]):
+            self.index = scan_file(path)  # packets and pictures do not correspond: find out by decoding
+            first = self._first_frame()
+            if first is None:
+                raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
+        self._check_not_empty(str(path))
+        self._coded_size = first.width, first.height
+        self.height, self.width = upright_rgb(first, VideoReformatter()).shape[:2]
+        self.damage = self._damage_at_opening()
+        self._lock = threading.Lock()
+        self._cursor: Generator | None = None  # a decoder that stands before frame `_cursor_next`
+        self._cursor_next = 0
+        self._latest: tuple[int, np.ndarray] | None = None
+
+    @property
+    def available(self) -> int:
+        return len(self.index.times)
+
+    @property
+    def native_fps(self) -> float | None:
+        return None if self.index.rate is None else float(self.index.rate)
+
+    @property
+    def variable_rate(self) -> bool:
+        """Whether frames are not evenly spaced in time."""
+        if not self.index.has_clock or self.available < 3:
+            return False
+        steps = np.diff(self.index.times)
+        # Containers round times to milliseconds or so; that alone is not a variable rate.
+        rounding = max(1.0, 0.002 / float(self.index.time_base))
+        return bool(steps.max() - steps.min() > rounding + 0.02 * np.median(steps))
+
+    def seconds(self, source_index: int) -> float | None:
+        """When a frame is shown, in seconds after the first one."""
+        if not self.index.has_clock:
+            return None if self.index.rate is None else float(source_index / self.index.rate)
+        return float(int(self.index.times[source_index] - self.index.times[0]) * self.index.time_base)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._cursor is not None:
+                self._cursor.close()
+            self._cursor = self._latest = None
+
+    # ---- reading ---------------------------------------------------------------------------------------------
+
+    def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
+        self.damage = self._damage_at_opening()
+        reformatter = VideoReformatter()
+        frames = self._forward(first, step) if step > 0 else self._backward(first, -step)
+        try:
+            for at, frame in frames:
+                yield at, upright_rgb(frame, reformatter), self.seconds(at)
+        finally:
+            frames.close()
+
+    def _forward(self, first: int, step: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        decoding = self._decode(first)
+        try:
+            for at, frame in decoding:
+                if (at - first) % step == 0:
+                    yield at, frame
+        finally:
+            decoding.close()
+
+    def _backward(self, first: int, step: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from a key frame up to where we are, keep the last part of it, hand that out backwards; again."""
+        width, height = self._coded_size
+        room = max(8, REVERSE_BYTES // (width * height * 3 // 2))
+        last = first
+        while last >= 0:
+            begin = self.index.find(self.index.key_before(last)) or 0
+            kept: deque[tuple[int, av.VideoFrame]] = deque(maxlen=room)
+            decoding = self._decode(begin)
+            try:
+                for at, frame in decoding:
+                    if (last - at) % step == 0:
+                        kept.append((at, frame))
+                    if at == last:
+                        break
+            finally:
+                decoding.close()
+            if not kept or kept[-1][0] != last:
+                return  # damaged before we got there; `_decode` has said so
+            lowest = kept[0][0]
+            while kept:
+                yield kept.pop()
+            last = lowest - step
+
+    def _read(self, source_index: int) -> np.ndarray:
+        with self._lock:
+            if self._latest is not None and self._latest[0] == source_index:
+                return self._latest[1].copy()
+            behind = self._cursor is None or self._cursor_next > source_index
+            if behind or self.index.key_before(source_index) > self.index.times[self._cursor_next]:
+                if self._cursor is not None:
+                    self._cursor.close()
+                self._cursor = self._decode(source_index)
+            for at, frame in self._cursor:
+                self._cursor_next = at + 1
+                if at == source_index:
+                    image = upright_rgb(frame, VideoReformatter())
+                    if self._cursor_next == self.available:
+                        self._cursor.close()
+                        self._cursor = None
+                    self._latest = at, image
+                    return image.copy()
+            self._cursor = None
+            raise VideoError(f"{self.path} is damaged: {self.damage}; frame {source_index} cannot be read")
+
+    def _decode(self, first: int) -> Generator[tuple[int, av.VideoFrame], None, None]:
+        """(source index, frame) from `first` on without a gap. Where the file is damaged it ends and sets `damage`."""
+        expected, reason = first, None
+        seek_to = None
+        if self.index.has_clock and first > 0 and self.index.key_before(first) > self.index.times[0]:
+            seek_to = self.index.key_before(first)
+        with _open(self.path) as container:
+            video = _video_stream(container, self.path)
+            video.thread_type = "AUTO"
+            packets = _packets_from(container, video, seek_to)
+            count = 0
+            while True:
+                try:
+                    packet = next(packets, None)
+                    flushing = packet is None or packet.is_corrupt
+                    if packet is not None and packet.is_corrupt:
+                        reason = reason or "the data is incomplete"
+                    frames = video.codec_context.decode(None if flushing else packet)
+                except av.FFmpegError as error:
+                    if reason is None:  # what the decoder still holds was there before the damage
+                        reason = str(error.strerror or error)
+                        packets = iter(())
+                        continue
+                    frames, flushing = [], True
+                for frame in frames:
+                    at = self.index.find(frame.pts) if self.index.has_clock else count
+                    count += 1
+                    if at is None or at < expected:
+                        continue
+                    if at > expected:
+                        reason, flushing = reason or "the decoder gave no picture", True
+                        break
+                    if (frame.width, frame.height) != self._coded_size:
+                        reason = f"the picture changes its size to {frame.width}x{frame.height}"
+                        flushing = True
+                        break
+                    yield at, frame
+                    expected += 1
+                if flushing or expected >= self.available:
+                    break
+        if expected < self.available:
+            self.damage = f"video ends at frame {expected} of {self.available}: {reason or 'there is no more data'}"
+
+    def _first_frame(self) -> av.VideoFrame | None:
+        with _open(self.path) as container:
+            video = _video_stream(container, self.path)
+            try:
+                for packet in _packets_from(container, video, None):
+                    for frame in video.codec_context.decode(packet):
+                        if not self.index.has_clock or self.index.find(frame.pts) is not None:
+                            return frame
+                return next(iter(video.codec_context.decode(None)), None)
+            except av.FFmpegError:
+                return None
+
+    def _damage_at_opening(self) -> str | None:
+        stop = self.selection.stop
+        return self.index.damage if stop is None or stop > self.available else None
+
+
+def upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """A decoded frame as it is displayed: [H, W, 3] uint8 RGB, turned by the rotation metadata."""
+    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    turns = round(frame.rotation / 90) % 4  # counterclockwise
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def index_file(path: Path) -> FileIndex:
+    """List a file's frames from its packets, without decoding.
+
+    Raises:
+        VideoError: not a video, or nothing in it.
+    """
+    with _open(path) as container:
+        video = _video_stream(container, path)
+        codec = video.codec_context.name
+        listed, missing, expected_end = [], False, None
+        last_dts, end_seconds = None, 0.0
+        try:
+            for packet in container.demux([s for s in container.streams if s.type in ("video", "audio")]):
+                if packet.size == 0:
+                    continue
+                if packet.is_corrupt:
+                    missing = True
+                    break
+                if packet.pts is not None:
+                    end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is not video or packet.is_discard:
+                    continue
+                if listed or packet.is_keyframe:  # nothing can be made of what comes before the first key frame
+                    listed.append((packet.pts, packet.is_keyframe))
+                    last_dts = packet.dts
+        except av.FFmpegError:
+            missing = True
+        if not listed:
+            raise VideoError(f"{path} has no frames in it; the file is cut off or not a video")
+        expected = _expected_packets(container, video)
+        if container.format.name.startswith("matroska") and container.duration:
+            expected_end = container.duration / av.time_base
+        clocked = all(time is not None for time, _ in listed)
+        if not clocked or codec not in PACKET_IS_FRAME:
+            return scan_file(path)
+        first_key = min(time for time, key in listed if key)
+        times = np.array(sorted(time for time, _ in listed if time >= first_key), dtype=np.int64)
+        if len(times) > 1 and (np.diff(times) == 0).any():
+            return scan_file(path)
+        keys = np.array(sorted(time for time, key in listed if key), dtype=np.int64)
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        if expected is not None:
+            missing |= len(listed) < expected
+        elif expected_end is not None:
+            missing |= expected_end - end_seconds > max(0.5, 5 * step * float(video.time_base))
+        damage = None
+        if missing:
+            times = _before_damage(times, last_dts, step)
+            keys = keys[keys <= times[-1]]
+            of = f" of {expected}" if expected else ""
+            damage = f"video ends at frame {len(times)}{of}: the file is cut off or incomplete"
+        return FileIndex(times, keys, video.time_base, _rate(video, times), True, damage)
+
+
+def scan_file(path: Path) -> FileIndex:
+    """List a file's frames by decoding it once: slow, for files whose packets do not tell."""
+    times, keys, damage = [], [], None
+    with _open(path) as container:
+        video = _video_stream(container, path)
+        video.thread_type = "AUTO"
+        time_base = video.time_base
+        try:
+            for frame in container.decode(video):
+                times.append(frame.pts)
+                if frame.key_frame:
+                    keys.append(frame.pts)
+        except av.FFmpegError as error:
+            damage = f"video ends at frame {len(times)}: {error.strerror or error}"
+        if not times:
+            raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
+        clocked = None not in times and all(a < b for a, b in zip(times, times[1:], strict=False))
+        if not clocked:
+            rate = video.average_rate
+            counted = np.arange(len(times), dtype=np.int64)
+            return FileIndex(counted, counted[:0], time_base, rate and Fraction(rate), False, damage)
+        known = np.array(times, dtype=np.int64)
+        return FileIndex(known, np.array(keys, dtype=np.int64), time_base, _rate(video, known), True, damage)
+
+
+def _before_damage(times: np.ndarray, last_dts: int | None, step: float) -> np.ndarray:
+    """The times up to the first picture that is missing.
+
+    Files store pictures in the order of decoding, so after a cut some later ones may be there without
+    those between. What is missing is decoded after `last_dts` and shown later than that.
+    """
+    if last_dts is None:
+        return times
+    keep = max(1, int(np.searchsorted(times, last_dts, side="right")))
+    while keep < len(times) and times[keep] - times[keep - 1] <= 1.5 * step:
+        keep += 1
+    return times[:keep]
+
+
+def _expected_packets(container: av.container.InputContainer, video: av.VideoStream) -> int | None:
+    """How many packets the file's own table of contents lists; None when there is no such table."""
+    if "mp4" in container.format.name:
+        return len(video.index_entries) or None  # edit lists applied, unlike the number in the header
+    return video.frames or None if container.format.name == "avi" else None
+
+
+def _rate(video: av.VideoStream, times: np.ndarray) -> Fraction | None:
+    """Frames per second: the header's when the times agree with it, else measured."""
+    header = Fraction(video.average_rate) if video.average_rate else None
+    if len(times) < 2:
+        return header
+    measured = Fraction(len(times) - 1) / (int(times[-1] - times[0]) * video.time_base)
+    if header is not None and abs(measured / header - 1) < SAME_RATE:
+        return header
+    return measured.limit_denominator(1001)
+
+
+def _packets_from(
+    container: av.container.InputContainer, video: av.VideoStream, seek_to: int | None
+) -> Iterator[av.Packet]:
+    """Packets from the key frame at `seek_to` or an earlier one on; from the beginning when seeking goes wrong."""
+    for target in () if seek_to is None else (seek_to, max(seek_to - round(1 / video.time_base), 0)):
+        container.seek(target, stream=video, backward=True)
+        packets = (packet for packet in container.demux(video) if packet.size)
+        for packet in packets:
+            if packet.is_keyframe and packet.pts is not None:
+                if packet.pts <= seek_to:
+                    yield packet
+                    yield from packets
+                    return
+                break
+    if seek_to is not None:
+        container.seek(video.start_time or 0, stream=video, backward=True)
+    packets = (packet for packet in container.demux(video) if packet.size)
+    started = False
+    for packet in packets:
+        started = started or packet.is_keyframe
+        if started:
+            yield packet
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{path} cannot be opened as a video ({getattr(error, 'strerror', None) or error}); "
+            "it is not a video, or it is cut off before its table of contents"
+        ) from None
+    if container.format.name in NOT_VIDEO:
+        container.close()
+        raise VideoError(f"{path} is a text file; expected a video")
+    return container
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The first video stream that is not a cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise VideoError(f"{path} is coded in a way that this FFmpeg cannot decode; convert it to H.264")
+            return stream
+    raise VideoError(f"{path} has no video in it; expected a file with a video track")

@@ -1,0 +1,124 @@
+"""Sources that can only go forward, once: iterators, cameras, network streams."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import av
+import numpy as np
+
+from sam2long.errors import VideoError
+from sam2long.video.arrays import check_same_size
+from sam2long.video.model_input import check_image
+from sam2long.video.source import FrameSource, Selection
+
+CAMERA_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+NETWORK_TIMEOUT = (20.0, 20.0)  # seconds to open, seconds to wait for a frame
+
+
+class StreamSource(FrameSource):
+    """Frames that come one after the other and are gone then. Only the first can be looked at in advance.
+
+    Args:
+        frames: yields images [H, W, 3] uint8, or (image, seconds) pairs; read as they are needed.
+        name: for messages.
+        fps: when it is known.
+    """
+
+    def __init__(
+        self, frames: Iterable, selection: Selection, prefetch: int, *, name: str, fps: float | None = None
+    ) -> None:
+        super().__init__(selection, prefetch)
+        self._name = name
+        self._fps = fps
+        self._iterator = self._numbered(iter(frames))
+        self._first: tuple[int, np.ndarray, float | None] | None = None
+        for source_index, image, time in self._iterator:
+            if source_index == selection.start:
+                self._first = source_index, image, time
+                break
+        if self._first is None:
+            raise VideoError(f"{name} gave no frame {selection.start}; expected at least {selection.start + 1} frames")
+        self.height, self.width = self._first[1].shape[:2]
+        self._started = False
+
+    @property
+    def available(self) -> None:
+        return None
+
+    @property
+    def native_fps(self) -> float | None:
+        return self._fps
+
+    def iter_from(self, index: int, reverse: bool = False, image_size: int | None = None):
+        if reverse or index != 0:
+            raise VideoError(f"{self._name} can only be read forward from its first frame; use a file to go elsewhere")
+        if self._started:
+            raise VideoError(f"{self._name} has been read already and cannot start again; open it anew, or use a file")
+        self._started = True
+        return super().iter_from(0, False, image_size)
+
+    def _numbered(self, frames: Iterator) -> Iterator[tuple[int, np.ndarray, float | None]]:
+        try:
+            for index, item in enumerate(frames):
+                image, time = item if isinstance(item, tuple) else (item, None)
+                if index == 0:
+                    check_image(image, f"frame 0 of {self._name}")
+                    height, width = image.shape[:2]
+                check_same_size(image, index, height, width)
+                yield index, np.ascontiguousarray(image), time
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+
+    def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
+        yield self._first
+        for item in self._iterator:
+            if (item[0] - first) % step == 0:
+                yield item
+
+    def _read(self, source_index: int) -> np.ndarray:
+        if source_index != self._first[0]:
+            raise VideoError(f"{self._name} cannot go to frame {source_index}: its frames are seen once, in order")
+        return self._first[1]
+
+    def close(self) -> None:
+        if not self._started:  # otherwise the iteration under way closes it
+            self._iterator.close()
+
+
+def open_live(address: str | int, selection: Selection, prefetch: int) -> StreamSource:
+    """A camera by its number, or a network address that PyAV opens (rtsp, rtmp, udp, http)."""
+    name = f"camera {address}" if isinstance(address, int) else address
+    camera_format, pattern = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
+    where = pattern.format(address) if isinstance(address, int) else address
+    try:
+        if isinstance(address, int):
+            container = av.open(where, format=camera_format)
+        else:
+            container = av.open(where, timeout=NETWORK_TIMEOUT)
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise VideoError(f"{name} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    if not container.streams.video:
+        container.close()
+        raise VideoError(f"{name} has no video in it")
+    video = container.streams.video[0]
+    rate = video.average_rate
+    frames = _live_frames(container, video)
+    return StreamSource(frames, selection, prefetch, name=name, fps=float(rate) if rate else None)
+
+
+def _live_frames(container: av.container.InputContainer, video: av.VideoStream) -> Iterator[tuple[np.ndarray, float]]:
+    from sam2long.video.file import upright_rgb
+
+    reformatter = av.video.reformatter.VideoReformatter()
+    first = None
+    try:
+        for frame in container.decode(video):
+            now = frame.time
+            first = now if first is None else first
+            yield upright_rgb(frame, reformatter), None if now is None else now - first
+    finally:
+        container.close()

@@ -1,0 +1,330 @@
+"""Write an H.264 file that plays everywhere, all or nothing, with the sound of another file."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from sam2long.errors import VideoError
+from sam2long.video.file import VideoFileSource
+from sam2long.video.model_input import check_image
+from sam2long.video.source import FrameSource, Selection
+
+COPIED_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}  # others are coded again, as AAC
+FINE_CLOCK = Fraction(1, 90_000)  # for frames that bring their own times
+HD_HEIGHT = 576  # players take larger pictures for BT.709 and others for BT.601 where a file does not say
+
+
+class VideoWriter:
+    """Writes frames to an H.264 mp4 (yuv420p, index first), which appears at `path` on `close` or not at all.
+
+    H.264 in yuv420p needs even sides: an odd one gets its last row or column twice.
+
+        with VideoWriter("overlay.mp4", source.fps, source.width, source.height, audio_from=source) as out:
+            out.write(image)
+
+    Args:
+        path: of the file; replaced when it exists.
+        fps: frames per second; 29.97 and the like become the fractions they stand for.
+        width, height: of the frames.
+        audio_from: a video file (path) or a source opened from one. The sound of the selected range is kept;
+            with a stride above 1 there is none. Anything without sound, an array say, gives none.
+        crf: x264's quality, 0 (lossless) to 51.
+        preset: x264's speed.
+    Attributes:
+        audio: "copied", "encoded" or None.
+        audio_note: why there is no sound although it was asked for; else None.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        fps: float | Fraction,
+        width: int,
+        height: int,
+        *,
+        audio_from: str | os.PathLike | FrameSource | None = None,
+        crf: int = 20,
+        preset: str = "veryfast",
+    ) -> None:
+        self.path = Path(path)
+        self.width, self.height = width, height
+        self.frames_written = 0
+        if not (isinstance(fps, (int, float, Fraction)) and math.isfinite(fps) and fps > 0):
+            raise VideoError(f"fps is {fps!r}; expected a number above 0")
+        if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (width, height)):
+            raise VideoError(f"size is {width!r} x {height!r}; expected positive integers")
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._reformatter = VideoReformatter()
+        self._last_pts = -1
+        self._container: av.container.OutputContainer | None = None
+        try:
+            self._container = av.open(
+                str(self._partial), "w", format="mp4", container_options={"movflags": "+faststart"}
+            )
+            self._video = self._add_video(crf, preset)
+            self._sound = _Sound.find(audio_from, self._container)
+        except (av.FFmpegError, OSError) as error:
+            self.abort()
+            raise VideoError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from None
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def audio(self) -> str | None:
+        return self._sound.how
+
+    @property
+    def audio_note(self) -> str | None:
+        return self._sound.note
+
+    def write(self, image: np.ndarray, time: float | None = None) -> None:
+        """Add a frame.
+
+        Args:
+            image: [H, W, 3] uint8 RGB, of the size given at the start.
+            time: seconds after the first frame, for a variable frame rate; pass it for all frames or for none.
+        """
+        if self._container is None:
+            raise VideoError(f"{self.path} is closed; frames cannot be added")
+        check_image(image, f"frame {self.frames_written}")
+        if image.shape[:2] != (self.height, self.width):
+            raise VideoError(
+                f"frame {self.frames_written} is {image.shape[1]}x{image.shape[0]}; "
+                f"expected {self.width}x{self.height} (width x height), as at the start"
+            )
+        pad = self.height % 2, self.width % 2
+        if any(pad):
+            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=self._colours,
+        )
+        context = self._video.codec_context
+        if self.frames_written == 0:
+            context.time_base = 1 / self._rate if time is None else FINE_CLOCK
+        pts = self.frames_written if time is None else round(time / FINE_CLOCK)
+        if pts <= self._last_pts:
+            raise VideoError(f"frame {self.frames_written} has time {time}; expected times that rise")
+        self._last_pts = pts
+        frame.pts, frame.time_base = pts, context.time_base
+        self._guarded(lambda: self._container.mux(self._video.encode(frame)))
+        self.frames_written += 1
+        # Sound goes in as far as the pictures have come; the muxer sorts the two.
+        self._guarded(lambda: self._sound.write(float((pts + 1) * context.time_base)))
+
+    def close(self) -> None:
+        """Finish the file and put it in its place. Closing twice does nothing."""
+        if self._container is None:
+            return
+        if self.frames_written == 0:
+            self.abort()
+            raise VideoError(f"no frames were written to {self.path}; there is no file")
+        self._guarded(self._finish)
+        self._container = None
+
+    def abort(self) -> None:
+        """Give up: nothing stays behind, and a file that was at `path` stays as it was."""
+        if self._container is not None:
+            # An unfinished file may refuse to be finished; it goes anyway.
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+                self._container.close()
+            self._container = None
+        if getattr(self, "_sound", None) is not None:
+            self._sound.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type | None, *exc: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _add_video(self, crf: int, preset: str) -> av.VideoStream:
+        codec = "libx264" if "libx264" in av.codecs_available else "h264"
+        video = self._container.add_stream(codec, rate=self._rate)
+        video.width, video.height = self.width + self.width % 2, self.height + self.height % 2
+        video.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            video.options = {"crf": str(crf), "preset": preset}
+        hd = self.height > HD_HEIGHT
+        self._colours = "ITU709" if hd else "ITU601"
+        context = video.codec_context
+        context.colorspace = 1 if hd else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
+        context.color_primaries = context.color_trc = 1 if hd else 6
+        context.color_range = 1  # limited, as players expect
+        return video
+
+    def _finish(self) -> None:
+        self._container.mux(self._video.encode(None))
+        end = float((self._last_pts + 1) * self._video.codec_context.time_base)
+        if self._video.codec_context.time_base == FINE_CLOCK:
+            end += float(1 / self._rate)
+        self._sound.write(end, last=True)
+        self._container.close()
+        os.replace(self._partial, self.path)
+
+    def _guarded(self, action) -> None:
+        try:
+            action()
+        except (av.FFmpegError, OSError) as error:
+            self.abort()
+            raise VideoError(f"writing {self.path} failed: {getattr(error, 'strerror', None) or error}") from None
+        except BaseException:
+            self.abort()
+            raise
+
+
+class _Sound:
+    """The sound of a stretch of a file, in packets for another one.
+
+    Attributes:
+        how: "copied", "encoded" or None.
+        note: why there is none although a file was named.
+    """
+
+    def __init__(self, how: str | None = None, note: str | None = None) -> None:
+        self.how = how
+        self.note = note
+        self._packets: Iterator[tuple[float, list[av.Packet]]] = iter(())
+        self._next: tuple[float, list[av.Packet]] | None = None
+        self._out: av.container.OutputContainer | None = None
+        self._source: av.container.InputContainer | None = None
+
+    @classmethod
+    def find(cls, origin: str | os.PathLike | FrameSource | None, out: av.container.OutputContainer) -> _Sound:
+        """Add a sound track to `out` if there is sound for it; must come before the first packet."""
+        if origin is None:
+            return cls()
+        selection, file = Selection(), None
+        if isinstance(origin, FrameSource):
+            selection = origin.selection
+            file = origin if isinstance(origin, VideoFileSource) else None
+            if file is None:
+                return cls(note="the frames do not come from a video file")
+        if selection.stride != 1:
+            return cls(note=f"every {selection.stride}th frame is shown, faster than the sound")
+        container = av.open(str(file.path if file else origin))
+        try:
+            if not container.streams.audio or container.streams.audio[0].codec_context is None:
+                container.close()
+                return cls(note="the video has no sound")
+            return cls._start(container, file, selection, out)
+        except BaseException:
+            container.close()
+            raise
+
+    @classmethod
+    def _start(
+        cls,
+        container: av.container.InputContainer,
+        file: VideoFileSource | None,
+        selection: Selection,
+        out: av.container.OutputContainer,
+    ) -> _Sound:
+        audio = container.streams.audio[0]
+        begin = 0.0
+        if file is not None and file.index.has_clock:
+            begin = float(int(file.index.times[selection.start]) * file.index.time_base)
+        elif container.start_time is not None:
+            begin = container.start_time / av.time_base
+        sound = cls()
+        sound._out, sound._source = out, container
+        if audio.codec_context.name.split("_")[0] in COPIED_IN_MP4:
+            track = out.add_stream_from_template(audio)
+            sound.how = "copied"
+            sound._packets = _copied(container, audio, track, begin)
+        else:
+            rate = audio.codec_context.sample_rate
+            track = out.add_stream("aac", rate=rate, layout=audio.codec_context.layout.name)
+            sound.how = "encoded"
+            sound._packets = _encoded(container, audio, track, begin)
+        return sound
+
+    def write(self, until: float, last: bool = False) -> None:
+        """Pass on what sounds before `until` seconds; `last` lets go of the file."""
+        if self._source is None:
+            return
+        try:
+            while True:
+                self._next = self._next or next(self._packets, None)
+                if self._next is None or self._next[0] >= until:
+                    break
+                for packet in self._next[1]:
+                    self._out.mux_one(packet)
+                self._next = None
+        except av.FFmpegError as error:
+            # Damaged sound is no reason to lose the pictures.
+            self.note = f"the sound breaks off: {error.strerror or error}"
+            warnings.warn(self.note, stacklevel=3)
+            self.close()
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        if self._source is not None:
+            close = getattr(self._packets, "close", None)
+            if close is not None:
+                close()
+            self._source.close()
+            self._source = None
+
+
+def _copied(
+    container: av.container.InputContainer, audio: av.AudioStream, track: av.AudioStream, begin: float
+) -> Iterator[tuple[float, list[av.Packet]]]:
+    """(seconds, packets) from `begin` on, as they are in the file."""
+    _seek(container, begin)
+    offset = round(begin / audio.time_base)
+    for packet in container.demux(audio):
+        if packet.size == 0 or packet.pts is None or packet.pts < offset or packet.is_corrupt:
+            continue
+        packet.pts -= offset
+        packet.dts = packet.pts
+        packet.stream = track
+        yield float(packet.pts * packet.time_base), [packet]
+
+
+def _encoded(
+    container: av.container.InputContainer, audio: av.AudioStream, track: av.AudioStream, begin: float
+) -> Iterator[tuple[float, list[av.Packet]]]:
+    """(seconds, packets) from `begin` on, decoded and coded again."""
+    _seek(container, begin)
+    rate = audio.codec_context.sample_rate
+    resampler = av.AudioResampler(format="fltp", layout=track.codec_context.layout, rate=rate)
+    seconds, first = 0.0, None
+    for frame in itertools.chain(container.decode(audio), [None]):
+        if frame is not None and frame.time is not None and frame.time < begin:
+            continue
+        for part in resampler.resample(frame):
+            if first is None:
+                first = part.pts or 0
+                shift = round((float(part.time or begin) - begin) * rate)
+            part.pts = (part.pts or 0) - first + shift if part.pts is not None else None
+            part.time_base = Fraction(1, rate)
+            packets = track.encode(part)
+            yield seconds, packets
+            seconds = float(part.pts or 0) / rate
+    yield seconds, track.encode(None)
+
+
+def _seek(container: av.container.InputContainer, begin: float) -> None:
+    start = (container.start_time or 0) / av.time_base
+    if begin > start + 1.0:
+        container.seek(int((begin - 1.0) * av.time_base), backward=True)
