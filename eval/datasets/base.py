@@ -157,9 +157,10 @@ class Dataset:
         if not self.root.is_dir():
             return [f"{self.root} is not a folder; expected the root of {self.name} there: {self._get()}"]
         if not self.images_root.is_dir():
-            inside = [d for d in pngs.subfolders(self.root) if (self.root / d / self.images_root.name).is_dir()]
+            images = self.images_root.relative_to(self.root)
+            inside = [d for d in pngs.subfolders(self.root) if (self.root / d / images).is_dir()]
             hint = f"; {self.root / inside[0]} looks like it, use that as --root" if inside else f"; {self._get()}"
-            return [f"no folder {self.images_root.relative_to(self.root)} of images is in {self.root}{hint}"]
+            return [f"no folder {images} of images is in {self.root}{hint}"]
         if not self.annotations_root.is_dir():
             return [f"no folder {self.annotations_root.relative_to(self.root)} is in {self.root}; {self._get()}"]
         try:
@@ -183,8 +184,8 @@ class Dataset:
         if not images:
             yield f"{folder} holds no image; expected one JPEG per frame: {self._get()}"
             return
-        yield from self.check_images(folder, images)
-        yield from self.check_masks(name, images)
+        faults = list(self.check_images(folder, images))
+        yield from faults or self.check_masks(name, images)  # masks against broken images would say it all again
 
     def check_images(self, folder: Path, images: list[Path]) -> Iterator[str]:
         if odd := [p.name for p in images if pngs.frame_number(p.stem) is None]:

@@ -126,7 +126,7 @@ class SavRaw(base.Dataset):
                 target = folder / name / label
                 target.mkdir(parents=True, exist_ok=True)
                 for f, rle in enumerate(rles):
-                    image = Image.fromarray(decode_rle(rle, size).astype(np.uint8), mode="L")
+                    image = Image.fromarray(decode_rle(rle, size).astype(np.uint8))
                     image.save(target / f"{f * FRAMES_PER_ANNOTATION:05d}.png")
 
     def check(self) -> list[str]:

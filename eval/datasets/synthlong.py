@@ -76,7 +76,7 @@ class SynthLong(base.Dataset):
             scene, target = self._scene(name), folder / name
             target.mkdir(parents=True, exist_ok=True)
             for i in range(self._count(name)):
-                Image.fromarray(np.ascontiguousarray(scene.ids(i)), mode="L").save(target / f"{i:05d}.png")
+                Image.fromarray(np.ascontiguousarray(scene.ids(i))).save(target / f"{i:05d}.png")
 
     def check(self) -> list[str]:
         try:

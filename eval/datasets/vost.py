@@ -44,5 +44,6 @@ class Vost(base.Dataset):
     def check_split(self, names: list[str]) -> Iterator[str]:
         for video in names:
             have = {p.stem for p in self.images(video)}
+            have |= {p.stem for p in self.annotation_files(video)} if have else set()  # reported with the masks
             if have and (absent := [n for n in self.saved_names(video) if n not in have]):
                 yield f"{self.images_root / video} has no image of annotated frames {pngs.some(absent)}; {self._get()}"

@@ -147,7 +147,7 @@ def ytvos(root: Path, fps30: bool = False) -> Path:
     return root
 
 
-def vost(root: Path) -> Path:
+def vost(root: Path, split: str = "val") -> Path:
     for video, objects in OBJECTS.items():
         for t in range(FRAMES):
             ids = id_map(t, objects)
@@ -158,7 +158,7 @@ def vost(root: Path) -> Path:
             save_jpeg(root / "JPEGImages" / video / f"{name}.jpg", ids)
         for f in range(2 * FRAMES):
             save_jpeg(root / "JPEGImages_10fps" / video / f"frame{12 + 3 * f:05d}.jpg", id_map(f // 2, objects))
-    _write_list(root / "ImageSets" / "val.txt", OBJECTS)
+    _write_list(root / "ImageSets" / f"{split}.txt", OBJECTS)
     return root
 
 
@@ -227,6 +227,7 @@ BUILDERS = {
     "ytvos19": ytvos,
     "ytvos19-30fps": lambda r: ytvos(r, fps30=True),
     "vost": vost,
+    "vost-test": lambda r: vost(r, "test"),
     "pumavos": pumavos,
     "folder": folder,
 }
