@@ -1,0 +1,183 @@
+"""Runs: the official PNGs, whole videos or nothing, one bad video does not stop the rest."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import cli, datasets, outputs, pngs, runner
+from eval.datasets.base import Prompt, Video
+from eval.score import evaluate
+from eval.trackers import TrackerSpec
+from sam2long.errors import DataError
+from tests.eval import trees
+
+DRIFT = TrackerSpec(method="tests.eval.fake_tracker:drift", model="none")
+BREAKS = TrackerSpec(method="tests.eval.fake_tracker:breaks", model="none")
+REPOSITORY = Path(__file__).parents[2]
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Content hash by path of the predictions, and the manifest (not its commit: someone may commit meanwhile)."""
+    found = [p for p in (folder / "predictions").rglob("*") if p.is_file()]
+    hashes = {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return hashes | {"manifest.json": json.dumps(manifest | {"commit": ""}, sort_keys=True)}
+
+
+@pytest.fixture
+def davis(tmp_path):
+    return datasets.open_dataset("davis17-val", trees.davis17(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("name", trees.BUILDERS)
+def test_every_data_set_runs_to_its_official_layout(name, tmp_path):
+    trees.BUILDERS[name](tmp_path / "data")
+    dataset = datasets.open_dataset(name, tmp_path / "data")
+    result = runner.run(dataset, DRIFT, tmp_path / "run")
+    assert (result.done, result.failed) == (["vid_a", "vid_b"], {})
+    for video in map(dataset.video, dataset.names()):
+        labels = [p.label for p in dataset.prompts(video)] if dataset.per_object else [""]
+        for label in labels:
+            folder = tmp_path / "run" / "predictions" / video.name / label
+            assert pngs.png_stems(folder) == sorted(video.saved_names)
+            with Image.open(folder / f"{video.saved_names[0]}.png") as image:
+                assert (image.mode, image.size) == ("P", (trees.W, trees.H))
+    if (gt := runner.gt_of(dataset, tmp_path / "run")) is not None:
+        scores = evaluate(dataset.protocol, gt, tmp_path / "run" / "predictions", processes=1)
+        assert len(scores.objects) >= 2
+
+
+def test_before_its_prompt_an_object_has_empty_masks(tmp_path):
+    dataset = datasets.open_dataset("sav-val", trees.sav(tmp_path / "data"))
+    runner.run(dataset, DRIFT, tmp_path / "run")
+    folder = tmp_path / "run" / "predictions" / "vid_a" / "001"
+    shown = [pngs.read_ids(folder / f"{n}.png").any() for n in pngs.png_stems(folder)]
+    assert shown == [False] * 3 + [True] * 6
+
+
+def test_where_objects_meet_the_highest_logit_wins_and_ties_go_to_the_lowest_id():
+    prompts = [Prompt(5, "5", 0, np.zeros((1, 4))), Prompt(2, "2", 0, np.zeros((1, 4)))]
+    logits = np.array([[[3.0, 1.0, -1.0, 2.0]], [[1.0, 2.0, -3.0, 2.0]]])
+    assert outputs.to_ids(logits, prompts).tolist() == [[5, 2, 0, 2]]
+
+
+def test_one_bad_video_is_reported_and_the_rest_goes_on(davis, tmp_path, capsys):
+    result = runner.run(davis, BREAKS, tmp_path / "run")
+    assert result.done == ["vid_b"]
+    assert "the device is on fire" in result.failed["vid_a"]
+    assert "the device is on fire" in json.loads((tmp_path / "run" / "failures.json").read_text())["vid_a"]
+    assert pngs.subfolders(tmp_path / "run" / "predictions") == ["vid_b"]
+    assert not list((tmp_path / "run" / "predictions").glob(".*"))
+
+
+def test_exit_code_says_that_a_video_failed(davis, tmp_path):
+    arguments = ["run", "--dataset", "davis17-val", "--root", str(davis.root), "--out", str(tmp_path / "run"), "--model", "x"]
+    assert cli.main([*arguments, "--tracker", BREAKS.method]) == 1
+    assert cli.main([*arguments[:-2], "--out", str(tmp_path / "good"), "--tracker", DRIFT.method, "--score"]) == 0
+    assert (tmp_path / "good" / "scores" / "davis" / "frames.csv").exists()
+
+
+def test_layout_faults_end_the_run_before_any_model_is_loaded(davis, tmp_path):
+    (davis.root / "JPEGImages/480p/vid_a/00003.jpg").unlink()
+    with pytest.raises(DataError, match="1 frames are missing"):
+        runner.run(davis, TrackerSpec(method="no.such.module:tracker"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_run_again(davis, tmp_path):
+    runner.run(davis, DRIFT, tmp_path / "run")
+    before = files(tmp_path / "run")
+    result = runner.run(davis, DRIFT, tmp_path / "run")
+    assert (result.done, result.skipped) == ([], ["vid_a", "vid_b"])
+    assert files(tmp_path / "run") == before
+
+
+def test_another_runs_folder_is_refused(davis, tmp_path):
+    runner.run(davis, DRIFT, tmp_path / "run")
+    with pytest.raises(DataError, match="other settings .*seed"):
+        runner.run(davis, TrackerSpec(method=DRIFT.method, model="none", seed=7), tmp_path / "run")
+
+
+def test_manifest_says_what_was_run(davis, tmp_path):
+    runner.run(davis, DRIFT, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert content["dataset"]["videos"] == ["vid_a", "vid_b"]
+    assert content["dataset"]["videos_sha256"] == hashlib.sha256(b"vid_a\nvid_b").hexdigest()
+    assert content["tracker"]["seed"] == 0
+    assert {"sam2", "torch", "numpy", "python", "sam2long"} <= set(content["versions"])
+    assert {"commit", "checkpoint_sha256"} <= set(content)
+    record = json.loads((tmp_path / "run" / "videos" / "vid_a.json").read_text())
+    assert (record["frames"], record["objects"], record["peak_memory_bytes"]) == (8, 2, 1)
+
+
+def command(root, out):
+    arguments = ["run", "--dataset", "davis17-val", "--root", str(root), "--out", str(out), "--tracker", DRIFT.method]
+    return [sys.executable, "-m", "eval", *arguments, "--model", "none"]
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments_the_run_is_the_unbroken_one_byte_for_byte(davis, tmp_path):
+    environment = os.environ | {"FAKE_TRACKER_DELAY": "0.03", "OMP_NUM_THREADS": "1"}
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    subprocess.run(command(davis.root, unbroken), cwd=REPOSITORY, check=True, capture_output=True)
+    rng, amid = random.Random(0), 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            command(davis.root, broken), cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        marks = broken / "predictions"
+        deadline = time.monotonic() + 20
+        while not list(marks.glob(".*.part/*")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.6)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        amid += any(marks.glob(".*.part"))
+        if (broken / "videos" / "vid_b.json").exists():  # it finished: let the next one have something to do
+            for record in (broken / "videos").glob("*.json"):
+                record.unlink()
+    subprocess.run(command(davis.root, broken), cwd=REPOSITORY, check=True, capture_output=True)
+    assert amid >= 3  # else the kills came too early or too late to mean anything
+    assert files(broken) == files(unbroken)
+
+
+def test_a_video_killed_between_its_move_and_its_record_is_written_again(davis, tmp_path):
+    runner.run(davis, DRIFT, tmp_path / "run")
+    before = files(tmp_path / "run")
+    (tmp_path / "run" / "videos" / "vid_a.json").unlink()
+    assert runner.run(davis, DRIFT, tmp_path / "run").done == ["vid_a"]
+    assert files(tmp_path / "run") == before
+
+
+def test_a_tracker_that_skips_frames_is_a_failed_video(davis, tmp_path):
+    class Skips:
+        def reset_peak_memory(self): ...
+        def track(self, folder, video, prompts):
+            yield 1, np.zeros((len(prompts), *video.size), np.float32)
+
+    with pytest.raises(RuntimeError, match="gave frame 1 .*expected 0"):
+        runner.run_video(davis, Skips(), "vid_a", tmp_path)
+    assert not (tmp_path / "predictions" / "vid_a").exists()
+
+
+def test_masks_are_written_as_they_come(tmp_path):
+    """A long video does not wait in memory: the frame before is on disk when the next one is asked for."""
+    video = Video("v", ("0", "1", "2"), (4, 4), (0, 1, 2))
+    prompts = [Prompt(1, "1", 0, np.ones((4, 4), bool))]
+    writer = outputs.VideoWriter(tmp_path, video, prompts, per_object=False)
+    writer.write(0, np.ones((1, 4, 4)))
+    assert (tmp_path / ".v.part" / "0.png").exists()
+    assert not (tmp_path / "v").exists()
+    writer.close()
+    assert pngs.png_stems(tmp_path / "v") == ["0", "1", "2"]
+    assert not pngs.read_ids(tmp_path / "v" / "2.png").any()
