@@ -66,14 +66,15 @@ class VideoFileSource(FrameSource):
         if path.stat().st_size == 0:
             raise VideoError(f"{path} is empty; expected a video file")
         self.index = index_file(path)
-        first = self._first_frame()
-        if first is None or (self.index.has_clock and first.pts != self.index.times[0]):
+        self._coded_size: tuple[int, int] | None = None  # of the first picture; all others must have it too
+        first = next(self._decode(0), None)
+        if first is None:
             self.index = scan_file(path)  # packets and pictures do not correspond: find out by decoding
-            first = self._first_frame()
-            if first is None:
-                raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
+            first = next(self._decode(0), None)
+        if first is None:
+            raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
+        first = first[1]
         self._check_not_empty(str(path))
-        self._coded_size = first.width, first.height
         self.height, self.width = upright_rgb(first, VideoReformatter()).shape[:2]
         self.damage = self._damage_at_opening()
         self._lock = threading.Lock()
@@ -179,10 +180,11 @@ class VideoFileSource(FrameSource):
 
     def _decode(self, first: int) -> Generator[tuple[int, av.VideoFrame], None, None]:
         """(source index, frame) from `first` on without a gap. Where the file is damaged it ends and sets `damage`."""
-        expected, reason = first, None
-        seek_to = None
-        if self.index.has_clock and first > 0 and self.index.key_before(first) > self.index.times[0]:
+        reason, seek_to = None, None
+        expected = 0  # counted from the key frame on: a gap before `first` spoils `first` too
+        if self.index.has_clock and self.index.key_before(first) > self.index.times[0]:
             seek_to = self.index.key_before(first)
+            expected = self.index.find(seek_to)
         with _open(self.path) as container:
             video = _video_stream(container, self.path)
             video.thread_type = "AUTO"
@@ -209,28 +211,18 @@ class VideoFileSource(FrameSource):
                     if at > expected:
                         reason, flushing = reason or "the decoder gave no picture", True
                         break
+                    self._coded_size = self._coded_size or (frame.width, frame.height)
                     if (frame.width, frame.height) != self._coded_size:
                         reason = f"the picture changes its size to {frame.width}x{frame.height}"
                         flushing = True
                         break
-                    yield at, frame
                     expected += 1
+                    if at >= first:
+                        yield at, frame
                 if flushing or expected >= self.available:
                     break
         if expected < self.available:
             self.damage = f"video ends at frame {expected} of {self.available}: {reason or 'there is no more data'}"
-
-    def _first_frame(self) -> av.VideoFrame | None:
-        with _open(self.path) as container:
-            video = _video_stream(container, self.path)
-            try:
-                for packet in _packets_from(container, video, None):
-                    for frame in video.codec_context.decode(packet):
-                        if not self.index.has_clock or self.index.find(frame.pts) is not None:
-                            return frame
-                return next(iter(video.codec_context.decode(None)), None)
-            except av.FFmpegError:
-                return None
 
     def _damage_at_opening(self) -> str | None:
         stop = self.selection.stop
@@ -276,9 +268,10 @@ def index_file(path: Path) -> FileIndex:
         expected = _expected_packets(container, video)
         if container.format.name.startswith("matroska") and container.duration:
             expected_end = container.duration / av.time_base
-        clocked = all(time is not None for time, _ in listed)
-        if not clocked or codec not in PACKET_IS_FRAME:
-            return scan_file(path)
+        # AVI stores no times; FFmpeg's guess for reordered pictures changes after seeking.
+        guessed = container.format.name == "avi" and codec in ("h264", "hevc")
+        if guessed or codec not in PACKET_IS_FRAME or any(time is None for time, _ in listed):
+            return scan_file(path, trust_times=not guessed)
         first_key = min(time for time, key in listed if key)
         times = np.array(sorted(time for time, _ in listed if time >= first_key), dtype=np.int64)
         if len(times) > 1 and (np.diff(times) == 0).any():
@@ -298,23 +291,34 @@ def index_file(path: Path) -> FileIndex:
         return FileIndex(times, keys, video.time_base, _rate(video, times), True, damage)
 
 
-def scan_file(path: Path) -> FileIndex:
+def scan_file(path: Path, trust_times: bool = True) -> FileIndex:
     """List a file's frames by decoding it once: slow, for files whose packets do not tell."""
     times, keys, damage = [], [], None
     with _open(path) as container:
         video = _video_stream(container, path)
         video.thread_type = "AUTO"
         time_base = video.time_base
-        try:
-            for frame in container.decode(video):
+        packets = container.demux(video)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = video.codec_context.decode(packet)
+            except av.FFmpegError as error:
+                if damage is not None:
+                    break
+                damage = str(error.strerror or error)
+                packets = iter(())  # what the decoder still holds was there before the damage
+                continue
+            for frame in frames:
                 times.append(frame.pts)
                 if frame.key_frame:
                     keys.append(frame.pts)
-        except av.FFmpegError as error:
-            damage = f"video ends at frame {len(times)}: {error.strerror or error}"
+            if packet is None or packet.size == 0:
+                break
         if not times:
             raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
-        clocked = None not in times and all(a < b for a, b in zip(times, times[1:], strict=False))
+        damage = damage and f"video ends at frame {len(times)}: {damage}"
+        clocked = trust_times and None not in times and all(a < b for a, b in zip(times, times[1:], strict=False))
         if not clocked:
             rate = video.average_rate
             counted = np.arange(len(times), dtype=np.int64)

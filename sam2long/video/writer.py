@@ -21,6 +21,7 @@ from sam2long.video.model_input import check_image
 from sam2long.video.source import FrameSource, Selection
 
 COPIED_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}  # others are coded again, as AAC
+AAC_FRAME = 1024  # samples that an AAC encoder takes at a time
 FINE_CLOCK = Fraction(1, 90_000)  # for frames that bring their own times
 HD_HEIGHT = 576  # players take larger pictures for BT.709 and others for BT.601 where a file does not say
 
@@ -70,6 +71,7 @@ class VideoWriter:
         self._last_pts = -1
         self._container: av.container.OutputContainer | None = None
         try:
+            self._partial.touch()  # a folder that is missing or closed shows now, and not with the first frame
             self._container = av.open(
                 str(self._partial), "w", format="mp4", container_options={"movflags": "+faststart"}
             )
@@ -252,7 +254,7 @@ class _Sound:
             sound._packets = _copied(container, audio, track, begin)
         else:
             rate = audio.codec_context.sample_rate
-            track = out.add_stream("aac", rate=rate, layout=audio.codec_context.layout.name)
+            track = out.add_stream("aac", rate=rate, layout="mono" if audio.channels == 1 else "stereo")
             sound.how = "encoded"
             sound._packets = _encoded(container, audio, track, begin)
         return sound
@@ -307,21 +309,20 @@ def _encoded(
     """(seconds, packets) from `begin` on, decoded and coded again."""
     _seek(container, begin)
     rate = audio.codec_context.sample_rate
-    resampler = av.AudioResampler(format="fltp", layout=track.codec_context.layout, rate=rate)
-    seconds, first = 0.0, None
+    resampler = av.AudioResampler(
+        format="fltp", layout=track.layout.name, rate=rate, frame_size=AAC_FRAME
+    )
+    samples = None  # position of the next sample since `begin`: counted, for some files round their times
     for frame in itertools.chain(container.decode(audio), [None]):
         if frame is not None and frame.time is not None and frame.time < begin:
             continue
+        if samples is None and frame is not None:
+            samples = round(((frame.time or begin) - begin) * rate)
         for part in resampler.resample(frame):
-            if first is None:
-                first = part.pts or 0
-                shift = round((float(part.time or begin) - begin) * rate)
-            part.pts = (part.pts or 0) - first + shift if part.pts is not None else None
-            part.time_base = Fraction(1, rate)
-            packets = track.encode(part)
-            yield seconds, packets
-            seconds = float(part.pts or 0) / rate
-    yield seconds, track.encode(None)
+            part.pts, part.time_base = samples, Fraction(1, rate)
+            yield samples / rate, track.encode(part)
+            samples += part.samples
+    yield (samples or 0) / rate, track.encode(None)
 
 
 def _seek(container: av.container.InputContainer, begin: float) -> None:

@@ -1,0 +1,238 @@
+"""Folders, arrays, tensors, iterators; the resize and the normalisation of sam2."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sam2.utils.misc import load_video_frames
+
+from sam2long.errors import VideoError
+from sam2long.video import FrameSource, normalize_table, open_source, to_model_input
+from tests.video_files import numbered_image, read_number, write_video
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def save_images(folder, names, **save):
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        Image.fromarray(numbered_image(number)).save(folder / name, **save)
+    return folder
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+# ---- sam2's pixels ---------------------------------------------------------------------------------------------------
+
+
+def test_jpeg_folder_gives_the_encoder_sam2s_input_bit_for_bit(tmp_path):
+    for number, image in enumerate(noise(3, 37, 53, 3)):
+        Image.fromarray(image).save(tmp_path / f"{number:05d}.jpg")
+    theirs, height, width = load_video_frames(str(tmp_path), 64, offload_video_to_cpu=True, compute_device="cpu")
+    table = normalize_table(MEAN, STD)
+    source = open_source(tmp_path)
+    assert (source.height, source.width) == (height, width) == (37, 53)
+    for frame in source.iter_from(0, image_size=64):
+        np.testing.assert_array_equal(frame.model_input, to_model_input(frame.image, 64))
+        ours = np.stack([table[c][frame.model_input[..., c]] for c in range(3)])
+        assert torch.equal(torch.from_numpy(ours), theirs[frame.index])
+
+
+def test_model_input_is_made_in_the_reading_thread():
+    frames = noise(3, 20, 30, 3)
+    for frame in open_source(frames).iter_from(2, reverse=True, image_size=16):
+        assert frame.model_input.shape == (16, 16, 3) and frame.model_input.dtype == np.uint8
+    assert next(iter(open_source(frames))).model_input is None
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_folder_is_read_in_the_order_that_a_person_expects(tmp_path):
+    names = ["frame_1.jpg", "frame_2.JPG", "frame_10.jpeg", "frame_100.png", "last.jpg"]
+    folder = save_images(tmp_path / "clip", names)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "._frame_1.jpg").write_bytes(b"left behind by a file manager")
+    source = open_source(folder)
+    assert [read_number(frame.image) for frame in source] == [0, 1, 2, 3, 4]
+    assert source.names == ["frame_1", "frame_2", "frame_10", "frame_100", "last"]
+    assert source.fps is None and [frame.time for frame in source] == [None] * 5
+    chosen = open_source(folder, start=1, stride=2)
+    assert chosen.names == ["frame_2", "frame_100"]
+    assert [read_number(frame.image) for frame in chosen.iter_from(1, reverse=True)] == [3, 1]
+
+
+def test_images_that_are_not_rgb_are_converted(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "1_grey.png")
+    Image.fromarray(rgb).quantize(64).save(tmp_path / "2_palette.png")
+    Image.fromarray(np.dstack([rgb, 255 - grey])).save(tmp_path / "3_alpha.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "4_16bit.png")
+    Image.fromarray(np.dstack([grey, 255 - grey]), "LA").save(tmp_path / "5_grey_alpha.png")
+    for frame in open_source(tmp_path):
+        assert frame.image.dtype == np.uint8
+        np.testing.assert_array_equal(frame.image, rgb)
+
+
+def test_exif_rotation_is_not_applied_as_in_sam2(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    save_images(tmp_path / "clip", ["1.jpg"], exif=exif)
+    assert open_source(tmp_path / "clip").frame(0).shape == (48, 64, 3)
+
+
+def test_images_of_two_sizes_are_refused_and_named(tmp_path):
+    save_images(tmp_path / "clip", ["1.png", "2.png", "3.png"])
+    Image.new("RGB", (10, 20)).save(tmp_path / "clip" / "2.png")
+    with pytest.raises(VideoError, match=r"2\.png is 10x20 and 1\.png is 64x48"):
+        open_source(tmp_path / "clip")
+
+
+def test_folder_without_images_and_unreadable_images_are_refused(tmp_path):
+    with pytest.raises(VideoError, match="has no images"):
+        open_source(tmp_path)
+    save_images(tmp_path / "two", ["1.png", "1.jpg"])
+    with pytest.raises(VideoError, match=r"both 1\.jpg and 1\.png"):
+        open_source(tmp_path / "two")
+    folder = save_images(tmp_path / "clip", ["1.png", "2.png"])
+    whole = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(whole[:-40])  # the header is fine, the picture is not
+    source = open_source(folder)
+    with pytest.raises(VideoError, match=r"2\.png cannot be read"):
+        list(source)
+    (folder / "2.png").write_bytes(b"nothing")
+    with pytest.raises(VideoError, match=r"2\.png cannot be read"):
+        open_source(folder)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda a: a,
+        list,
+        lambda a: torch.from_numpy(a),
+        lambda a: torch.from_numpy(a).permute(0, 3, 1, 2),
+        lambda a: torch.from_numpy(a).float() / 255,
+        lambda a: torch.from_numpy(a).permute(0, 3, 1, 2).double() / 255,
+    ],
+    ids=["array", "list", "THWC", "TCHW", "float THWC", "double TCHW"],
+)
+def test_arrays_and_tensors_give_the_same_frames(wrap):
+    frames = noise(5, 6, 8, 3)
+    source = open_source(wrap(frames), start=1)
+    assert (source.num_frames, source.height, source.width) == (4, 6, 8)
+    for frame in source:
+        np.testing.assert_array_equal(frame.image, frames[frame.index + 1])
+    np.testing.assert_array_equal(source.frame(2), frames[3])
+    assert [frame.index for frame in source.iter_from(2, reverse=True)] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (np.zeros((2, 4, 4)), "shape"),
+        (np.zeros((2, 4, 4, 3)), "dtype float64"),
+        ([], "no frames"),
+        ([np.zeros((4, 4), np.uint8)], r"shape \(4, 4\)"),
+        (torch.zeros(2, 4, 4, 4), "shape"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int32), "dtype torch.int32"),
+        (torch.zeros(0, 3, 4, 4), "no frames"),
+        (None, "cannot read frames from NoneType"),
+        (b"bytes", "cannot read frames from bytes"),
+        (3.5, "cannot read frames from float"),
+    ],
+)
+def test_wrong_arrays_are_refused_with_what_was_got(frames, says):
+    with pytest.raises(VideoError, match=says):
+        open_source(frames)
+
+
+def test_a_bad_frame_later_on_is_refused_when_it_is_reached():
+    with pytest.raises(VideoError, match=r"frame 1 is 5x4 and the first frame is 4x4"):
+        list(open_source([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]))
+    with pytest.raises(VideoError, match=r"values from 0 to 255"):
+        list(open_source(torch.tensor([0.0, 255.0]).repeat_interleave(24).view(1, 4, 4, 3)))
+    with pytest.raises(VideoError, match=r"values from nan"):
+        list(open_source(torch.full((1, 4, 4, 3), float("nan"))))
+
+
+def test_an_open_source_passes_through():
+    source = open_source(noise(2, 4, 4, 3))
+    assert open_source(source) is source and isinstance(source, FrameSource)
+    with pytest.raises(VideoError, match="open already"):
+        open_source(source, stride=2)
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_iterator_is_read_once_and_only_as_far_as_needed():
+    taken = []
+
+    def camera():
+        number = 0
+        while True:
+            taken.append(number)
+            yield numbered_image(number)
+            number += 1
+
+    source = open_source(camera(), start=2, stride=3, prefetch=2)
+    assert source.num_frames is None and taken == [0, 1, 2]
+    assert read_number(source.frame(0)) == 2
+    frames = iter(source)
+    assert [read_number(next(frames).image) for _ in range(4)] == [2, 5, 8, 11]
+    frames.close()
+    assert len(taken) < 25
+    with pytest.raises(VideoError, match="cannot start again"):
+        iter(source)
+    with pytest.raises(VideoError, match="seen once"):
+        source.frame(1)
+
+
+def test_an_iterator_with_a_stop_ends_there():
+    source = open_source((numbered_image(n) for n in range(100)), stop=3)
+    assert [frame.index for frame in source] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [([], "gave no frame 0"), ([np.zeros((2, 2))], "shape"), (["text"], "frame 0 of the iterator is a str")],
+)
+def test_an_iterator_of_something_else_is_refused(items, says):
+    with pytest.raises(VideoError, match=says):
+        open_source(iter(items))
+
+
+def test_an_exception_of_the_iterator_reaches_the_consumer():
+    def broken():
+        yield numbered_image(0)
+        yield numbered_image(1)
+        raise KeyError("cable unplugged")
+
+    seen = []
+    with pytest.raises(KeyError, match="cable unplugged"):
+        for frame in open_source(broken()):
+            seen.append(frame.index)
+    assert seen == [0, 1]
+    assert not [t for t in threading.enumerate() if t.name == "sam2long-prefetch"]
+
+
+def test_an_address_is_read_as_a_stream(tmp_path):
+    path = write_video(tmp_path / "clip.mkv", 5)
+    source = open_source(f"file://{path}")
+    assert source.num_frames is None and source.fps == 25
+    assert [(read_number(f.image), round(f.time, 2)) for f in source] == [(n, n / 25) for n in range(5)]
+    with pytest.raises(VideoError, match="camera 99 cannot be opened"):
+        open_source(99)
+    with pytest.raises(VideoError, match="cannot be opened"):
+        open_source("rtsp://127.0.0.1:1/nothing")
