@@ -119,9 +119,19 @@ class Scene:
     """A video that is computed when it is read: `for frame in scene`, `scene.frame(t)`, `len(scene)`."""
 
     def __init__(
-        self, scenario: str, knobs: Knobs, seed: int, num_frames: int, height: int, width: int, num_objects: int,
-        split: str, key: tuple[int, ...],
+        self,
+        *,
+        scenario: str,
+        knobs: Knobs,
+        seed: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        num_objects: int,
+        split: str,
+        key: tuple[int, ...],
     ) -> None:
+        """Use `sam2long.synthetic.generate`. `key` starts the random stream."""
         self.scenario, self.knobs, self.seed, self.split = scenario, knobs, seed, split
         self.num_frames, self.height, self.width, self.num_objects = num_frames, height, width, num_objects
         short = min(height, width)
@@ -273,7 +283,8 @@ class Scene:
         self._cam_x, self._cam_y = curve(-swing, swing, bits.int(20, 50)), curve(-swing, swing, bits.int(20, 50))
         self._zoom = curve(UNIT - swing // 4, UNIT + swing // 4, 60)
         light = bits.int(0, k.light)
-        self._gain, self._lift = curve(UNIT - light, UNIT + light, bits.int(8, 60)), curve(-light // 12, light // 12, 40)
+        self._gain = curve(UNIT - light, UNIT + light, bits.int(8, 60))
+        self._lift = curve(-light // 12, light // 12, 40)
         self._blurred, self._soft, self._grain = bits.chance(k.blur), bits.chance(50), bits.chance(70)
         if self._grain:
             amp = bits.int(2, 9)
@@ -324,10 +335,14 @@ class Scene:
                 cover = box_sprite(bits, side, split) if boxy else make_sprite(bits, side, split)
                 big = base * (bits.int(135, 165) if boxy else bits.int(190, 230)) // 100
                 passes = [(a, b, bits.int(0, TURN - 1)) for a, b in visits]
+                turn = bits.int(0, TURN - 1)
                 front.append(
                     Actor(
-                        sprite=cover, label=0, place=_passing(place, passes, self._span, big),
-                        size=lambda t, s=big: s, angle=lambda t, a=bits.int(0, TURN - 1): a,
+                        sprite=cover,
+                        label=0,
+                        place=_passing(place, passes, self._span, big),
+                        size=lambda t, s=big: s,
+                        angle=lambda t, a=turn: a,
                     )
                 )
 
@@ -341,21 +356,20 @@ class Scene:
             return spot
 
         others: list[Actor] = []
-        for _ in range(bits.int(*k.strangers)):
-            x, y = path(bits.int(*k.pace), k.roam + 100, free_start())
-            others.append(actor(make_sprite(bits, side, split), 0, self._cutting(lambda t, x=x, y=y: (x(t), y(t))), bits.int(*k.size)))
-        for _ in range(bits.int(*k.twins)):
-            x, y = path(bits.int(*k.pace), k.roam, free_start())
-            others.append(actor(targets[0].sprite, 0, self._cutting(lambda t, x=x, y=y: (x(t), y(t))), bits.int(*k.size)))
+        for twin in [False] * bits.int(*k.strangers) + [True] * bits.int(*k.twins):
+            x, y = path(bits.int(*k.pace), k.roam if twin else k.roam + 100, free_start())
+            sprite = targets[0].sprite if twin else make_sprite(bits, side, split)
+            others.append(actor(sprite, 0, self._cutting(lambda t, x=x, y=y: (x(t), y(t))), bits.int(*k.size)))
         for _ in range(bits.int(*k.bars)):  # static in the world, so they drift with the camera
-            spot = free_start()
-            wide = bits.int(50, 110)
+            spot, wide, turn = free_start(), bits.int(50, 110), bits.int(-60, 60)
             front.append(
                 Actor(
-                    sprite=box_sprite(bits, side, split), label=0,
+                    sprite=box_sprite(bits, side, split),
+                    label=0,
                     place=lambda t, p=spot: (p[0] - self._cam_x(t) + self._cam_x(0), p[1]),
-                    size=lambda t, w=wide: 400, stretch=lambda t, w=wide: w * UNIT // 400 - UNIT,
-                    angle=lambda t, a=bits.int(-60, 60): a,
+                    size=lambda t: 400,
+                    stretch=lambda t, w=wide: w * UNIT // 400 - UNIT,
+                    angle=lambda t, a=turn: a,
                 )
             )
         if k.targets_on_top:
@@ -376,7 +390,8 @@ def _leaving(x, y, moves, span, margin):
         px, py = x(tick), y(tick)
         for a, b, out, back, length in moves:
             if a - length < tick < b + length:
-                (dx, dy), away = (out, ramp(tick, a - length, length)) if tick < b else (back, ONE - ramp(tick, b, length))
+                dx, dy = out if tick < b else back
+                away = ramp(tick, a - length, length) if tick < b else ONE - ramp(tick, b, length)
                 px += dx * (span[0] + margin) * away // ONE
                 py += dy * (span[1] + margin) * away // ONE
         return px, py
