@@ -94,8 +94,7 @@ def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongV
     """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`."""
     if model_id not in BY_HUB_ID:
         raise ModelError(f"{model_id!r} is not a SAM 2 model on the hub; the models are {', '.join(BY_HUB_ID)}")
-    checkpoint = BY_HUB_ID[model_id]
-    return build_sam2long_video_predictor(checkpoint.config, kwargs.pop("ckpt_path", None) or checkpoint.fetch(), **kwargs)
+    return build_sam2long_video_predictor(model_id, **kwargs)
 
 
 def best_device() -> torch.device:

@@ -71,7 +71,9 @@ class Sam2LongConfig:
         """From a plain mapping (YAML, JSON, Hydra). Unknown keys raise ConfigError and are named."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(str(key) for key in values if key not in known):
-            raise ConfigError(f"unknown sam2long setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"unknown sam2long setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}"
+            )
         return cls(**dict(values))
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,11 +43,11 @@ class FrameReader:
         """
         if (end - start) * direction < 0:
             return
-        frames = self.source.iter_from(start, reverse=direction < 0)
+        frames = self.source.iter_from(start, reverse=direction < 0, image_size=self.model.model.image_size)
         try:
             for frame in frames:
                 if self._latest is None or self._latest[0] != frame.index:
-                    self._encode(frame.index, self._resized(frame.image))
+                    self._encode(frame.index, frame.model_input)
                 yield frame.index, self._latest[1]
                 if frame.index == end:
                     return

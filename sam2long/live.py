@@ -61,9 +61,7 @@ class LiveSession(Session):
 
     def _out(self) -> list[FrameMasks]:
         tracks = self._tracks(FORWARD)
-        ready = self._collect(tracks, self.frame, FORWARD)
-        for track in tracks:
-            track.offload()
+        ready = list(self._hand_out(tracks, self.frame, FORWARD))
         if ready or not tracks:
             self.next_out = ready[-1].frame + 1 if ready else self.frame + 1
         return ready

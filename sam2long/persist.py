@@ -270,7 +270,9 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
     device = reader.device
     obj = TrackedObject()
     for p in packed["prompts"]:
-        points = None if p["coords"] is None else (reader.tensor(p["coords"], device), reader.tensor(p["labels"], device))
+        points = None
+        if p["coords"] is not None:
+            points = reader.tensor(p["coords"], device), reader.tensor(p["labels"], device)
         obj.prompts[p["frame"]] = UserPrompt(
             points=points,
             mask=reader.tensor(p["mask"], device),

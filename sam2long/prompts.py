@@ -73,7 +73,7 @@ def check_mask(mask: Any, *, height: int, width: int, image_size: int, device: t
     """A mask as sam2 takes it: bool [S, S], resized as sam2 resizes it.
 
     Args:
-        mask: [H, W] or [1, H, W], bool or numbers where anything above 0 is the object; of the video's size or the model's.
+        mask: [H, W] or [1, H, W] of the video's size or the model's; bool, or numbers where above 0 is the object.
         height, width: of the video.
         image_size: S.
         device: of the result.

@@ -352,11 +352,16 @@ class Sam2Model:
         """Pointers and spatial memories of the kept candidates, one batch. kept: (row, k) pairs."""
         rows = torch.tensor([row for row, _ in kept], device=self.device)
         ks = torch.tensor([k for _, k in kept], device=self.device)
-        masks = proposals.masks[rows, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
+        candidates = proposals.masks[rows]  # [U, K, 4h, 4w]
         logits = proposals.object_logits[rows]
+        each = torch.arange(len(kept), device=self.device)
+        masks = candidates[each, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
+        # All K are enlarged although one is needed: torch's kernel, and with it the last bit, depends on
+        # the number of channels, and sam2 enlarges all K.
+        high_res = self._enlarge(candidates)[each, ks].unsqueeze(1)
         tokens = proposals.tokens[rows, ks] if proposals.tokens.shape[1] > 1 else proposals.tokens[rows, 0]
         pointers = self._pointers(tokens, logits)
-        spatial = self._write(features, masks, logits, from_points=False)
+        spatial = self._write(features, high_res, logits, from_points=False)
         # Clones: a view would keep the whole batch alive for as long as one of its memories lives.
         own = (lambda tensor: tensor.clone()) if len(kept) > 1 else (lambda tensor: tensor)
         return [
@@ -374,12 +379,14 @@ class Sam2Model:
             pointers = pointers + (1 - present) * model.no_obj_ptr
         return pointers
 
-    def _write(self, features: FrameFeatures, masks: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
-        """Spatial memories [U, C, h, w] bfloat16 of low-resolution masks [U, 1, 4h, 4w]."""
+    def _enlarge(self, masks: Tensor) -> Tensor:
         side = self.model.image_size
-        high_res = F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
+        return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
+
+    def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
+        """Spatial memories [U, C, h, w] bfloat16 of masks [U, 1, S, S]."""
         spatial, _ = self.model._encode_new_memory(
-            current_vision_feats=features.rows(masks.shape[0]),
+            current_vision_feats=features.rows(high_res.shape[0]),
             feat_sizes=features.sizes,
             pred_masks_high_res=high_res,
             object_score_logits=object_logits,
@@ -436,4 +443,4 @@ class Sam2Model:
 
     def remember_prompt(self, features: FrameFeatures, output: PromptOutput) -> Tensor:
         """The spatial memory of a prompted frame, [1, C, h, w] bfloat16."""
-        return self._write(features, output.mask, output.object_logit, from_points=True)
+        return self._write(features, self._enlarge(output.mask), output.object_logit, from_points=True)

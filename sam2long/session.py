@@ -255,18 +255,15 @@ class Session:
         if not self.objects:
             return
         tracks = self._begin(start, direction)
-        yield from self._announce(self._collect(tracks, end, direction), direction)
+        yield from self._hand_out(tracks, end, direction)
         ahead = [track.head + direction for track in tracks if track.head is not None]
         first = max([start, *ahead], key=lambda at: at * direction)
         for frame, features in self.reader.sequence(first, end, direction):
             self._step(tracks, frame, features)
-            ready = self._collect(tracks, end, direction)
-            for track in tracks:
-                track.offload()
-            yield from self._announce(ready, direction)
+            yield from self._hand_out(tracks, end, direction)
         for track in tracks:
             track.flush()
-        yield from self._announce(self._collect(tracks, end, direction), direction)
+        yield from self._hand_out(tracks, end, direction)
 
     def _step(self, tracks: list[Track], frame: int, features: FrameFeatures) -> None:
         try:
@@ -285,18 +282,19 @@ class Session:
         for obj, track in zip(self.objects.values(), tracks, strict=True):
             obj.checkpoints[track.rules.direction].offer(track)
 
-    def _collect(self, tracks: list[Track], end: int, direction: int) -> list[FrameMasks]:
-        """Frames up to `end` on which every object has settled, in order."""
-        ready = []
-        while tracks and all(track.ready and (end - track.ready[0][0]) * direction >= 0 for track in tracks):
-            entries = [track.ready.popleft() for track in tracks]
-            ready.append(FrameMasks(entries[0][0], [self._filled(hypothesis.mask) for _, hypothesis in entries]))
-        return ready
+    def _hand_out(self, tracks: list[Track], end: int, direction: int) -> Iterator[FrameMasks]:
+        """Frames up to `end` on which every object has settled, in order; what has to wait goes to the host.
 
-    def _announce(self, ready: list[FrameMasks], direction: int) -> Iterator[FrameMasks]:
-        for masks in ready:
-            self.next_frame[direction] = masks.frame + direction, self.revision
-            yield masks
+        A frame leaves its tracks when it is asked for, so a caller who stops in between loses none.
+        """
+        count = min((track.ready_until(end, direction) for track in tracks), default=0)
+        for track in tracks:
+            track.offload(leaving=count)
+        for _ in range(count):
+            entries = [track.ready.popleft() for track in tracks]
+            frame = entries[0][0]
+            self.next_frame[direction] = frame + direction, self.revision
+            yield FrameMasks(frame, [self._filled(hypothesis.mask) for _, hypothesis in entries])
 
     # ---- getting tracks to where a pass starts ---------------------------------------------------------------
 

@@ -304,10 +304,21 @@ class Track:
         alive = {node for leaf in trimmed.values() for node in leaf.lineage}
         self.waiting = {node: hypothesis for node, hypothesis in self.waiting.items() if node in alive}
 
-    def offload(self) -> None:
-        """Move masks that have to wait to the host: the device holds no past frames."""
+    def ready_until(self, end: int, direction: int) -> int:
+        """How many frames are ready, not counting those beyond `end`."""
+        return sum((end - frame) * direction >= 0 for frame, _ in self.ready)
+
+    def offload(self, leaving: int) -> None:
+        """Move masks that have to wait to the host: the device holds no past frames.
+
+        Args:
+            leaving: this many of the ready frames leave at once and stay where they are.
+        """
         self.waiting = {node: hypothesis.on_host() for node, hypothesis in self.waiting.items()}
-        self.ready = deque((frame, hypothesis.on_host()) for frame, hypothesis in self.ready)
+        self.ready = deque(
+            (frame, hypothesis if i < leaving else hypothesis.on_host())
+            for i, (frame, hypothesis) in enumerate(self.ready)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

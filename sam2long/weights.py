@@ -59,9 +59,9 @@ class Checkpoint:
             return Path(hf_hub_download(repo_id=self.hub_id, filename=self.file))
         except Exception as error:  # the hub's client raises errors of many libraries; all mean "not to be had"
             raise ModelError(
-                f"no weights for {self.name}: {self.file} is neither in ./checkpoints, in ${CHECKPOINT_DIR_VARIABLE} nor "
-                f"in the Hugging Face cache, and {self.hub_id} could not be downloaded ({type(error).__name__}); "
-                f'put the file there or pass its path as the checkpoint, or use the model "nano", which needs no download'
+                f"no weights for {self.name}: {self.file} is neither in ./checkpoints, ${CHECKPOINT_DIR_VARIABLE} nor "
+                f"the Hugging Face cache, and {self.hub_id} could not be downloaded ({type(error).__name__}); put the "
+                'file there or pass its path as the checkpoint, or use the model "nano", which needs no download'
             ) from error
 
 

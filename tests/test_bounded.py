@@ -1,0 +1,59 @@
+"""Memory does not grow with the video."""
+
+import gc
+
+import psutil
+import pytest
+import torch
+
+from sam2long import Sam2LongConfig
+from tests.fakes import MASK, OTHER, noise_video, tiny_predictor
+
+FRAMES = 2000
+
+
+def live_tensors():
+    gc.collect()
+    return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["file", "settled stream", "online stream"])
+def test_2000_frames_take_the_memory_of_100(route, tmp_path):
+    predictor = tiny_predictor(sam2long=Sam2LongConfig(max_lag=32, emit="online" if "online" in route else "settled"))
+    images = noise_video(50)
+    process = psutil.Process()
+    seen, memory, tensors = 0, {}, {}
+
+    def note():
+        nonlocal seen
+        seen += 1
+        if seen in (100, 1000, FRAMES - 50):
+            tensors[seen], memory[seen] = live_tensors(), process.memory_info().rss
+
+    if route == "file":
+        from sam2long.video import VideoWriter
+
+        with VideoWriter(tmp_path / "long.mp4", 30, 64, 64) as writer:
+            for index in range(FRAMES):
+                writer.write(images[index % 50])
+        state = predictor.init_state(tmp_path / "long.mp4")
+    else:
+        state = predictor.init_stream(images[0])
+    predictor.add_new_mask(state, 0, 1, MASK)
+    predictor.add_new_mask(state, 0, 2, OTHER)
+    if route == "file":
+        for _ in predictor.propagate_in_video(state):
+            note()
+    else:
+        for index in range(1, FRAMES):
+            for _ in predictor.track(state, images[index % 50]):
+                note()
+    assert seen >= FRAMES - 40
+    report = predictor.track_report(state)
+    assert report.pathways.max() == 3
+    first, middle, last = memory
+    # What waits for agreement comes and goes; beyond that nothing is added.
+    allowance = 2 * 3 * 40
+    assert tensors[last] <= tensors[first] + allowance and tensors[last] <= tensors[middle] + allowance
+    assert memory[last] <= memory[first] + (16 << 20)

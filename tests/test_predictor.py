@@ -1,0 +1,426 @@
+"""The drop-in as a user meets it: corrections, late objects, coming and going, refusals, saving."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sam2long import Sam2LongConfig, Sam2LongError
+from sam2long.errors import ConfigError, ModelError, PromptError, StateError
+from sam2long.predictor import SAM2LongVideoPredictor
+from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, reconfigured, run, same, tiny_predictor
+
+VIDEO = noise_video(50)
+
+
+def started(predictor, prompts=((0, 1, MASK),)):
+    state = predictor.init_state(VIDEO)
+    for frame, obj_id, mask in prompts:
+        predictor.add_new_mask(state, frame, obj_id, mask)
+    return state
+
+
+# ---- corrections -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+@pytest.mark.parametrize("at", [1, 23, 49])
+def test_a_correction_sticks_and_the_past_stays(tiny, at, from_the_start):
+    state = started(tiny)
+    before = collect(tiny, state)
+    _, _, corrected = tiny.add_new_mask(state, at, 1, OTHER)
+    after = collect(tiny, state, start_frame_idx=None if from_the_start else at)
+    assert list(after) == list(range(0 if from_the_start else at, 50))
+    assert torch.equal(after[at], corrected)
+    assert ((corrected[0, 0] > 0).numpy() == OTHER).mean() > 0.95
+    assert all(torch.equal(after[frame], before[frame]) for frame in after if frame < at)
+    if at < 49:
+        assert not torch.equal(after[at + 1], before[at + 1])
+
+
+def test_a_correction_is_the_same_from_the_start_and_from_its_frame(tiny):
+    results = []
+    for options in ({}, {"start_frame_idx": 20}):
+        state = started(tiny)
+        collect(tiny, state)
+        tiny.add_new_mask(state, 20, 1, OTHER)
+        results.append(collect(tiny, state, **options))
+    assert same({f: m for f, m in results[0].items() if f >= 20}, results[1])
+
+
+def test_a_click_corrects_with_memory_and_further_clicks_refine_it(tiny):
+    state = started(tiny)
+    before = collect(tiny, state)
+    report = tiny.track_report(state)
+    at = int(report[(report.object_logit > 1) & (report.frame > 25)].frame.iloc[0])  # an absent object stays absent
+    _, _, once = tiny.add_new_points_or_box(state, at, 1, points=[[5, 5]], labels=[0])
+    assert not torch.equal(once, before[at])
+    _, _, twice = tiny.add_new_points_or_box(state, at, 1, points=[[40, 40]], labels=[1], clear_old_points=False)
+    assert not torch.equal(twice, once)
+    after = collect(tiny, state, start_frame_idx=at)
+    assert torch.equal(after[at], twice)
+
+
+def test_clicking_twice_the_same_gives_the_same_as_in_a_fresh_state(tiny):
+    """What a correction reads is replayed, not left over from earlier calls."""
+    results = []
+    for detour in (False, True):
+        state = started(tiny)
+        collect(tiny, state)
+        if detour:  # other frames are looked at, and other objects come and go
+            tiny.add_new_mask(state, 10, 2, THIRD)
+            tiny.remove_object(state, 2)
+            collect(tiny, state, start_frame_idx=5, max_frame_num_to_track=3)
+        results.append(tiny.add_new_points_or_box(state, 30, 1, points=[[40, 40]], labels=[1])[2])
+    assert torch.equal(*results)
+
+
+def test_a_correction_of_one_object_leaves_the_others_as_they_were(tiny):
+    state = started(tiny, [(0, 1, MASK), (0, 2, OTHER)])
+    before = collect(tiny, state)
+    tiny.add_new_mask(state, 25, 2, THIRD)
+    after = collect(tiny, state)
+    for frame in range(50):
+        assert (after[frame][0] - before[frame][0]).abs().max() < 1e-3
+    assert not torch.equal(after[30][1], before[30][1])
+
+
+def test_taking_a_correction_back_gives_the_first_masks_again(tiny):
+    state = started(tiny)
+    before = collect(tiny, state)
+    tiny.add_new_mask(state, 20, 1, OTHER)
+    collect(tiny, state)
+    tiny.clear_all_prompts_in_frame(state, 20, 1)
+    after = collect(tiny, state)
+    assert all(torch.equal(after[frame], before[frame]) for frame in range(20))
+    assert not torch.equal(after[20], torch.from_numpy(OTHER))
+    assert len(after) == 50
+
+
+def test_the_newest_correction_outweighs_the_old_prompt(tiny):
+    """All prompted frames count as equally visible; the order in time makes the last one the heaviest."""
+    state = started(tiny)
+    collect(tiny, state)
+    tiny.add_new_mask(state, 20, 1, OTHER)
+    collect(tiny, state, start_frame_idx=20)
+    track = state.session.objects[1].tracks[1]
+    reading = track.readings(40)[0]
+    weights = state.session.model._ranked([[read.memory.object_logit for read in reading.spatial]])[0]
+    assert reading.frames[:2] == (0, 20)
+    assert weights[1] > weights[0]
+    assert weights[1] == weights.max()
+
+
+def test_many_corrections_read_a_bounded_number_of_prompted_frames(tiny):
+    capped = reconfigured(tiny, Sam2LongConfig(max_prompted_frames=3))
+    state = started(capped, [(frame, 1, MASK) for frame in range(0, 40, 4)])
+    collect(capped, state)
+    report = capped.track_report(state).set_index("frame")
+    assert report.loc[45].memory_frames[:3] == (0, 32, 36)
+    assert report.loc[17].memory_frames[:3] == (0, 16, 20)
+    assert max(len(frames) for frames in report.memory_frames) <= 3 + 6
+
+
+def test_prompting_in_the_middle_of_a_pass_goes_on_from_there(tiny):
+    state = started(tiny)
+    seen = []
+    for frame, ids, masks in tiny.propagate_in_video(state):
+        seen.append(frame)
+        if frame == 15:
+            tiny.add_new_mask(state, 20, 2, OTHER)
+        if frame == 20:
+            assert ids == [1, 2]
+            assert ((masks[1, 0] > 0).numpy() == OTHER).mean() > 0.95
+    assert seen == list(range(50))
+
+
+def test_removing_in_the_middle_of_a_pass_does_not_disturb_the_rest(tiny):
+    alone = run(tiny, VIDEO)
+    state = started(tiny, [(0, 2, OTHER), (0, 1, MASK)])
+    for frame, ids, masks in tiny.propagate_in_video(state):
+        if frame == 10:
+            tiny.remove_object(state, 2)
+        if frame > 10:
+            assert ids == [1]
+            assert (masks - alone[frame]).abs().max() < 1e-3
+
+
+# ---- directions and ranges -------------------------------------------------------------------------------------
+
+
+def test_backwards_is_forwards_on_the_mirrored_video(tiny):
+    forwards = run(tiny, VIDEO[::-1].copy(), [(0, 1, MASK)])
+    backwards = run(tiny, VIDEO, [(49, 1, MASK)], reverse=True)
+    assert list(backwards) == list(range(49, -1, -1))
+    # The first frames: the network's input is the same; time runs the other way.
+    assert all(torch.equal(backwards[49 - frame], forwards[frame]) for frame in forwards)
+
+
+def test_both_directions_from_the_middle(tiny):
+    state = started(tiny, [(20, 1, MASK)])
+    ahead = collect(tiny, state)
+    back = collect(tiny, state, reverse=True)
+    assert list(ahead) == list(range(20, 50)) and list(back) == list(range(20, -1, -1))
+    report = tiny.track_report(state)
+    assert sorted(report.frame) == list(range(50))
+
+
+def test_backwards_from_the_first_frame_is_empty_as_in_sam2(tiny):
+    assert collect(tiny, started(tiny), reverse=True) == {}
+
+
+def test_a_pass_in_pieces_gives_the_frames_of_the_whole(tiny):
+    online = reconfigured(tiny, Sam2LongConfig(emit="online"))
+    whole = run(online, VIDEO)
+    state = started(online)
+    pieces = collect(online, state, max_frame_num_to_track=9)
+    for start in (10, 25, 40):
+        pieces |= collect(online, state, start_frame_idx=start, max_frame_num_to_track=14)
+    assert same(pieces, whole)
+
+
+def test_leaving_off_and_going_on_is_the_unbroken_pass(tiny):
+    whole = run(tiny, VIDEO)
+    state = started(tiny)
+    pieces, start = {}, None
+    for stop in (3, 17, 18, 40, 60):
+        for frame, _, masks in tiny.propagate_in_video(state, start_frame_idx=start):
+            pieces[frame] = masks.clone()
+            if frame == stop:
+                break
+        start = max(pieces) + 1
+        if start == 50:
+            break
+    assert same(pieces, whole)
+
+
+def test_a_second_pass_gives_the_masks_of_the_first(tiny):
+    state = started(tiny)
+    assert same(collect(tiny, state), collect(tiny, state))
+
+
+def test_a_pass_can_start_behind_the_prompt(tiny):
+    masks = collect(tiny, started(tiny), start_frame_idx=30)
+    assert list(masks) == list(range(30, 50))
+    assert any(bool((mask > 0).any()) for mask in masks.values())
+
+
+# ---- state -----------------------------------------------------------------------------------------------------
+
+
+def test_the_state_reads_like_sam2s(tiny):
+    state = started(tiny, [(0, 4, MASK), (0, "cat", OTHER)])
+    assert (state["num_frames"], state["video_height"], state["video_width"]) == (50, 64, 64)
+    assert state["obj_ids"] == [4, "cat"]
+    assert "num_frames" in state and state.get("nothing") is None
+
+
+def test_removing_and_resetting(tiny):
+    state = started(tiny, [(0, 1, MASK), (0, 2, OTHER)])
+    ids, updated = tiny.remove_object(state, 1)
+    assert ids == [2] and [frame for frame, _ in updated] == [0] and updated[0][1].shape == (1, 1, 64, 64)
+    assert tiny.remove_object(state, 99) == ([2], [])
+    with pytest.raises(StateError, match="99"):
+        tiny.remove_object(state, 99, strict=True)
+    tiny.reset_state(state)
+    assert state["obj_ids"] == []
+    tiny.add_new_mask(state, 0, 1, MASK)
+    assert same(collect(tiny, state), run(tiny, VIDEO))
+
+
+def test_two_sessions_side_by_side_equal_two_alone(tiny):
+    other_video = noise_video(50, seed=8)
+    expected = run(tiny, VIDEO), run(tiny, other_video, [(0, 1, OTHER)])
+    first, second = started(tiny), tiny.init_state(other_video)
+    tiny.add_new_mask(second, 0, 1, OTHER)
+    got = {}, {}
+    for (f, _, a), (g, _, b) in zip(tiny.propagate_in_video(first), tiny.propagate_in_video(second), strict=True):
+        got[0][f], got[1][g] = a, b
+    assert same(got[0], expected[0]) and same(got[1], expected[1])
+
+
+@pytest.mark.parametrize("emit", ["settled", "online"])
+@pytest.mark.parametrize("stop", [4, 27])
+def test_a_saved_and_loaded_run_equals_the_unbroken_one(tiny, tmp_path, emit, stop):
+    predictor = reconfigured(tiny, Sam2LongConfig(emit=emit))
+    prompts = [(0, 1, MASK), (8, "late", OTHER)]
+    whole_state = started(predictor, prompts)
+    whole = collect(predictor, whole_state)
+    state, pieces = started(predictor, prompts), {}
+    for frame, _, masks in predictor.propagate_in_video(state):
+        pieces[frame] = masks.clone()
+        if frame == stop:
+            break
+    predictor.save_state(state, tmp_path / "state.safetensors")
+    fresh = reconfigured(tiny_predictor(), Sam2LongConfig(emit=emit))
+    loaded = fresh.load_state(tmp_path / "state.safetensors", VIDEO)
+    pieces |= collect(fresh, loaded, start_frame_idx=stop + 1)
+    assert same(pieces, whole)
+    pd.testing.assert_frame_equal(fresh.track_report(loaded), predictor.track_report(whole_state))
+
+
+def test_a_correction_after_loading_equals_one_without(tiny, tmp_path):
+    state = started(tiny)
+    collect(tiny, state)
+    tiny.save_state(state, tmp_path / "state")
+    loaded = tiny.load_state(tmp_path / "state", VIDEO)
+    for one in (state, loaded):
+        tiny.add_new_points_or_box(one, 33, 1, points=[[40, 40]], labels=[1])
+    assert same(collect(tiny, state), collect(tiny, loaded))
+
+
+def test_a_state_of_something_else_is_refused(tiny, tmp_path):
+    path = tmp_path / "state"
+    tiny.save_state(started(tiny), path)
+    with pytest.raises(StateError, match="another video"):
+        tiny.load_state(path, VIDEO[:20])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StateError, match="not a state"):
+        tiny.load_state(path, VIDEO)
+    with pytest.raises(StateError, match="cannot read"):
+        tiny.load_state(tmp_path / "nothing", VIDEO)
+    with pytest.raises(StateError, match="cannot write"):
+        tiny.save_state(started(tiny), tmp_path / "no" / "folder")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_error_in_the_middle_leaves_a_state_that_goes_on(tiny, monkeypatch):
+    whole = run(tiny, VIDEO)
+    state, pieces = started(tiny), {}
+    original = tiny.memory_encoder.forward
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 20:
+            raise MemoryError("no memory left")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(tiny.memory_encoder, "forward", failing)
+    with pytest.raises(MemoryError):
+        for frame, _, masks in tiny.propagate_in_video(state):
+            pieces[frame] = masks.clone()
+    pieces |= collect(tiny, state, start_frame_idx=max(pieces) + 1)
+    assert same(pieces, whole)
+
+
+def test_memories_on_the_host_give_the_same_masks(tiny):
+    state = tiny.init_state(VIDEO, offload_state_to_cpu=True)
+    tiny.add_new_mask(state, 0, 1, MASK)
+    assert same(collect(tiny, state), run(tiny, VIDEO))
+
+
+def test_small_holes_are_filled_only_when_asked(tiny):
+    holed = MASK.copy()
+    holed[24:32, 32:40] = False  # two by two pixels of the low-resolution mask
+    filling = reconfigured(tiny, Sam2LongConfig())
+    filling.fill_hole_area = 8
+    for predictor, filled in ((tiny, False), (filling, True)):
+        state = predictor.init_state(VIDEO)
+        predictor.add_new_mask(state, 0, 1, holed)
+        low = state.session.objects[1].prompts[0].output.mask
+        hole = low[0, 0, 6:8, 8:10]
+        assert bool((hole > 0).all()) is filled
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+BAD_POINTS = {
+    "no prompt": ({}, "no prompt"),
+    "points without labels": ({"points": [[1, 1]]}, "without labels"),
+    "labels without points": ({"labels": [1], "box": [1, 1, 9, 9]}, "without points"),
+    "count": ({"points": [[1, 1], [2, 2]], "labels": [1]}, "2 points but 1 labels"),
+    "empty": ({"points": [], "labels": []}, "empty"),
+    "shape": ({"points": [[1, 2, 3]], "labels": [1]}, "shape"),
+    "not numbers": ({"points": [["a", "b"]], "labels": [1]}, "points"),
+    "ragged": ({"points": [[1, 2], [3]], "labels": [1, 1]}, "points"),
+    "nan": ({"points": [[float("nan"), 1]], "labels": [1]}, "finite"),
+    "label": ({"points": [[1, 1]], "labels": [2]}, "label 2"),
+    "outside": ({"points": [[64.5, 1]], "labels": [1]}, "outside"),
+    "negative": ({"points": [[-1, 1]], "labels": [1]}, "outside"),
+    "not normalized": ({"points": [[30, 1]], "labels": [1], "normalize_coords": False}, "outside"),
+    "box order": ({"box": [30, 30, 10, 50]}, "x1 < x2"),
+    "box of width and height": ({"box": [30, 30, 5, 5]}, "corners"),
+    "flat box": ({"box": [10, 10, 10, 20]}, "no area"),
+    "box outside": ({"box": [10, 10, 70, 20]}, "outside"),
+    "two boxes": ({"box": [[1, 1, 5, 5], [6, 6, 9, 9]]}, "two boxes"),
+    "three numbers": ({"box": [1, 2, 3]}, "four numbers"),
+    "box onto points": ({"box": [1, 1, 9, 9], "clear_old_points": False}, "clear_old_points"),
+}
+
+
+@pytest.mark.parametrize(("said", "complaint"), BAD_POINTS.values(), ids=BAD_POINTS)
+def test_bad_points_and_boxes_are_refused_and_change_nothing(tiny, said, complaint):
+    state = started(tiny)
+    list(tiny.propagate_in_video(state, max_frame_num_to_track=5))
+    with pytest.raises(PromptError, match=complaint):
+        tiny.add_new_points_or_box(state, 3, 7, **said)
+    assert state["obj_ids"] == [1]
+    assert list(state.session.objects[1].prompts) == [0]
+
+
+BAD_MASKS = {
+    "empty": (np.zeros((64, 64), bool), "empty"),
+    "shape": (np.ones((64, 64, 3)), "shape"),
+    "size": (np.ones((32, 64)), "64 x 32"),
+    "nan": (np.full((64, 64), np.nan), "finite"),
+    "none": (None, "mask"),
+}
+
+
+@pytest.mark.parametrize(("mask", "complaint"), BAD_MASKS.values(), ids=BAD_MASKS)
+def test_bad_masks_are_refused_and_change_nothing(tiny, mask, complaint):
+    state = started(tiny)
+    with pytest.raises(PromptError, match=complaint):
+        tiny.add_new_mask(state, 0, 7, mask)
+    assert state["obj_ids"] == [1]
+
+
+@pytest.mark.parametrize("frame", [-1, 50, 1.5, "0", True, None])
+def test_frames_out_of_range_are_refused(tiny, frame):
+    state = started(tiny)
+    with pytest.raises(PromptError, match="frame index"):
+        tiny.add_new_mask(state, frame, 2, MASK)
+    assert state["obj_ids"] == [1]
+
+
+def test_tracking_nothing_is_refused(tiny):
+    state = tiny.init_state(VIDEO)
+    with pytest.raises(StateError, match="nothing to track"):
+        next(tiny.propagate_in_video(state))
+    tiny.add_new_mask(state, 0, 1, MASK)
+    tiny.clear_all_prompts_in_frame(state, 0, 1)
+    with pytest.raises(RuntimeError, match="no prompt left"):  # sam2 raises a RuntimeError too
+        next(tiny.propagate_in_video(state))
+    with pytest.raises(StateError, match="no object 9"):
+        tiny.clear_all_prompts_in_frame(state, 0, 9)
+
+
+def test_every_refusal_has_one_base_class():
+    assert all(issubclass(error, Sam2LongError) for error in (PromptError, StateError, ConfigError, ModelError))
+
+
+def test_wrapping_something_else_is_refused():
+    with pytest.raises(ModelError, match="SAM2VideoPredictor"):
+        SAM2LongVideoPredictor.from_sam2(torch.nn.Linear(1, 1))
+
+
+def test_an_unknown_dtype_is_refused(tiny):
+    with pytest.raises(ConfigError, match="float8"):
+        SAM2LongVideoPredictor.from_sam2(tiny, dtype="float8")
+
+
+def test_bfloat16_on_the_cpu_tracks_about_the_same(tiny):
+    half = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=1), dtype="bfloat16")
+    full = reconfigured(tiny, Sam2LongConfig(num_pathways=1))
+    a, b = run(half, VIDEO[:6]), run(full, VIDEO[:6])
+    assert a[5].dtype == torch.float32
+    assert not torch.equal(a[1], b[1])
+    agree = np.mean([float(((a[frame] > 0) == (b[frame] > 0)).float().mean()) for frame in (0, 1)])
+    assert agree > 0.9
+
+
+def test_the_callers_autocast_does_not_reach_us(tiny):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = run(tiny, VIDEO[:8])
+    assert same(inside, run(tiny, VIDEO[:8]))

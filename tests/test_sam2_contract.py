@@ -1,0 +1,256 @@
+"""What we take from sam2, pinned: a release that moved something fails here first."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.frames import FrameReader
+from sam2long.install import KNOWN_SETTINGS, NEEDED
+from sam2long.memory import FrameMemory, read, remember
+from sam2long.sam2_adapter import Sam2Model
+from sam2long.video import open_source
+from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same
+
+PLAIN = Sam2LongConfig.sam2()
+
+
+@pytest.fixture(scope="module", params=[256, 512], ids=["256px", "512px"])
+def sam2_tiny(request):
+    """sam2's own predictor: SAM 2.1 tiny with random weights, spread so that the object is there."""
+    torch.manual_seed(3)
+    predictor = build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml",
+        device="cpu",
+        apply_postprocessing=False,
+        hydra_overrides_extra=[f"++model.image_size={request.param}"],
+    )
+    with torch.no_grad():
+        predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+        predictor.sam_mask_decoder.iou_prediction_head.layers[-1].weight.mul_(30)
+        for head in predictor.sam_mask_decoder.output_hypernetworks_mlps:
+            head.layers[-1].weight.mul_(20)
+    return predictor
+
+
+@pytest.fixture
+def jpegs(tmp_path, sam2_tiny):
+    """A folder that sam2 reads, at another size than the model's."""
+    return jpeg_folder(tmp_path / "frames", noise_video(6, seed=5), size=(120, 96))
+
+
+def filled(top, left, bottom, right):
+    mask = np.zeros((96, 120), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+HERE, THERE, ELSEWHERE = filled(20, 30, 70, 90), filled(5, 5, 40, 30), filled(50, 80, 90, 118)
+
+
+def assert_object_is_there(masks):
+    share = [float((mask > 0).float().mean()) for mask in masks.values()]
+    assert min(share) > 0 and max(share) < 1, "the weights make no mask: the comparison would prove nothing"
+    assert len({round(s, 4) for s in share}) > 1, "the masks never change: the comparison would prove little"
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("kind", ["jpeg", "array"])
+def test_one_pathway_without_selection_and_weights_is_sam2_to_the_bit(sam2_tiny, jpegs, kind, backwards):
+    ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, PLAIN)
+    prompts = [(5 if backwards else 0, 1, HERE)]
+    theirs = run(sam2_tiny, str(jpegs), prompts, reverse=backwards)
+    frames = np.stack([np.array(Image.open(path)) for path in sorted(jpegs.iterdir())])
+    masks = run(ours, str(jpegs) if kind == "jpeg" else frames, prompts, reverse=backwards)
+    assert_object_is_there(theirs)
+    assert same(masks, theirs)
+
+
+def test_clicks_and_boxes_are_sam2s_to_the_bit(sam2_tiny, jpegs):
+    ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, PLAIN)
+    rounds = [
+        {"points": [[60, 45]], "labels": [1]},
+        {"points": [[10, 10]], "labels": [0], "clear_old_points": False},
+        {"box": [20, 15, 100, 80]},
+        {"box": [20, 15, 100, 80], "points": [[60, 45], [5, 5]], "labels": [1, 0]},
+        {"points": [[0.5, 0.5]], "labels": [1], "normalize_coords": False},
+    ]
+    results = []
+    for predictor in (sam2_tiny, ours):
+        state = predictor.init_state(str(jpegs))
+        prompted = [predictor.add_new_points_or_box(state, 0, 1, **said)[2].clone() for said in rounds]
+        results.append((prompted, collect(predictor, state)))
+    (their_prompted, theirs), (our_prompted, masks) = results
+    assert all(torch.equal(a, b) for a, b in zip(their_prompted, our_prompted, strict=True))
+    assert same(masks, theirs)
+
+
+def test_three_objects_in_one_batch_are_sam2s_loop(sam2_tiny, jpegs):
+    ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, PLAIN)
+    prompts = [(0, 1, HERE), (0, 2, THERE), (0, 3, ELSEWHERE)]
+    theirs, masks = (run(predictor, str(jpegs), prompts) for predictor in (sam2_tiny, ours))
+    assert list(theirs) == list(masks)
+    for frame, reference in theirs.items():
+        assert (masks[frame] - reference).abs().max() < 1e-4
+        flipped = (masks[frame] > 0) != (reference > 0)
+        assert (reference[flipped].abs() < 1e-3).all()
+
+
+def test_our_builder_hydra_override_and_wrapping_give_the_same_masks(sam2_tiny, jpegs):
+    from sam2long import build_sam2long_video_predictor
+
+    size = f"++model.image_size={sam2_tiny.image_size}"
+    config = Sam2LongConfig(num_pathways=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        built = build_sam2long_video_predictor(
+            "configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", apply_postprocessing=False,
+            hydra_overrides_extra=[size], sam2long=config,
+        )  # fmt: skip
+    overridden = build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", apply_postprocessing=False,
+        hydra_overrides_extra=[
+            size, "++model._target_=sam2long.predictor.SAM2LongVideoPredictor", "++model.sam2long.num_pathways=2",
+        ],
+    )  # fmt: skip
+    built.load_state_dict(sam2_tiny.state_dict())
+    overridden.load_state_dict(sam2_tiny.state_dict())
+    wrapped = SAM2LongVideoPredictor.from_sam2(sam2_tiny, config)
+    assert overridden.sam2long == wrapped.sam2long == built.sam2long
+    masks = [run(predictor, str(jpegs), [(0, 1, HERE)]) for predictor in (wrapped, built, overridden)]
+    assert same(masks[0], masks[1]) and same(masks[0], masks[2])
+
+
+def test_wrapping_leaves_the_original_as_it_was(sam2_tiny, jpegs):
+    attributes = {name: id(value) for name, value in vars(sam2_tiny).items()}
+    before = run(sam2_tiny, str(jpegs), [(0, 1, HERE)])
+    ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, Sam2LongConfig())
+    run(ours, str(jpegs), [(0, 1, HERE)])
+    assert type(sam2_tiny) is SAM2VideoPredictor
+    assert {name: id(value) for name, value in vars(sam2_tiny).items()} == attributes
+    assert same(run(sam2_tiny, str(jpegs), [(0, 1, HERE)]), before)
+    assert all(a is b for a, b in zip(ours.parameters(), sam2_tiny.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["forward", "reverse"])
+def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jpegs, backwards, monkeypatch):
+    """On consecutive frames; ours is rebuilt from sam2's own entries, all of them taken as reliable."""
+    fed = []
+    original = sam2_tiny.memory_attention.forward
+
+    def recording(**bank):
+        fed.append((bank["memory"], bank["memory_pos"], bank["num_obj_ptr_tokens"]))
+        return original(**bank)
+
+    monkeypatch.setattr(sam2_tiny.memory_attention, "forward", recording)
+    state = sam2_tiny.init_state(str(jpegs))
+    start, sign = (5, -1) if backwards else (0, 1)
+    sam2_tiny.add_new_mask(state, start, 1, HERE)
+    list(sam2_tiny.propagate_in_video(state, reverse=backwards))
+    outputs = state["output_dict_per_obj"][0]
+
+    model = Sam2Model(sam2_tiny, (1.0, 1.0))
+    rules = model.rules(iou_threshold=0.0, object_aware=False, max_prompted=8, num_frames=6, direction=sign)
+
+    def entry(frame, out):
+        return FrameMemory(frame=frame, mask_features=out["maskmem_features"], object_ptr=out["obj_ptr"], iou=1.0, object_logit=5.0)
+
+    prompted = {start: entry(start, outputs["cond_frame_outputs"][start])}
+    memories = ()
+    for steps, (memory, memory_pos, tokens) in enumerate(fed, start=1):
+        frame = start + sign * steps
+        with model.running():
+            ours = model.assemble([read(frame, memories, prompted, rules)], rules.num_pointers)
+        assert ours[2] == tokens
+        assert torch.equal(ours[0], memory) and torch.equal(ours[1], memory_pos)
+        memories = remember(memories, entry(frame, outputs["non_cond_frame_outputs"][frame]), rules)
+    assert len(fed) == 5
+
+
+def test_image_predictor_and_mask_generator_still_work():
+    """At 1024 px: sam2's image predictor has that size written into it."""
+    torch.manual_seed(3)
+    sam2_full_size = build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+    image = noise_video(1, side=64, seed=9)[0]
+    masks = []
+    for model in (sam2_full_size, SAM2LongVideoPredictor.from_sam2(sam2_full_size)):
+        predictor = SAM2ImagePredictor(model)
+        predictor.set_image(image)
+        masks.append(predictor.predict(point_coords=np.array([[30, 30]]), point_labels=np.array([1]))[2])
+        generator = SAM2AutomaticMaskGenerator(
+            model, points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0
+        )
+        masks.append(np.array([entry["area"] for entry in generator.generate(image)]))
+    assert np.array_equal(masks[0], masks[2]) and np.array_equal(masks[1], masks[3])
+    assert len(masks[1]) > 0
+
+
+def test_the_names_we_rely_on_are_there():
+    assert all(callable(getattr(SAM2Base, name)) for name in NEEDED)
+    assert set(inspect.signature(SAM2Base.__init__).parameters) == KNOWN_SETTINGS
+    assert list(inspect.signature(SAM2Base._encode_new_memory).parameters)[1:] == [
+        "current_vision_feats", "feat_sizes", "pred_masks_high_res", "object_score_logits", "is_mask_from_pts",
+    ]  # fmt: skip
+    assert list(inspect.signature(SAM2Base._use_multimask).parameters)[1:] == ["is_init_cond_frame", "point_inputs"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["init_state", "add_new_points_or_box", "add_new_mask", "propagate_in_video", "clear_all_prompts_in_frame",
+     "remove_object", "reset_state", "propagate_in_video_preflight"],
+)  # fmt: skip
+def test_public_methods_take_sam2s_parameters(name):
+    theirs = inspect.signature(getattr(SAM2VideoPredictor, name)).parameters
+    ours = inspect.signature(getattr(SAM2LongVideoPredictor, name)).parameters
+    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
+
+
+def test_batched_rows_equal_rows_one_by_one(tiny):
+    model = Sam2Model(tiny, (0.95, 1.05))
+    reader = FrameReader(open_source(noise_video(8)), model)
+    rules = model.rules(iou_threshold=0.0, object_aware=True, max_prompted=8, num_frames=8, direction=1)
+    readings = []
+    with model.running():
+        for seed, mask in enumerate((MASK, OTHER, THIRD)):
+            features = reader.features(seed)
+            resized = torch.from_numpy(mask)
+            out = model.prompt(features, mask=resized.float()[None, None])
+            stored = model.remember_prompt(features, out)
+            memories = tuple(
+                FrameMemory(frame=f, mask_features=(stored.float() + 0.1 * f).bfloat16(), object_ptr=out.object_ptr * (1 + 0.1 * f), iou=0.9, object_logit=1.0 + seed - f)
+                for f in range(1, 4 + (seed == 2))
+            )
+            prompt = FrameMemory(frame=0, mask_features=stored, object_ptr=out.object_ptr, iou=1.0, object_logit=10.0)
+            readings.append(read(5, memories, {0: prompt}, rules))
+        features = reader.features(5)
+        together = model.propose(features, readings, rules.num_pointers)
+        alone = [model.propose(features, [reading], rules.num_pointers) for reading in readings]
+        model.row_budget = 1  # one row at a time, whatever the shapes
+        split = model.propose(features, readings, rules.num_pointers)
+    assert len({reading.shape for reading in readings}) > 1, "rows of different bank shapes belong to this test"
+    for row, single in enumerate(alone):
+        assert torch.equal(split.masks[row], single.masks[0])
+        assert (together.masks[row] - single.masks[0]).abs().max() < 1e-4
+        assert np.allclose(together.verdicts[row].ious, single.verdicts[0].ious, atol=1e-5)
+        assert together.verdicts[row].object_logit == pytest.approx(single.verdicts[0].object_logit, abs=1e-4)
+
+
+def test_lively_models_are_what_the_other_tests_need(tiny):
+    state = tiny.init_state(noise_video())
+    tiny.add_new_mask(state, 0, 1, MASK)
+    masks = collect(tiny, state)
+    report = tiny.track_report(state)
+    share = [float((mask > 0).float().mean()) for mask in masks.values()]
+    assert max(share) < 1 and len({round(s, 3) for s in share if s}) > 10
+    assert {"uncertain", "visible"} <= set(report.status)
+    assert report.pathways.max() == 3
+    assert (report.object_logit <= 0).any() and (report.object_logit > 0).any()
