@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 
 BOUND_FRACTION = 0.008  # radius of the tolerance disk as a share of the frame diagonal, as in DAVIS
-DILATE_UP_TO = 10  # above this radius a distance transform of the crop beats cv2.dilate; equal results for integer radii
-INTEGER_DISTANCE_SLACK = 1e-3  # float32 distances; the next squared distance after r*r is r*r + 1, at least 1/(2r+1) away
+DILATE_UP_TO = 2_000_000  # pixels of the crop times pixels of the disk; above this, sums over rectangles are faster
 
 
 class Scores(NamedTuple):
@@ -108,20 +107,73 @@ def crop_window(gt: np.ndarray, pred: np.ndarray) -> tuple[slice, slice] | None:
     return slice(max(y0 - 1, 0), min(y1 + 1, h)), slice(max(x0 - 1, 0), min(x1 + 1, w))
 
 
-def grow(boundary: np.ndarray, radius: float) -> np.ndarray:
-    """uint8 map, non-zero within `radius` of a boundary pixel."""
-    if radius <= DILATE_UP_TO or radius != int(radius):
-        return cv2.dilate(boundary, disk(radius))
-    distance = cv2.distanceTransform(cv2.compare(boundary, 0, cv2.CMP_EQ), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return cv2.compare(distance, radius + INTEGER_DISTANCE_SLACK, cv2.CMP_LE)
+class Reach(NamedTuple):
+    """A disk as cv2.dilate sees it from a pixel: offsets, not kernel positions."""
+
+    rows: tuple[tuple[int, int, int], ...]  # (dy, first dx, last dx)
+    inner: int  # the square of offsets up to this in both directions lies inside the disk; -1: not even the pixel itself
+    outer: int  # and the disk lies inside this one
+    points: int
+
+
+@lru_cache(maxsize=64)
+def reach(radius: float) -> Reach:
+    kernel = disk(radius)
+    anchor = kernel.shape[0] // 2
+    rows = []
+    for y, row in enumerate(kernel):
+        columns = np.flatnonzero(row)
+        if columns.size:
+            rows.append((y - anchor, int(columns[0]) - anchor, int(columns[-1]) - anchor))
+    inside = {(dy, dx) for dy, first, last in rows for dx in range(first, last + 1)}
+    inner = -1
+    while all(p in inside for p in _square(inner + 1)):
+        inner += 1
+    outer = max((max(abs(dy), abs(first), abs(last)) for dy, first, last in rows), default=0)
+    return Reach(tuple(rows), inner, outer, len(inside))
+
+
+def _square(half: int) -> list[tuple[int, int]]:
+    side = range(-half, half + 1)
+    return [(dy, dx) for dy in side for dx in side]
+
+
+def count_near(of: np.ndarray, to: np.ndarray, radius: float) -> int:
+    """How many non-zero pixels of one map have a non-zero pixel of the other inside the disk around them.
+
+    Small maps: dilate. Large ones: only the boundary pixels are looked at, by sums over rectangles. Nearly all are settled by
+    the square inside the disk or by the one around it; the few others go through the disk row by row. Both are exact."""
+    disk_reach = reach(radius)
+    if of.size * disk_reach.points < DILATE_UP_TO or disk_reach.inner < 0:
+        return cv2.countNonZero(cv2.bitwise_and(of, cv2.dilate(to, disk(radius))))
+    margin = disk_reach.outer
+    table = cv2.integral(cv2.copyMakeBorder(to, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0))
+    width, table = table.shape[1], table.ravel()
+    points = cv2.findNonZero(of)
+    points = points.reshape(-1, 2).astype(np.int64)
+    at = (points[:, 1] + margin) * width + points[:, 0] + margin
+
+    def any_in(at: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Whether `to` has a pixel at offsets top..bottom, left..right; int32 sums may wrap, their differences do not."""
+        upper, lower = at + (top * width + left), at + ((bottom + 1) * width + left)
+        across = right + 1 - left
+        return (table.take(lower + across) - table.take(lower)) != (table.take(upper + across) - table.take(upper))
+
+    unsure = at[~any_in(at, -disk_reach.inner, disk_reach.inner, -disk_reach.inner, disk_reach.inner)]
+    found = len(at) - len(unsure)
+    unsure = unsure[any_in(unsure, -margin, margin, -margin, margin)]
+    for dy, first, last in disk_reach.rows:
+        if not unsure.size:
+            break
+        left = unsure[~any_in(unsure, dy, dy, first, last)]
+        found += len(unsure) - len(left)
+        unsure = left
+    return found
 
 
 def matches(boundary_gt: np.ndarray, boundary_pred: np.ndarray, radius: float) -> tuple[int, int]:
     """(boundary pixels of gt near pred's, boundary pixels of pred near gt's)."""
-    return (
-        cv2.countNonZero(cv2.bitwise_and(boundary_gt, grow(boundary_pred, radius))),
-        cv2.countNonZero(cv2.bitwise_and(boundary_pred, grow(boundary_gt, radius))),
-    )
+    return count_near(boundary_gt, boundary_pred, radius), count_near(boundary_pred, boundary_gt, radius)
 
 
 def counts(gt: np.ndarray, pred: np.ndarray, radius: float | None = None) -> Counts:

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -84,15 +85,22 @@ def test_cropped_scores_equal_the_definition(seed):
     assert masks.region_and_boundary(*blobs) == direct.j_and_f(*blobs)
 
 
-def test_distance_transform_equals_dilation_for_every_large_radius():
-    rng = np.random.default_rng(3)
-    a, b = (masks.boundary_map((rng.random((90, 120)) < 0.003).astype(np.uint8) * 255) for _ in range(2))
-    import cv2
+@pytest.mark.parametrize("radius", [1, 2, 3, 7, 8, 12, 18, 36, 0.9, 2.3, 5.57, 7.8, 11.75, 17.6])
+@pytest.mark.parametrize("density", [0.0005, 0.01, 0.3])
+def test_rectangle_sums_equal_dilation(radius, density, monkeypatch):
+    rng = np.random.default_rng(int(radius * 100))
+    of, to = ((rng.random((70, 90)) < density).astype(np.uint8) * 255 for _ in range(2))
+    of[0, 0] = to[-1, -1] = to[0, -1] = 255
+    dilated = cv2.countNonZero(cv2.bitwise_and(of, cv2.dilate(to, masks.disk(radius))))
+    monkeypatch.setattr(masks, "DILATE_UP_TO", 0)
+    assert masks.count_near(of, to, radius) == dilated
 
-    for radius in range(masks.DILATE_UP_TO + 1, 40):
-        grown = masks.grow(a, radius)
-        assert np.array_equal(grown > 0, cv2.dilate(a, masks.disk(radius)) > 0), radius
-    assert cv2.countNonZero(b)
+
+def test_a_disk_without_any_pixel_is_left_to_opencv(monkeypatch):
+    monkeypatch.setattr(masks, "DILATE_UP_TO", 0)
+    assert masks.reach(0.4).inner == -1
+    of = np.eye(9, dtype=np.uint8)
+    assert masks.count_near(of, of, 0.4) == cv2.countNonZero(of & cv2.dilate(of, masks.disk(0.4)))
 
 
 def test_wrong_size_is_refused():
