@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +146,12 @@ def _build(
 def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
     """Compose a YAML with Hydra and build its model; the host's Hydra stays as it was."""
     import sam2
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
+    from hydra import compose
     from hydra.errors import HydraException
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     path = Path(config)
     packaged = Path(sam2.__path__[0]) / config
@@ -162,19 +162,34 @@ def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
                 "not one of sam2's config names (configs/sam2.1/sam2.1_hiera_l.yaml, ...), not a file"
             )
         path = packaged
-    before = Singleton.get_state()
+    with _own_hydra(path.resolve().parent):
+        try:
+            composed = compose(config_name=path.name, overrides=list(overrides))
+            OmegaConf.resolve(composed)
+            if "image_encoder" not in composed.model:
+                raise ModelError(f"{config} describes no model; expected a section 'model' like in Meta's configs")
+            return instantiate(composed.model, _recursive_=True)
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
+
+
+@contextmanager
+def _own_hydra(folder: Path) -> Iterator[None]:
+    """Hydra set up on a folder of configs; afterwards the host program finds its own again."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+
+    singletons = dict(Singleton._instances)
+    hydra = GlobalHydra.instance().hydra
     try:
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(path.resolve().parent), version_base="1.2"):
-            composed = compose(config_name=path.name, overrides=list(overrides))
-        OmegaConf.resolve(composed)
-        if "model" not in composed:
-            raise ModelError(f"{config} has no section 'model'; expected a SAM 2 config like Meta's")
-        return instantiate(composed.model, _recursive_=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
+        initialize_config_dir(str(folder), version_base="1.2")
+        yield
     finally:
-        Singleton.set_state(before)
+        Singleton._instances.clear()
+        Singleton._instances.update(singletons)
+        GlobalHydra.instance().hydra = hydra
 
 
 def _first_line(error: Exception) -> str:

@@ -61,6 +61,9 @@ class LiveSession(Session):
 
     def _out(self) -> list[FrameMasks]:
         tracks = self._tracks(FORWARD)
+        for track in tracks:
+            while track.ready and track.ready[0][0] < self.next_out:
+                track.ready.popleft()  # corrected after the caller had been given it
         ready = list(self._hand_out(tracks, self.frame, FORWARD))
         if ready or not tracks:
             self.next_out = ready[-1].frame + 1 if ready else self.frame + 1
@@ -88,8 +91,8 @@ class LiveSession(Session):
             self._prepare_prompts(obj)
         if frame in obj.prompts:
             track.restart(frame)
-            if frame < self.next_out:
-                track.ready.pop()  # the caller has this frame already
+        else:
+            self.stepped = False  # without its prompt the frame has to be tracked after all
 
     def _forget_unreadable_prompts(self, obj: TrackedObject) -> None:
         """Time runs forward only: of the prompts, the first and the latest are all that can still be read."""
@@ -100,12 +103,8 @@ class LiveSession(Session):
             obj.prompts = {at: prompt for at, prompt in obj.prompts.items() if at in keep}
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
-        track = obj.tracks[direction]
         self._prepare_prompts(obj)
-        if track.head != frame:
-            return self._read_as(track, frame)
-        if track.before is None:
-            return None
-        aside = self._aside(track)
-        aside.stand(track.before)
-        return self._read_as(aside, frame)
+        track = obj.tracks[direction].copy()
+        if track.head == frame:
+            track.rewind()
+        return self._read_as(track, frame)

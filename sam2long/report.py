@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from array import array
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ class TrackLog:
         self._flags = array("h")  # slot, certain, pathways, prompted
         self._reads = array("i")
         self._read_ends = array("q")  # where each row's reads end in `_reads`
+
+    def copy(self) -> TrackLog:
+        return copy.deepcopy(self)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -7,7 +7,6 @@ them, thinned as the video grows) and replays the frames in between, which gives
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +110,7 @@ class Session:
         self.reader = FrameReader(source, model)
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
+        self.passes = 0  # counts the passes that have begun
         self.next_frame: dict[int, tuple[int, int]] = {}  # direction -> (frame to hand out next, revision)
 
     # ---- prompts ---------------------------------------------------------------------------------------------
@@ -201,25 +201,23 @@ class Session:
         track = obj.tracks[direction]
         if track.head == frame:
             return self._filled(track.latest)
-        self._prepare_prompts(obj)
-        aside = self._aside(track)
-        self._seek(obj, aside, frame - direction)
+        if frame in track.frames:
+            return self._filled(track.best_mask(frame))
+        aside = self._standing_before(obj, direction, frame)
         step(self.model, [aside], frame, self.reader.features(frame))
         aside.flush()
         return self._filled(aside.ready[-1][1].mask)
 
-    def _aside(self, track: Track) -> Track:
-        """A copy of a track to look at other frames with; both share the log, which replaying does not change."""
-        aside = dataclasses.replace(track, frames=deque(), waiting={}, ready=deque())
-        aside.stand(track.leads())
+    def _standing_before(self, obj: TrackedObject, direction: int, frame: int) -> Track:
+        """A copy of a track that stands just before `frame`; the track itself stays where it is."""
+        self._prepare_prompts(obj)
+        aside = obj.tracks[direction].copy()
+        self._seek(obj, aside, frame - direction)
         return aside
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
         """What the object attends to on a frame that is being corrected; None when there is nothing."""
-        self._prepare_prompts(obj)
-        aside = self._aside(obj.tracks[direction])
-        self._seek(obj, aside, frame - direction)
-        return self._read_as(aside, frame)
+        return self._read_as(self._standing_before(obj, direction, frame), frame)
 
     def _read_as(self, track: Track, frame: int) -> memory.Reading | None:
         """The reading of a track's leading pathway, without the prompt that is being replaced."""
@@ -254,11 +252,18 @@ class Session:
     def _run(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
         if not self.objects:
             return
+        self.passes += 1
+        this_pass = self.passes
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction)
         ahead = [track.head + direction for track in tracks if track.head is not None]
         first = max([start, *ahead], key=lambda at: at * direction)
         for frame, features in self.reader.sequence(first, end, direction):
+            if this_pass != self.passes:
+                raise StateError(
+                    "another pass over this state has begun since; one state has one pass at a time, "
+                    "so finish or leave one before the next, or open the video twice"
+                )
             self._step(tracks, frame, features)
             yield from self._hand_out(tracks, end, direction)
         for track in tracks:

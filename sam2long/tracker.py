@@ -252,6 +252,20 @@ class Track:
         self.pathways = (replace(parent, lineage=lineage),)
         self.head, self.at_root, self.last_slot = before.head, before.at_root, parent.slot
 
+    def copy(self) -> Track:
+        """An independent track that stands in the same place; tensors are shared, they never change."""
+        return replace(
+            self,
+            frames=deque(self.frames),
+            waiting=dict(self.waiting),
+            ready=deque(self.ready),
+            log=self.log.copy(),
+        )
+
+    def best_mask(self, frame: int) -> Tensor | None:
+        """The best pathway's mask on a frame that waits."""
+        return self.waiting[self.pathways[0].lineage[self.frames.index(frame)]].mask
+
     def stand(self, leads: Leads | None) -> None:
         """Go back (or on) to where `leads` says; nothing waits there."""
         self.frames.clear()
@@ -273,6 +287,7 @@ class Track:
         if known is not None:
             # This frame was handed out by an earlier pass and nothing before it has changed: the same mask again.
             again = next((leaf for leaf in self.pathways if leaf.slot == known), self.pathways[0])
+            self.latest = self.waiting[again.node].mask
             self._hand_out_along(again, len(self.frames))
             return
         self.log.truncate(frame, self.rules.direction)
