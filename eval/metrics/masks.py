@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 
 BOUND_FRACTION = 0.008  # radius of the tolerance disk as a share of the frame diagonal, as in DAVIS
-DILATE_UP_TO = 2_000_000  # pixels of the crop times pixels of the disk; above this, sums over rectangles are faster
+DILATE_UP_TO = 8_000_000  # pixels of the crop times pixels of the disk; above this, sums over rectangles are faster
+
+FEW_IDS = 12  # up to this many, comparing with each is faster than a histogram
 
 
 class Scores(NamedTuple):
@@ -53,13 +55,13 @@ def f_from_counts(boundary_gt: int, boundary_pred: int, match_gt: int, match_pre
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def as_binary(mask: np.ndarray) -> np.ndarray:
-    """[H, W] of any type -> contiguous uint8 0/1; anything but 0 is the object."""
+def as_uint8(mask: np.ndarray) -> np.ndarray:
+    """[H, W] of any type -> uint8; anything but 0 is the object."""
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {mask.shape}; expected two axes [H, W]")
-    if mask.dtype == bool:
-        return np.ascontiguousarray(mask).view(np.uint8)
-    return np.ascontiguousarray(mask != 0).view(np.uint8)
+    if mask.dtype == np.uint8:
+        return mask
+    return (mask if mask.dtype == bool else mask != 0).view(np.uint8)
 
 
 @lru_cache(maxsize=64)
@@ -96,23 +98,30 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
     return b
 
 
-def crop_window(gt: np.ndarray, pred: np.ndarray) -> tuple[slice, slice] | None:
-    """Union of both boxes plus one pixel on every side inside the frame; None when both masks are empty."""
-    boxes = [box for box in (cv2.boundingRect(gt), cv2.boundingRect(pred)) if box[2]]
-    if not boxes:
+def cropped(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both masks as 0/1 inside the box around both, plus one pixel on every side that the frame has; None: both empty."""
+    x, y, w, h = cv2.boundingRect(cv2.bitwise_or(gt, pred))
+    if not w:
         return None
-    h, w = gt.shape
-    x0, y0 = min(b[0] for b in boxes), min(b[1] for b in boxes)
-    x1, y1 = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
-    return slice(max(y0 - 1, 0), min(y1 + 1, h)), slice(max(x0 - 1, 0), min(x1 + 1, w))
+    window = slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)
+    return (gt[window] != 0).view(np.uint8), (pred[window] != 0).view(np.uint8)
+
+
+class Rectangle(NamedTuple):
+    """Offsets from a pixel, ends included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 class Reach(NamedTuple):
-    """A disk as cv2.dilate sees it from a pixel: offsets, not kernel positions."""
+    """A disk as cv2.dilate sees it from a pixel: rectangles that together are the disk, largest gain first; none for a disk
+    without pixels. `box` holds them all."""
 
-    rows: tuple[tuple[int, int, int], ...]  # (dy, first dx, last dx)
-    inner: int  # the square of offsets up to this in both directions lies inside the disk; -1: not even the pixel itself
-    outer: int  # and the disk lies inside this one
+    rectangles: tuple[Rectangle, ...]
+    box: Rectangle
     points: int
 
 
@@ -120,54 +129,58 @@ class Reach(NamedTuple):
 def reach(radius: float) -> Reach:
     kernel = disk(radius)
     anchor = kernel.shape[0] // 2
-    rows = []
-    for y, row in enumerate(kernel):
-        columns = np.flatnonzero(row)
-        if columns.size:
-            rows.append((y - anchor, int(columns[0]) - anchor, int(columns[-1]) - anchor))
-    inside = {(dy, dx) for dy, first, last in rows for dx in range(first, last + 1)}
-    inner = -1
-    while all(p in inside for p in _square(inner + 1)):
-        inner += 1
-    outer = max((max(abs(dy), abs(first), abs(last)) for dy, first, last in rows), default=0)
-    return Reach(tuple(rows), inner, outer, len(inside))
+    rows = {y - anchor: np.flatnonzero(row) - anchor for y, row in enumerate(kernel) if row.any()}
+    if not rows:
+        return Reach((), Rectangle(0, 0, 0, 0), 0)
+    spans = {dy: (int(columns[0]), int(columns[-1])) for dy, columns in rows.items()}
+    candidates = set()
+    for top in spans:
+        left, right = spans[top]
+        for bottom in range(top, max(spans) + 1):
+            left, right = max(left, spans[bottom][0]), min(right, spans[bottom][1])
+            if left <= right:
+                candidates.add(Rectangle(top, bottom, left, right))
+    uncovered, chosen = kernel.astype(bool), []
 
+    def gain(r: Rectangle) -> int:
+        return int(uncovered[r.top + anchor : r.bottom + anchor + 1, r.left + anchor : r.right + anchor + 1].sum())
 
-def _square(half: int) -> list[tuple[int, int]]:
-    side = range(-half, half + 1)
-    return [(dy, dx) for dy in side for dx in side]
+    while uncovered.any():
+        best = max(sorted(candidates), key=gain)
+        chosen.append(best)
+        uncovered[best.top + anchor : best.bottom + anchor + 1, best.left + anchor : best.right + anchor + 1] = False
+    lefts, rights = zip(*spans.values(), strict=True)
+    return Reach(tuple(chosen), Rectangle(min(spans), max(spans), min(lefts), max(rights)), int(kernel.sum()))
 
 
 def count_near(of: np.ndarray, to: np.ndarray, radius: float) -> int:
     """How many non-zero pixels of one map have a non-zero pixel of the other inside the disk around them.
 
-    Small maps: dilate. Large ones: only the boundary pixels are looked at, by sums over rectangles. Nearly all are settled by
-    the square inside the disk or by the one around it; the few others go through the disk row by row. Both are exact."""
-    disk_reach = reach(radius)
-    if of.size * disk_reach.points < DILATE_UP_TO or disk_reach.inner < 0:
+    Small maps: dilate. Large ones: only the boundary pixels are looked at, by sums over the rectangles that make up the disk;
+    the first, a square, settles nearly all of them. Both ways are exact."""
+    around = reach(radius)
+    if of.size * around.points < DILATE_UP_TO or not around.rectangles:
         return cv2.countNonZero(cv2.bitwise_and(of, cv2.dilate(to, disk(radius))))
-    margin = disk_reach.outer
+    margin = max(-around.box.top, around.box.bottom, -around.box.left, around.box.right)
     table = cv2.integral(cv2.copyMakeBorder(to, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0))
     width, table = table.shape[1], table.ravel()
-    points = cv2.findNonZero(of)
-    points = points.reshape(-1, 2).astype(np.int64)
-    at = (points[:, 1] + margin) * width + points[:, 0] + margin
+    points = np.flatnonzero(of != 0)
+    at = points + (points // of.shape[1]) * (width - of.shape[1]) + margin * (width + 1)
 
-    def any_in(at: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        """Whether `to` has a pixel at offsets top..bottom, left..right; int32 sums may wrap, their differences do not."""
-        upper, lower = at + (top * width + left), at + ((bottom + 1) * width + left)
-        across = right + 1 - left
-        return (table.take(lower + across) - table.take(lower)) != (table.take(upper + across) - table.take(upper))
+    def none_in(at: np.ndarray, r: Rectangle) -> np.ndarray:
+        """Whether `to` has no pixel in the rectangle; int32 sums may wrap, their differences do not."""
+        upper, lower = at + (r.top * width + r.left), at + ((r.bottom + 1) * width + r.left)
+        across = r.right + 1 - r.left
+        return table.take(lower + across) - table.take(lower) == table.take(upper + across) - table.take(upper)
 
-    unsure = at[~any_in(at, -disk_reach.inner, disk_reach.inner, -disk_reach.inner, disk_reach.inner)]
-    found = len(at) - len(unsure)
-    unsure = unsure[any_in(unsure, -margin, margin, -margin, margin)]
-    for dy, first, last in disk_reach.rows:
-        if not unsure.size:
+    left = at[none_in(at, around.rectangles[0])]
+    out_of_reach = none_in(left, around.box)
+    found, left = len(at) - len(left), left[~out_of_reach]
+    for rectangle in around.rectangles[1:]:
+        if not left.size:
             break
-        left = unsure[~any_in(unsure, dy, dy, first, last)]
-        found += len(unsure) - len(left)
-        unsure = left
+        still = left[none_in(left, rectangle)]
+        found, left = found + len(left) - len(still), still
     return found
 
 
@@ -188,14 +201,10 @@ def counts(gt: np.ndarray, pred: np.ndarray, radius: float | None = None) -> Cou
     if gt.shape != pred.shape:
         raise ValueError(f"prediction is {pred.shape}, ground truth {gt.shape}; expected equal [H, W]")
     radius = davis_radius(gt.shape) if radius is None else radius
-    return binary_counts(as_binary(gt), as_binary(pred), radius)
-
-
-def binary_counts(gt: np.ndarray, pred: np.ndarray, radius: float) -> Counts:
-    window = crop_window(gt, pred)
-    if window is None:
+    crops = cropped(as_uint8(gt), as_uint8(pred))
+    if crops is None:
         return Counts(0, 0, 0, 0, 0, 0)
-    gt, pred = np.ascontiguousarray(gt[window]), np.ascontiguousarray(pred[window])
+    gt, pred = crops
     inter = cv2.countNonZero(cv2.bitwise_and(gt, pred))
     union = cv2.countNonZero(gt) + cv2.countNonZero(pred) - inter
     b_gt, b_pred = boundary_map(gt), boundary_map(pred)
@@ -210,12 +219,10 @@ def region_and_boundary(gt: np.ndarray, pred: np.ndarray) -> Scores:
     return Scores(c.j, c.f)
 
 
-def object_counts(gt_ids: np.ndarray, pred_ids: np.ndarray, obj: int, radius: float) -> Counts:
-    """`counts` for one id of two uint8 id maps."""
-    return binary_counts(cv2.compare(gt_ids, obj, cv2.CMP_EQ), cv2.compare(pred_ids, obj, cv2.CMP_EQ), radius)
-
-
 def ids_in(id_map: np.ndarray) -> list[int]:
     """The ids of a uint8 map, ascending, without the background 0."""
+    highest = int(cv2.minMaxLoc(id_map)[1])
+    if highest <= FEW_IDS:
+        return [i for i in range(1, highest + 1) if np.count_nonzero(id_map == i)]
     histogram = cv2.calcHist([id_map], [0], None, [256], [0, 256]).ravel()
     return [int(i) for i in np.flatnonzero(histogram) if i]

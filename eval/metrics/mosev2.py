@@ -35,15 +35,19 @@ def smoothed_j(inter: int, union: int) -> float:
     return min((inter + 1) / (union + 1), 1.0) if union else 1.0
 
 
-def binary_scores(gt: np.ndarray, pred: np.ndarray) -> MoseScores:
-    """gt, pred: [H, W] uint8, 0 or one other value."""
-    window = masks.crop_window(gt, pred)
-    if window is None:
+def scores(gt: np.ndarray, pred: np.ndarray) -> MoseScores:
+    """gt, pred: [H, W] bool or any number type; not 0 is the object.
+
+    Raises:
+        ValueError: the two shapes differ.
+    """
+    if gt.shape != pred.shape:
+        raise ValueError(f"prediction is {pred.shape}, ground truth {gt.shape}; expected equal [H, W]")
+    shape, crops = gt.shape, masks.cropped(masks.as_uint8(gt), masks.as_uint8(pred))
+    if crops is None:
         return MoseScores(1.0, 1.0, 1.0)
-    shape = gt.shape
-    gt, pred = np.ascontiguousarray(gt[window]), np.ascontiguousarray(pred[window])
+    gt, pred = crops
     area = cv2.countNonZero(gt)
-    radius_f, radius_dot = radii(area, shape)
     inter = cv2.countNonZero(cv2.bitwise_and(gt, pred))
     j = smoothed_j(inter, area + cv2.countNonZero(pred) - inter)
     b_gt, b_pred = masks.boundary_map(gt), masks.boundary_map(pred)
@@ -53,12 +57,6 @@ def binary_scores(gt: np.ndarray, pred: np.ndarray) -> MoseScores:
         near = masks.matches(b_gt, b_pred, radius) if n_gt and n_pred else (0, 0)
         return masks.f_from_counts(n_gt, n_pred, *near)
 
+    radius_f, radius_dot = radii(area, shape)
     f_plain = f(radius_f)
     return MoseScores(j, f_plain, f_plain if radius_dot == radius_f else f(radius_dot))
-
-
-def scores(gt: np.ndarray, pred: np.ndarray) -> MoseScores:
-    """gt, pred: [H, W] bool or any number type; not 0 is the object."""
-    if gt.shape != pred.shape:
-        raise ValueError(f"prediction is {pred.shape}, ground truth {gt.shape}; expected equal [H, W]")
-    return binary_scores(masks.as_binary(gt), masks.as_binary(pred))

@@ -94,13 +94,13 @@ def score_frame(unit: Unit, frame: Frame) -> FrameResult:
         if obj not in present:
             scores[obj] = ObjectScore(1.0, 1.0, 1.0 if unit.smooth else None, 0, 0)
             continue
-        gt_obj, pred_obj = cv2.compare(gt, obj, cv2.CMP_EQ), cv2.compare(pred, obj, cv2.CMP_EQ)
+        gt_obj, pred_obj = gt == obj, pred == obj
         if unit.smooth:
-            j, f, f_dot = mosev2.binary_scores(gt_obj, pred_obj)
+            j, f, f_dot = mosev2.scores(gt_obj, pred_obj)
         else:
-            c = masks.binary_counts(gt_obj, pred_obj, radius)
+            c = masks.counts(gt_obj, pred_obj, radius)
             j, f, f_dot = c.j, c.f, None
-        areas = (cv2.countNonZero(gt_obj) if obj in gt_ids else 0, cv2.countNonZero(pred_obj) if obj in pred_ids else 0)
+        areas = (int(np.count_nonzero(gt_obj)), int(np.count_nonzero(pred_obj)))
         scores[obj] = ObjectScore(j, f, f_dot, *areas)
     return FrameResult(scores, extra)
 

@@ -98,7 +98,7 @@ def test_rectangle_sums_equal_dilation(radius, density, monkeypatch):
 
 def test_a_disk_without_any_pixel_is_left_to_opencv(monkeypatch):
     monkeypatch.setattr(masks, "DILATE_UP_TO", 0)
-    assert masks.reach(0.4).inner == -1
+    assert masks.reach(0.4).rectangles == ()
     of = np.eye(9, dtype=np.uint8)
     assert masks.count_near(of, of, 0.4) == cv2.countNonZero(of & cv2.dilate(of, masks.disk(0.4)))
 
