@@ -21,7 +21,9 @@ def _add_score(commands) -> None:
     p.add_argument("--pred", type=Path, required=True, metavar="DIR", help="one folder per video")
     p.add_argument("--out", type=Path, metavar="DIR", help="write scores.json and CSV tables there")
     p.add_argument("--format", choices=("table", "json"), default="table", help="what to print")
-    p.add_argument("--non-strict", action="store_true", help="sav, vos-benchmark: only common videos; mosev2: missing is 0")
+    p.add_argument(
+        "--non-strict", action="store_true", help="sav, vos-benchmark: only common videos; mosev2: missing is 0"
+    )
     p.add_argument("--all-frames", action="store_true", help="sav, vos-benchmark: score the first and last frame too")
     p.add_argument("--gt255-to-0", action="store_true", help="sav, vos-benchmark: 255 in ground truth is background")
     p.add_argument("--compat-decay", action="store_true", help="davis, vost: decay with the tool's 8-bit frame indices")
@@ -56,8 +58,8 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_dataset(p: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    p.add_argument("--dataset", required=True, choices=names)
+def add_dataset_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--dataset", required=True, choices=datasets.NAMES)
     p.add_argument("--root", type=Path, metavar="DIR", help="where it lies (synthlong needs none)")
     p.add_argument("--videos", metavar="A,B", help="only these videos, or a file with one name per line")
     p.add_argument("--size", type=int, help="synthlong: side in pixels")
@@ -65,7 +67,7 @@ def _add_dataset(p: argparse.ArgumentParser, names: Sequence[str]) -> None:
     p.add_argument("--auto", action="store_true", help="sav-raw: automatic masklets too")
 
 
-def _open(args: argparse.Namespace):
+def open_from(args: argparse.Namespace):
     from eval import datasets, pngs
 
     options: dict = {}
@@ -82,12 +84,12 @@ def _open(args: argparse.Namespace):
 
 def _add_check(commands) -> None:
     p = commands.add_parser("check", help="find the faults of a data set's layout")
-    _add_dataset(p, datasets.NAMES)
+    add_dataset_options(p)
     p.set_defaults(run=_check)
 
 
 def _check(args: argparse.Namespace) -> int:
-    dataset = _open(args)
+    dataset = open_from(args)
     faults = dataset.check()
     for fault in faults:
         print(fault)
@@ -98,8 +100,10 @@ def _check(args: argparse.Namespace) -> int:
 
 def _add_run(commands) -> None:
     p = commands.add_parser("run", help="track a data set's objects and write the official PNGs")
-    _add_dataset(p, datasets.NAMES)
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder; run again to go on with it")
+    add_dataset_options(p)
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the run's folder; run again to go on with it"
+    )
     p.add_argument("--model", default="nano", help="short name, sam2 config name, or a YAML")
     p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
@@ -118,7 +122,7 @@ def _add_run(commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from eval import runner, settings
 
-    dataset = _open(args)
+    dataset = open_from(args)
     spec = settings.tracker_spec(
         method=args.tracker,
         model=args.model,
@@ -135,7 +139,10 @@ def _run(args: argparse.Namespace) -> int:
     for out, this in outs.items():
         result = runner.run(dataset, this, out, engine=args.engine, address=args.address, workers=args.workers)
         failed |= bool(result.failed)
-        print(f"{out}: {len(result.done)} videos done, {len(result.skipped)} were done before, {len(result.failed)} failed")
+        print(
+            f"{out}: {len(result.done)} videos done, {len(result.skipped)} were done before, "
+            f"{len(result.failed)} failed"
+        )
         if args.score and not result.failed:
             _score_run(dataset, out)
     if args.baseline and args.score and not failed:
@@ -187,7 +194,9 @@ def _add_report(commands) -> None:
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
     p.add_argument("--protocol", choices=protocols.NAMES, help="default: the one that all runs have been scored with")
-    p.add_argument("--attributes", type=Path, metavar="CSV", help="columns video, attribute: break scores down by attribute")
+    p.add_argument(
+        "--attributes", type=Path, metavar="CSV", help="columns video, attribute: break scores down by attribute"
+    )
     p.set_defaults(run=_report)
 
 

@@ -50,10 +50,13 @@ def describe(dataset, spec: TrackerSpec, names: list[str]) -> dict:
             "videos": names,
             "videos_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         }
-        | {k: getattr(dataset, k) for k in ("split", "version", "fps", "size", "frames", "auto") if hasattr(dataset, k)},
+        | {
+            k: getattr(dataset, k) for k in ("split", "version", "fps", "size", "frames", "auto") if hasattr(dataset, k)
+        },
         "tracker": tracker,
         "checkpoint_sha256": checkpoint_hash(spec),
-        "versions": {"sam2long": __version__, "python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
+        "versions": {"sam2long": __version__, "python": platform.python_version()}
+        | {p: _version(p) for p in _PACKAGES},
         "commit": commit(),
     }
 

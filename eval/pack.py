@@ -43,7 +43,9 @@ def check_video(pred: Path, dataset: Dataset, video: Video) -> list[str]:
             f"{pngs.some(f'{n}.png' for n in missing)}; the server wants every one"
         )
     if extra := sorted(have - set(wanted)):
-        faults.append(f"{folder} holds frames that are not asked for: {pngs.some(f'{n}.png' for n in extra)}; remove them")
+        faults.append(
+            f"{folder} holds frames that are not asked for: {pngs.some(f'{n}.png' for n in extra)}; remove them"
+        )
     if odd := sorted(e.name for e in os.scandir(folder) if not (e.is_file() and e.name.endswith(".png"))):
         faults.append(f"{folder} holds something other than PNG files: {pngs.some(odd)}; remove it")
     allowed = {p.obj for p in dataset.prompts(video)}
@@ -63,9 +65,13 @@ def check_png(path: Path, video: Video, allowed: set[int]) -> list[str]:
     if ids is None:
         return [f"{path} has PNG mode {mode}; the server wants an 8-bit palette PNG (mode P): save ids with a palette"]
     if size != video.size:
-        return [f"{path} is {size[1]}x{size[0]}, its video {video.size[1]}x{video.size[0]}; save masks at the video's size"]
+        return [
+            f"{path} is {size[1]}x{size[0]}, its video {video.size[1]}x{video.size[0]}; save masks at the video's size"
+        ]
     if odd := [i for i in masks.ids_in(ids) if i not in allowed]:
-        return [f"{path} holds ids {pngs.some(odd)}, which are not among the given objects {sorted(allowed)}; remove them"]
+        return [
+            f"{path} holds ids {pngs.some(odd)}, which are not among the given objects {sorted(allowed)}; remove them"
+        ]
     return []
 
 

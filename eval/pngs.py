@@ -20,7 +20,8 @@ _TRAILING_INTEGER = re.compile(r"(\d+)$")
 
 @lru_cache(maxsize=1)
 def davis_palette() -> bytes:
-    """768 bytes, the colours that DAVIS, PASCAL VOC and every data set here use: bit k of a colour comes from id bit 3k+c."""
+    """768 bytes, the colours that DAVIS, PASCAL VOC and every data set here use: bit k of a colour comes from id bit
+    3k+c."""
     colours = bytearray()
     for i in range(256):
         for channel in range(3):
@@ -50,7 +51,8 @@ def read_ids(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode not in ("P", "L", "1"):
         raise DataError(
-            f"{path} has PNG mode {image.mode}; expected one 8-bit channel of object ids (mode P): save ids, not colours"
+            f"{path} has PNG mode {image.mode}; expected one 8-bit channel of object ids (mode P): save ids, "
+            "not colours"
         )
     ids = np.array(image)
     return ids.view(np.uint8) if ids.dtype == bool else ids
@@ -63,7 +65,8 @@ def read_binary(path: Path) -> np.ndarray:
     if lowest not in (0, highest) or ((ids != 0) & (ids != highest)).any():
         values = np.unique(ids)
         raise DataError(
-            f"{path} holds {len(values)} values ({', '.join(map(str, values[:5]))} ...); expected one object's mask with "
+            f"{path} holds {len(values)} values ({', '.join(map(str, values[:5]))} ...); expected one object's "
+            "mask with "
             "at most two (0 and another): save one PNG per object"
         )
     return np.minimum(ids, 1)

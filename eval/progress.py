@@ -48,7 +48,8 @@ class Progress:
         left = clock(self.left()) if self.done else "?"
         pace = self.done / max(time.monotonic() - self._started, 1e-9)
         return (
-            f"{self.label} [{bar}] {100 * share:.0f} % video {self.finished + 1}/{self.videos} {pace:.1f} frames/s, {left} left"
+            f"{self.label} [{bar}] {100 * share:.0f} % video {self.finished + 1}/{self.videos} {pace:.1f} "
+            f"frames/s, {left} left"
         )
 
     def _say(self, text: str) -> None:
@@ -60,7 +61,8 @@ class Progress:
         self.finished += 1
         left = f", {clock(self.left())} left" if self.done and self.finished < self.videos else ""
         self._say(
-            f"{self.finished}/{self.videos} {name}: {record.frames} frames, {record.objects} objects in {record.seconds:.1f} s, "
+            f"{self.finished}/{self.videos} {name}: {record.frames} frames, {record.objects} objects in "
+            f"{record.seconds:.1f} s, "
             f"peak {record.peak_memory_bytes / 2**20:.0f} MiB{left}"
         )
 

@@ -1,7 +1,7 @@
 """`--engine ray`: one actor per GPU holds the model, videos are tasks, longest first. Needs the extra `ray`.
 
-Files are those of the single process: the same function runs a video, on whichever machine. `out` and the data set must be
-at the same path on every machine of a cluster (a shared file system).
+Files are those of the single process: the same function runs a video, on whichever machine. `out` and the data set
+must be at the same path on every machine of a cluster (a shared file system).
 """
 
 from __future__ import annotations
@@ -43,15 +43,22 @@ def _start(address: str | None):
     try:
         import ray
     except ImportError:
-        raise ConfigError("--engine ray needs the package ray; install the extra: pip install 'sam2long[ray]'") from None
+        raise ConfigError(
+            "--engine ray needs the package ray; install the extra: pip install 'sam2long[ray]'"
+        ) from None
     if not ray.is_initialized():
         environment = {"env_vars": {"PYTHONPATH": _python_path(), "TQDM_DISABLE": "1"}}
         try:
             ray.init(
-                address=address, runtime_env=environment, log_to_driver=False, include_dashboard=False if not address else None
+                address=address,
+                runtime_env=environment,
+                log_to_driver=False,
+                include_dashboard=False if not address else None,
             )
         except ConnectionError as error:
-            raise ConfigError(f"no ray cluster answers at --address {address} ({error}); start one or leave it out") from None
+            raise ConfigError(
+                f"no ray cluster answers at --address {address} ({error}); start one or leave it out"
+            ) from None
     return ray
 
 

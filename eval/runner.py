@@ -1,8 +1,8 @@
 """`python -m eval run`: a data set through a tracker to the official PNGs; resumable video by video.
 
-A run folder holds manifest.json (what was run), predictions/ (the official layout), videos/<video>.json (time and memory;
-its presence marks the video as done) and failures.json. Predictions and manifest are the same bytes however often the
-run was killed and continued; only the times differ.
+A run folder holds manifest.json (what was run), predictions/ (the official layout), videos/<video>.json (time and
+memory; its presence marks the video as done) and failures.json. Predictions and manifest are the same bytes however
+often the run was killed and continued; only the times differ.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def run_video(dataset: Dataset, tracker: Tracker, name: str, out: Path, on_frame
     tracker.reset_peak_memory()
     writer = VideoWriter(predictions_folder(out), video, prompts, dataset.per_object)
     try:
-        with tempfile.TemporaryDirectory(prefix="eval-frames-") as work, dataset.frames_folder(video, Path(work)) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="eval-frames-") as work,
+            dataset.frames_folder(video, Path(work)) as folder,
+        ):
             expected = min(p.frame for p in prompts)
             for _ in range(expected):
                 on_frame()
@@ -70,7 +73,9 @@ def run_video(dataset: Dataset, tracker: Tracker, name: str, out: Path, on_frame
                 expected += 1
                 on_frame()
             if expected != len(video.frame_names):
-                raise RuntimeError(f"the tracker stopped before frame {expected} of {len(video.frame_names)} of video {name}")
+                raise RuntimeError(
+                    f"the tracker stopped before frame {expected} of {len(video.frame_names)} of video {name}"
+                )
         writer.close()
     except BaseException:
         writer.abandon()

@@ -117,7 +117,10 @@ def as_text(scores: Scores) -> str:
     for o in scores.objects:
         values = [cell(scores.rounded(o.values[c])) for c in columns]
         lines.append(
-            " ".join([f"{o.video + ' ' + o.obj:<{width}}"] + [f"{v:>{max(len(c), 7)}}" for c, v in zip(columns, values)])
+            " ".join(
+                [f"{o.video + ' ' + o.obj:<{width}}"]
+                + [f"{v:>{max(len(c), 7)}}" for c, v in zip(columns, values, strict=True)]
+            )
         )
     lines.append("")
     name_width = max(len(k) for k in reported["global"])

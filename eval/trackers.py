@@ -1,8 +1,8 @@
 """What the runner asks of a model: masks of all prompted objects, frame by frame, in order.
 
-`sam2long` is the drop-in predictor of this package; `sam2` is sam2's own predictor class on the same weights, the baseline.
-Anything else can be run under the same protocol: `--tracker module:function` names a function that takes a TrackerSpec and
-returns an object with `track` and `reset_peak_memory`/`peak_memory` as below.
+`sam2long` is the drop-in predictor of this package; `sam2` is sam2's own predictor class on the same weights, the
+baseline. Anything else can be run under the same protocol: `--tracker module:function` names a function that takes a
+TrackerSpec and returns an object with `track` and `reset_peak_memory`/`peak_memory` as below.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def build(spec: TrackerSpec) -> Tracker:
         try:
             return getattr(importlib.import_module(module), function)(spec)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"the tracker {spec.method!r} cannot be loaded ({error}); expected module:function") from None
+            raise ConfigError(
+                f"the tracker {spec.method!r} cannot be loaded ({error}); expected module:function"
+            ) from None
     if spec.method not in ("sam2long", "sam2"):
         raise ConfigError(f"the tracker is {spec.method!r}; expected sam2long, sam2 or module:function")
     return (Sam2Long if spec.method == "sam2long" else PlainSam2)(spec)
@@ -144,8 +146,8 @@ class Sam2Long(_Torch):
 class PlainSam2(_Torch):
     """sam2's own predictor class, one object at a time from its own first mask on, as SAM2Long's evaluation runs it.
 
-    The objects' states go through the video in step, so that a frame is decoded and encoded once and logits of all objects
-    meet. Frames are read when needed and outputs too old to be read again are dropped: neither changes a mask.
+    The objects' states go through the video in step, so that a frame is decoded and encoded once and logits of all
+    objects meet. Frames are read when needed and outputs too old to be read again are dropped: neither changes a mask.
     """
 
     def __init__(self, spec: TrackerSpec):
@@ -153,7 +155,9 @@ class PlainSam2(_Torch):
         from sam2.sam2_video_predictor import SAM2VideoPredictor
 
         plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-        plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(self.predictor).items()})
+        plain.__dict__.update(
+            {k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(self.predictor).items()}
+        )
         self.plain = plain
 
     def _autocast(self):

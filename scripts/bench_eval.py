@@ -2,8 +2,8 @@
 
     python scripts/bench_eval.py [--out bench_eval.md] [--quick]
 
-The direct implementation works on whole frames: boundary maps by shifting, the disk built and both maps dilated for every
-object and frame. That is how the definition reads and how the reference evaluators do it. One thread.
+The direct implementation works on whole frames: boundary maps by shifting, the disk built and both maps dilated for
+every object and frame. That is how the definition reads and how the reference evaluators do it. One thread.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from eval import outputs  # noqa: E402
-from eval.metrics import masks, mosev2  # noqa: E402
-from eval.score import evaluate  # noqa: E402
+from eval import outputs
+from eval.metrics import masks, mosev2
+from eval.score import evaluate
 
 SIZES = {"480p": (480, 854), "1080p": (1080, 1920), "4K": (2160, 3840)}
 SCALES = {"small": 0.05, "medium": 0.15, "large": 0.38}  # radius as a share of the frame's height
@@ -66,7 +66,9 @@ def blob(shape: tuple[int, int], scale: float, seed: int, shift: int = 0) -> np.
     y, x = np.mgrid[:h, :w].astype(np.float32)
     y, x = y - h / 2 - shift, x - w / 2 - shift
     angle, r = np.arctan2(y, x), scale * h
-    edge = sum(a * np.sin(k * angle + p) for k, a, p in zip((2, 3, 5, 9), rng.random(4), rng.random(4) * 6, strict=True))
+    edge = sum(
+        a * np.sin(k * angle + p) for k, a, p in zip((2, 3, 5, 9), rng.random(4), rng.random(4) * 6, strict=True)
+    )
     return np.hypot(x, y) <= r * (1 + 0.08 * edge)
 
 
@@ -82,7 +84,10 @@ def milliseconds(call, seconds: float) -> float:
 
 
 def frame_rows(sizes: dict, seconds: float) -> list[str]:
-    rows = ["| size | object | direct ms | ours ms | times faster | MOSEv2 (J, F, F-dot) ms |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| size | object | direct ms | ours ms | times faster | MOSEv2 (J, F, F-dot) ms |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, shape in sizes.items():
         for scale_name, scale in SCALES.items():
             gt, pred = blob(shape, scale, 0), blob(shape, scale, 1, shift=max(2, shape[0] // 240))

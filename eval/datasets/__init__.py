@@ -1,4 +1,5 @@
-"""The benchmarks, each as its publishers lay it out: frames, prompts, frames to save, and a check before any GPU time."""
+"""The benchmarks, each as its publishers lay it out: frames, prompts, frames to save, and a check before any GPU
+time."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video as the protocol runs it. `saved[i]` is the index of the frame whose masks `saved_names[i]`.png holds."""
+    """One video as the protocol runs it. `saved[i]` is the index of the frame whose masks `saved_names[i]`.png
+    holds."""
 
     name: str
     frame_names: tuple[str, ...]
@@ -43,7 +44,8 @@ class Video:
 
 
 class Dataset:
-    """A benchmark with one image folder and one folder of id-map PNGs per video; the special ones override what differs."""
+    """A benchmark with one image folder and one folder of id-map PNGs per video; the special ones override what
+    differs."""
 
     source = ""  # where to get it, said in every fault
     per_object = False  # predictions are one PNG per object and frame (SA-V), not one id map per frame
@@ -93,7 +95,9 @@ class Dataset:
 
     def annotation_files(self, video: str) -> list[Path]:
         folder = self.annotations_root / video
-        return [folder / f"{n}.png" for n in sorted(pngs.png_stems(folder), key=lambda n: (pngs.frame_number(n) or 0, n))]
+        return [
+            folder / f"{n}.png" for n in sorted(pngs.png_stems(folder), key=lambda n: (pngs.frame_number(n) or 0, n))
+        ]
 
     def prompt_files(self, video: str) -> list[Path]:
         """The annotation PNGs in which given masks are looked for, in order."""
@@ -189,7 +193,9 @@ class Dataset:
 
     def check_images(self, folder: Path, images: list[Path]) -> Iterator[str]:
         if odd := [p.name for p in images if pngs.frame_number(p.stem) is None]:
-            yield f"{folder} holds {pngs.some(odd)}; expected names that end in the frame's number: rename or remove them"
+            yield (
+                f"{folder} holds {pngs.some(odd)}; expected names that end in the frame's number: rename or remove them"
+            )
             return
         if empty := [p.name for p in images if p.stat().st_size == 0]:
             yield f"{len(empty)} images in {folder} are empty files: {pngs.some(empty)}; {self._get()}"
@@ -209,7 +215,10 @@ class Dataset:
             yield str(error)
             return
         if first != last:
-            yield f"{images[-1]} is {_size(last)}, {images[0].name} {_size(first)}; expected one size per video: {self._get()}"
+            yield (
+                f"{images[-1]} is {_size(last)}, {images[0].name} {_size(first)}; expected one size per "
+                f"video: {self._get()}"
+            )
 
     def check_masks(self, name: str, images: list[Path]) -> Iterator[str]:
         folder = self.annotations_root / name
@@ -266,4 +275,3 @@ def listed(root: Path, path: Path, source: str) -> list[str]:
     if not names:
         raise DataError(f"{path} lists no video; expected one name per line: get it from {source}")
     return names
-

@@ -47,7 +47,7 @@ class Davis16(Davis17):
         nested = self.root / "ImageSets" / "2016" / f"{self.split}.txt"
         if nested.exists():
             return base.listed(self.root, nested, self.source)
-        # DAVIS 2016's own lists hold pairs of paths: /JPEGImages/480p/<video>/00000.jpg /Annotations/480p/<video>/00000.png
+        # DAVIS 2016's own lists hold pairs of paths: /JPEGImages/480p/<video>/00000.jpg and the mask's
         lines = base.listed(self.root, self.root / "ImageSets" / "480p" / f"{self.split}.txt", self.source)
         return list(dict.fromkeys(Path(line.split()[0]).parent.name for line in lines))
 

@@ -43,7 +43,10 @@ class Lvos(base.Dataset):
                 yield f"{path} does not list video {video}, whose images are in {self.images_root}; {self._get()}"
                 continue
             images = {p.stem for p in self.images(video)}
-            first, last = min(images, default=""), max(images, default="")  # gaps between them are reported with the images
+            first, last = (
+                min(images, default=""),
+                max(images, default=""),
+            )  # gaps between them are reported with the images
             for obj, entry in meta[video].get("objects", {}).items():
                 try:
                     frames, _ = evaluator.object_range(video, obj, entry, path)
@@ -52,6 +55,7 @@ class Lvos(base.Dataset):
                     continue
                 if missing := [f for f in frames if not first <= f <= last]:
                     yield (
-                        f"{path} gives object {obj} of video {video} frames without an image in {self.images_root / video}: "
+                        f"{path} gives object {obj} of video {video} frames without an image in "
+                        f"{self.images_root / video}: "
                         f"{pngs.some(missing)}; {self._get()}"
                     )

@@ -17,7 +17,9 @@ class Mose(base.Dataset):
     def __init__(self, version: str, split: str = "valid", **common):
         super().__init__(**common)
         self.version, self.split = version, split
-        self.source = {"v1": "henghuiding.com/MOSE (valid.tar.gz)", "v2": "the MOSEv2 page on Hugging Face (FudanCVL)"}[version]
+        self.source = {"v1": "henghuiding.com/MOSE (valid.tar.gz)", "v2": "the MOSEv2 page on Hugging Face (FudanCVL)"}[
+            version
+        ]
         self.protocol = {"v1": "davis", "v2": "mosev2"}[version]
         if not (self.root / "JPEGImages").is_dir() and (self.root / split / "JPEGImages").is_dir():
             self.root = self.root / split
@@ -42,7 +44,13 @@ class Mose(base.Dataset):
                 length = meta.get(video, {}).get("length")
                 count = len(self.images(video))
                 if length is not None and count and int(length) != count:
-                    yield f"{path} gives video {video} {length} frames, {self.images_root / video} holds {count}; {self._get()}"
+                    yield (
+                        f"{path} gives video {video} {length} frames, {self.images_root / video} holds "
+                        f"{count}; {self._get()}"
+                    )
         alone = [v for v in pngs.subfolders(self.annotations_root) if not (self.images_root / v).is_dir()]
         if alone:
-            yield f"{self.annotations_root} holds videos without images in {self.images_root}: {pngs.some(alone)}; {self._get()}"
+            yield (
+                f"{self.annotations_root} holds videos without images in {self.images_root}: "
+                f"{pngs.some(alone)}; {self._get()}"
+            )

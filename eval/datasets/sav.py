@@ -65,7 +65,8 @@ class Sav(base.Dataset):
         folders = self.object_folders(name)
         if not folders:
             yield (
-                f"no object folder of video {name} is in {self.annotations_root / name}; expected one folder of PNGs per "
+                f"no object folder of video {name} is in {self.annotations_root / name}; expected one folder of "
+                "PNGs per "
                 f"object: {self._get()}"
             )
         image_names = {p.stem: p for p in images}
@@ -75,7 +76,10 @@ class Sav(base.Dataset):
                 yield f"{self.annotations_root / name / folder} holds no PNG mask; {self._get()}"
                 continue
             if alone := [p.name for p in files if p.stem not in image_names]:
-                yield f"{files[0].parent} holds masks without an image in {images[0].parent}: {pngs.some(alone)}; {self._get()}"
+                yield (
+                    f"{files[0].parent} holds masks without an image in {images[0].parent}: "
+                    f"{pngs.some(alone)}; {self._get()}"
+                )
                 continue
             try:
                 pngs.read_binary(files[0])

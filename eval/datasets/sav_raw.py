@@ -1,7 +1,7 @@
 """SA-V as it is downloaded: <video>.mp4 with <video>_manual.json and, for most, <video>_auto.json.
 
-Masklets are COCO run lengths at 6 fps: entry f of "masklet" belongs to video frame 4f. Manual and automatic ids overlap, so
-automatic ones get 500 added to their folder's number.
+Masklets are COCO run lengths at 6 fps: entry f of "masklet" belongs to video frame 4f. Manual and automatic ids
+overlap, so automatic ones get 500 added to their folder's number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def decode_rle(rle: dict | None, size: tuple[int, int]) -> np.ndarray:
     from pycocotools import mask as coco
 
     if tuple(rle["size"]) != size:
-        raise DataError(f"a masklet is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; download it again")
+        raise DataError(
+            f"a masklet is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; download it again"
+        )
     return coco.decode(rle).astype(bool)
 
 
@@ -116,7 +118,9 @@ class SavRaw(base.Dataset):
         except (OSError, av.FFmpegError) as error:
             raise DataError(f"{path} cannot be decoded ({error}); download it again") from None
         if written < len(video.frame_names):
-            raise DataError(f"{path} holds {written} frames, its annotation {len(video.frame_names)}; download it again")
+            raise DataError(
+                f"{path} holds {written} frames, its annotation {len(video.frame_names)}; download it again"
+            )
 
     def export_gt(self, folder: Path) -> None:
         """Write the masks in SA-V val's layout, <video>/<object>/<frame>.png, for the scorer."""
@@ -151,7 +155,8 @@ class SavRaw(base.Dataset):
         wanted = -(-content["video_frame_count"] // FRAMES_PER_ANNOTATION)
         if len(content["masklet"]) != wanted:
             yield (
-                f"{name}_manual.json in {self.root} annotates {len(content['masklet'])} frames; expected {wanted}, every "
+                f"{name}_manual.json in {self.root} annotates {len(content['masklet'])} frames; expected "
+                f"{wanted}, every "
                 f"{FRAMES_PER_ANNOTATION}th of {content['video_frame_count']}: {self._get()}"
             )
         if odd := [f for f, row in enumerate(content["masklet"]) if len(row) != len(content["ids"])]:

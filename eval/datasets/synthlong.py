@@ -1,4 +1,5 @@
-"""The built-in benchmark: held-out generated videos with exact masks. It needs no folder; frames are made as they are used."""
+"""The built-in benchmark: held-out generated videos with exact masks. It needs no folder; frames are made as they are
+used."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ class SynthLong(base.Dataset):
     void = None
 
     def __init__(
-        self, name: str, root: Path | None = None, videos: list[str] | None = None, size: int = 256, frames: int | None = None
+        self,
+        name: str,
+        root: Path | None = None,
+        videos: list[str] | None = None,
+        size: int = 256,
+        frames: int | None = None,
     ):
         super().__init__(name, root, videos)
         self.size, self.frames = size, frames

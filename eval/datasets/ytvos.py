@@ -1,4 +1,5 @@
-"""YouTube-VOS 2019 valid: objects start where their first mask is given; only the frames listed in meta.json are wanted."""
+"""YouTube-VOS 2019 valid: objects start where their first mask is given; only the frames listed in meta.json are
+wanted."""
 
 from __future__ import annotations
 
@@ -75,6 +76,7 @@ class YouTubeVos(base.Dataset):
             for obj, frames in objects.items():
                 if frames and frames[0] not in firsts:
                     yield (
-                        f"object {obj} of video {video} starts at frame {frames[0]}, but {self.annotations_root / video} has "
+                        f"object {obj} of video {video} starts at frame {frames[0]}, but "
+                        f"{self.annotations_root / video} has "
                         f"no {frames[0]}.png; {self._get()}"
                     )

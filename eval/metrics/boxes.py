@@ -27,7 +27,8 @@ class BoxScores(NamedTuple):
 
 
 def mask_to_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """[H, W], not 0 is the object -> (xmin, ymin, xmax - xmin, ymax - ymin), without + 1, as SAMURAI does; zeros if empty."""
+    """[H, W], not 0 is the object -> (xmin, ymin, xmax - xmin, ymax - ymin), without + 1, as SAMURAI does; zeros if
+    empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return 0, 0, 0, 0

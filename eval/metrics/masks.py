@@ -2,8 +2,8 @@
 
 Both masks are cropped to the union of their boxes plus one pixel on every side that the frame still has. That is exact:
 outside the boxes both masks are 0, so no boundary pixel lies outside the crop, the extra pixel holds the part of the
-boundary that falls on the background (the boundary map is shifted half a pixel to the origin), and the rules for the last
-row and column of the frame give 0 on a crop edge that is not a frame edge, as they must.
+boundary that falls on the background (the boundary map is shifted half a pixel to the origin), and the rules for the
+last row and column of the frame give 0 on a crop edge that is not a frame edge, as they must.
 Dilated boundaries are only read where the other mask has boundary, so the crop needs no margin for the radius.
 """
 
@@ -85,7 +85,8 @@ def davis_radius(shape: tuple[int, int]) -> int:
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
-    """[h, w] uint8, 0 or one other value -> the same: pixels that differ from the one to the right, below, or below to the right.
+    """[h, w] uint8, 0 or one other value -> the same: pixels that differ from the one to the right, below, or below
+    to the right.
 
     The last row looks right only, the last column looks down only, the last corner is never boundary."""
     b = np.zeros_like(mask)
@@ -99,7 +100,8 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
 
 
 def cropped(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both masks as 0/1 inside the box around both, plus one pixel on every side that the frame has; None: both empty."""
+    """Both masks as 0/1 inside the box around both, plus one pixel on every side that the frame has; None: both
+    empty."""
     x, y, w, h = cv2.boundingRect(cv2.bitwise_or(gt, pred))
     if not w:
         return None
@@ -117,8 +119,8 @@ class Rectangle(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """A disk as cv2.dilate sees it from a pixel: rectangles that together are the disk, largest gain first; none for a disk
-    without pixels. `box` holds them all."""
+    """A disk as cv2.dilate sees it from a pixel: rectangles that together are the disk, largest gain first; none for
+    a disk without pixels. `box` holds them all."""
 
     rectangles: tuple[Rectangle, ...]
     box: Rectangle
@@ -156,8 +158,8 @@ def reach(radius: float) -> Reach:
 def count_near(of: np.ndarray, to: np.ndarray, radius: float) -> int:
     """How many non-zero pixels of one map have a non-zero pixel of the other inside the disk around them.
 
-    Small maps: dilate. Large ones: only the boundary pixels are looked at, by sums over the rectangles that make up the disk;
-    the first, a square, settles nearly all of them. Both ways are exact."""
+    Small maps: dilate. Large ones: only the boundary pixels are looked at, by sums over the rectangles that make up
+    the disk; the first, a square, settles nearly all of them. Both ways are exact."""
     around = reach(radius)
     if of.size * around.points < DILATE_UP_TO or not around.rectangles:
         return cv2.countNonZero(cv2.bitwise_and(of, cv2.dilate(to, disk(radius))))

@@ -22,8 +22,8 @@ class MoseScores(NamedTuple):
 def radii(gt_area: int, shape: tuple[int, int]) -> tuple[float, float]:
     """(radius of F, radius of F-dot).
 
-    A small object gets ceil(0.1 * sqrt(area)) for F-dot and the rounded-up limit for F. From where that reaches the limit,
-    both use the limit as it is, not rounded: see `masks.disk` for what that means."""
+    A small object gets ceil(0.1 * sqrt(area)) for F-dot and the rounded-up limit for F. From where that reaches the
+    limit, both use the limit as it is, not rounded: see `masks.disk` for what that means."""
     limit = masks.BOUND_FRACTION * masks.diagonal(shape)
     side = math.sqrt(gt_area) if gt_area else masks.diagonal(shape)
     adaptive = math.ceil(AREA_FRACTION * side)

@@ -44,7 +44,9 @@ class ObjectResult:
     obj: str
     key: str
     values: dict[str, float | None]  # exact, in the protocol's unit
-    fractions: dict[str, float | None] = field(default_factory=dict)  # what the summary is made from, where not `values`
+    fractions: dict[str, float | None] = field(
+        default_factory=dict
+    )  # what the summary is made from, where not `values`
     per_frame: dict[str, list]  # the official tool's own lists, fractions
     frame_names: tuple[str, ...] = ()
     areas: tuple[tuple[int, int], ...] = ()  # (ground truth, prediction) pixels of each frame
@@ -53,7 +55,8 @@ class ObjectResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Result of an evaluation. `exact` values have all digits; `reported` are rounded as the official tool prints them."""
+    """Result of an evaluation. `exact` values have all digits; `reported` are rounded as the official tool prints
+    them."""
 
     protocol: str
     unit: str  # "fraction" or "percent"

@@ -95,7 +95,8 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
         truth, boxes_of = read_boxes(_gt_file(gt, video)), predictions[video]
         if len(truth) != len(boxes_of):
             raise DataError(
-                f"video {video} has {len(boxes_of)} predicted boxes, its ground truth {len(truth)}; expected one per frame"
+                f"video {video} has {len(boxes_of)} predicted boxes, its ground truth {len(truth)}; expected "
+                "one per frame"
             )
         s = boxes.score(truth, boxes_of, _visible(gt, video, len(truth)))
         curves.append(s.success)

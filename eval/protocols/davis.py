@@ -39,7 +39,8 @@ def _find_videos(gt: Path, annotations: Path, year: str, options: Options) -> li
         videos = pngs.read_list(file)
         if absent := [v for v in videos if v not in have]:
             raise DataError(
-                f"{file} lists videos without ground truth in {annotations}: {pngs.some(absent)}; download the annotations"
+                f"{file} lists videos without ground truth in {annotations}: {pngs.some(absent)}; download the "
+                "annotations"
             )
         return base.chosen_videos(videos, replace(options, videos=None), annotations)
     return base.chosen_videos(have, options, annotations)
@@ -64,7 +65,8 @@ def _plan(gt: Path, pred: Path, options: Options, *, year: str, above_highest: s
         scored = base.inner(names)
         if not scored:
             raise DataError(
-                f"{annotations / video} holds {len(names)} frames; expected at least 3 PNG masks, because the first and "
+                f"{annotations / video} holds {len(names)} frames; expected at least 3 PNG masks, because the "
+                "first and "
                 "the last are not scored: check --gt"
             )
         base.require_frames(pred / video, video, scored)
@@ -86,7 +88,8 @@ def _plan(gt: Path, pred: Path, options: Options, *, year: str, above_highest: s
 
 
 def _images_of(gt: Path, annotations: Path, video: str) -> set[str]:
-    """Frame names that have an image, where the data set has images; VOST annotates some frames that it does not list."""
+    """Frame names that have an image, where the data set has images; VOST annotates some frames that it does not
+    list."""
     images = gt / "JPEGImages" / annotations.relative_to(gt).name / video if annotations != gt else gt / "-"
     if not images.is_dir():
         images = gt / "JPEGImages" / video

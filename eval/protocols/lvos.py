@@ -28,7 +28,9 @@ def find_meta(gt: Path, set_name: str = "val") -> Path:
     for path in looked:
         if path.exists():
             return path
-    raise DataError(f"no {names[0]}_meta.json was found in {gt} or beside it; it comes with LVOS's annotations: check --gt")
+    raise DataError(
+        f"no {names[0]}_meta.json was found in {gt} or beside it; it comes with LVOS's annotations: check --gt"
+    )
 
 
 def read_meta(path: Path) -> dict:
@@ -38,7 +40,9 @@ def read_meta(path: Path) -> dict:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the data set's meta JSON") from None
     except (ValueError, KeyError, TypeError):
-        raise DataError(f'{path} is not a meta file; expected JSON with "videos" at its top: download it again') from None
+        raise DataError(
+            f'{path} is not a meta file; expected JSON with "videos" at its top: download it again'
+        ) from None
     if not isinstance(videos, dict) or not videos:
         raise DataError(f'{path} lists no videos; expected {{"videos": {{name: ...}}}}: download it again')
     return videos
@@ -51,7 +55,8 @@ def object_range(video: str, obj: str, entry: dict, meta: Path) -> tuple[list[st
         start, end, count = int(r["start"]), int(r["end"]), int(r["frame_nums"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{meta}, video {video}, object {obj}: frame_range is {entry!r}; expected start, end and frame_nums as integers"
+            f"{meta}, video {video}, object {obj}: frame_range is {entry!r}; expected start, end and frame_nums "
+            "as integers"
         ) from None
     names = [f"{i:08d}" for i in range(start, end, FRAME_STEP)]
     if len(names) > count:
@@ -72,13 +77,16 @@ def _unseen(gt: Path, options: Options, protocol: str) -> set[str]:
 
 
 def _plan(gt: Path, pred: Path, videos: list[str], meta: dict, meta_path: Path, skip: bool):
-    """Units of every video, and per video the objects: (position in the meta file, id, scored names, length of the mean)."""
+    """Units of every video, and per video the objects: (position in the meta file, id, scored names, length of the
+    mean)."""
     units, tables = [], []
     for video in videos:
         annotations, table, wanted = gt / "Annotations" / video, [], {}
         entries = meta[video].get("objects") if isinstance(meta[video], dict) else None
         if not isinstance(entries, dict) or not entries:
-            raise DataError(f"{meta_path} names no object of video {video}; expected its objects with a frame_range each")
+            raise DataError(
+                f"{meta_path} names no object of video {video}; expected its objects with a frame_range each"
+            )
         for position, (obj, entry) in enumerate(entries.items(), start=1):
             names, count = object_range(video, obj, entry, meta_path)
             scored = [n for i, n in enumerate(names) if not skip or i not in (0, count - 1)]
@@ -94,7 +102,8 @@ def _plan(gt: Path, pred: Path, videos: list[str], meta: dict, meta_path: Path, 
         have = set(pngs.png_stems(annotations))
         if missing := sorted(n for n in wanted if n not in have):
             raise DataError(
-                f"{len(missing)} frames of video {video} that {meta_path.name} lists have no ground truth in {annotations}: "
+                f"{len(missing)} frames of video {video} that {meta_path.name} lists have no ground truth in "
+                f"{annotations}: "
                 f"{pngs.some(f'{n}.png' for n in missing)}; download the full annotations"
             )
         base.require_frames(pred / video, video, sorted(wanted))
@@ -103,7 +112,8 @@ def _plan(gt: Path, pred: Path, videos: list[str], meta: dict, meta_path: Path, 
             Unit(
                 video=video,
                 frames=tuple(
-                    Frame(n, annotations / f"{n}.png", pred / video / f"{n}.png", tuple(wanted[n])) for n in sorted(wanted)
+                    Frame(n, annotations / f"{n}.png", pred / video / f"{n}.png", tuple(wanted[n]))
+                    for n in sorted(wanted)
                 ),
             )
         )
@@ -150,7 +160,9 @@ def _evaluate(gt: Path, pred: Path, options: Options, *, protocol: str) -> Score
             rows = [by_name[n].scores[obj] for n in names]
             padding = [0.0] * (length - len(rows))
             if padding:
-                notes.append(f"{unit.video}, object {obj}: frame_nums exceeds the range; the tool counts {len(padding)} zeros")
+                notes.append(
+                    f"{unit.video}, object {obj}: frame_nums exceeds the range; the tool counts {len(padding)} zeros"
+                )
             j, f = [r.J for r in rows] + padding, [r.F for r in rows] + padding
             objects.append(
                 ObjectResult(
@@ -166,7 +178,9 @@ def _evaluate(gt: Path, pred: Path, options: Options, *, protocol: str) -> Score
             )
     for group in ("seen", "unseen"):
         if not any(o.group == group for o in objects):
-            notes.append(f"no {group} video: the overall means are not numbers, as in the official tool; read J-, F-{group}")
+            notes.append(
+                f"no {group} video: the overall means are not numbers, as in the official tool; read J-, F-{group}"
+            )
     return Scores(
         protocol=protocol,
         unit="fraction",

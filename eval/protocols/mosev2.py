@@ -29,7 +29,9 @@ def _object_ids(video: str, entry: dict, meta: Path) -> tuple[int, ...]:
     try:
         ids = tuple(int(i) for i in entry["objects"])
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{meta} names no objects of video {video}; expected a list of ids or an object per id") from None
+        raise DataError(
+            f"{meta} names no objects of video {video}; expected a list of ids or an object per id"
+        ) from None
     if not ids:
         raise DataError(f"{meta} names no objects of video {video}; expected a list of ids or an object per id")
     return ids
@@ -42,8 +44,8 @@ def _int_sorted(names: list[str], folder: Path) -> list[str]:
 
 
 def _frames(annotations: Path, pred: Path, video: str, length: object, meta: Path) -> list[str]:
-    """Names of the frames 1 to L-2. The official tool counts frames in the prediction folder, so that a missing one moves
-    its window without a word; here every ground truth frame but the last, which nothing reads, must be there."""
+    """Names of the frames 1 to L-2. The official tool counts frames in the prediction folder, so that a missing one
+    moves its window without a word; here every ground truth frame but the last, which nothing reads, must be there."""
     names = _int_sorted(pngs.png_stems(annotations / video), annotations / video)
     if length is not None and int(length) != len(names):
         raise DataError(
@@ -126,7 +128,9 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
     meta = read_meta(meta_path)
     videos = base.chosen_videos(list(meta), options, meta_path)
     if absent := [v for v in videos if not (annotations / v).is_dir()]:
-        raise DataError(f"{meta_path} lists videos without ground truth in {annotations}: {pngs.some(absent)}; check --gt")
+        raise DataError(
+            f"{meta_path} lists videos without ground truth in {annotations}: {pngs.some(absent)}; check --gt"
+        )
     pred = base.unwrap_predictions(pred, videos)
     absent = base.missing_videos(pred, videos)
     notes = []

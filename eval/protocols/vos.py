@@ -13,7 +13,13 @@ from eval.protocols.base import ObjectResult, Options, Scores
 from eval.protocols.frames import Frame, FrameResult, Unit, score_all
 from sam2long.errors import DataError
 
-_GT_FOLDERS = ("Annotations_6fps", "sav_val/Annotations_6fps", "sav_test/Annotations_6fps", "Annotations/480p", "Annotations")
+_GT_FOLDERS = (
+    "Annotations_6fps",
+    "sav_val/Annotations_6fps",
+    "sav_test/Annotations_6fps",
+    "Annotations/480p",
+    "Annotations",
+)
 
 
 def _gt_folder(gt: Path) -> Path:
@@ -47,7 +53,8 @@ def _scored(names: list[str], folder: Path, options: Options) -> list[str]:
     scored = base.inner(names, options.skip_first_and_last)
     if not scored:
         raise DataError(
-            f"{folder} holds {len(names)} frames and none is left to score; expected at least 3 PNG masks (the first and "
+            f"{folder} holds {len(names)} frames and none is left to score; expected at least 3 PNG masks (the "
+            "first and "
             "the last are not scored), or --all-frames"
         )
     return scored
@@ -127,7 +134,9 @@ def _evaluate(gt: Path, pred: Path, options: Options, *, protocol: str) -> Score
     if never_seen:
         message = f"{len(never_seen)} objects are in no scored ground truth frame: {pngs.some(never_seen)}"
         if options.strict:
-            raise DataError(f"{message}; SA-V's evaluator stops at that: use --all-frames, or drop them with --non-strict")
+            raise DataError(
+                f"{message}; SA-V's evaluator stops at that: use --all-frames, or drop them with --non-strict"
+            )
         notes.append(f"NOT STRICT: {message}; left out")
     if not objects:
         raise DataError(f"no scored ground truth frame in {gt} holds an object; nothing can be scored: check --gt")

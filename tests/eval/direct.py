@@ -30,7 +30,9 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def near(of: np.ndarray, to: np.ndarray, radius: int) -> int:
     """How many points of one map have a point of the other within the radius."""
     targets = np.argwhere(to)
-    return sum(bool(((targets - p) ** 2).sum(axis=1).min() <= radius**2) for p in np.argwhere(of)) if len(targets) else 0
+    return (
+        sum(bool(((targets - p) ** 2).sum(axis=1).min() <= radius**2) for p in np.argwhere(of)) if len(targets) else 0
+    )
 
 
 def j_and_f(gt: np.ndarray, pred: np.ndarray) -> tuple[float, float]:

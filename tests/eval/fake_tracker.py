@@ -1,4 +1,5 @@
-"""Trackers without a network: the prompt's mask, drifting. Their masks depend on the frames' pixels, so a wrong frame shows."""
+"""Trackers without a network: the prompt's mask, drifting. Their masks depend on the frames' pixels, so a wrong frame
+shows."""
 
 from __future__ import annotations
 

@@ -32,7 +32,13 @@ TREES = {
     "vost": ("dataset", "9002_split_log"),
     "ytvos19": ("hidden_gt", None),
 }
-KEPT_RUNS = {"davis17": ("davis", "sav"), "sav": ("sav",), "lvos_v2": ("lvos",), "mose_v2": ("mosev2",), "vost": ("vost",)}
+KEPT_RUNS = {
+    "davis17": ("davis", "sav"),
+    "sav": ("sav",),
+    "lvos_v2": ("lvos",),
+    "mose_v2": ("mosev2",),
+    "vost": ("vost",),
+}
 
 
 def runs(tree: str) -> list[dict]:
@@ -72,7 +78,9 @@ def differences(got: object, expected: object, tolerance: float = 0.0, path: str
         pairs = enumerate(zip(got, expected, strict=True))
         return [d for i, (g, e) in pairs for d in differences(g, e, tolerance, f"{path}/{i}")]
     if isinstance(expected, (int, float)) and not isinstance(expected, bool):
-        same = isinstance(got, (int, float)) and (got == expected or math.isclose(got, expected, rel_tol=0, abs_tol=tolerance))
+        same = isinstance(got, (int, float)) and (
+            got == expected or math.isclose(got, expected, rel_tol=0, abs_tol=tolerance)
+        )
     else:
         same = got == expected or (expected is None and isinstance(got, float) and math.isnan(got))
     return [] if same else [f"{path}: {got!r}, expected {expected!r}"]
@@ -120,7 +128,9 @@ def write_kept() -> None:
     texts["lvos_lists"] = [c for c in lists["lvos_v"] if len(c["J"]) <= 10]
     texts["clips"] = [c for c in lists["mosev2_clips"] if len(c["J"]) <= 10]
     frames = np.load(PACK / "frame_cases.npz")
-    small = [i for i, n in enumerate(frames["name"]) if n.split("/")[0] in ("1x9", "7x5", "48x64", "75x100") and i % 2 == 0]
+    small = [
+        i for i, n in enumerate(frames["name"]) if n.split("/")[0] in ("1x9", "7x5", "48x64", "75x100") and i % 2 == 0
+    ]
     texts["frames"] = [
         {"name": str(frames["name"][i])}
         | {k: float(frames[k][i]) for k in ("J", "F", "mosev2_J", "mosev2_F", "mosev2_Fdot")}

@@ -204,7 +204,11 @@ BROKEN = {
     "no list": ("davis17-val", remove("ImageSets"), ["ImageSets/2017/val.txt is not in"]),
     "empty list": ("davis17-val", write("ImageSets/2017/val.txt", b"\n"), ["val.txt lists no video"]),
     "listed video without images": ("davis17-val", remove(J480, "vid_b"), ["vid_b has no image folder"]),
-    "empty video": ("mose-v1", lambda r: [p.unlink() for p in (r / "valid/JPEGImages/vid_b").iterdir()], ["vid_b holds no image"]),
+    "empty video": (
+        "mose-v1",
+        lambda r: [p.unlink() for p in (r / "valid/JPEGImages/vid_b").iterdir()],
+        ["vid_b holds no image"],
+    ),
     "missing frame": ("davis17-val", remove(J480, "vid_a", "00003.jpg"), ["1 frames are missing", "vid_a: 3"]),
     "missing frame in steps of five": (
         "lvos-v2",
@@ -212,17 +216,33 @@ BROKEN = {
         ["frames are missing", "vid_b: 16"],
     ),
     "empty image file": ("davis17-val", write(f"{J480}/vid_a/00004.jpg", b""), ["empty files: 00004.jpg"]),
-    "corrupt image": ("davis17-val", write(f"{J480}/vid_a/00000.jpg", b"no image"), ["00000.jpg cannot be read as an image"]),
-    "frame name without a number": ("davis17-val", image(f"{J480}/vid_a/first.jpg", EMPTY.shape), ["first.jpg", "number"]),
+    "corrupt image": (
+        "davis17-val",
+        write(f"{J480}/vid_a/00000.jpg", b"no image"),
+        ["00000.jpg cannot be read as an image"],
+    ),
+    "frame name without a number": (
+        "davis17-val",
+        image(f"{J480}/vid_a/first.jpg", EMPTY.shape),
+        ["first.jpg", "number"],
+    ),
     "frame twice": ("davis17-val", image(f"{J480}/vid_a/3.png", EMPTY.shape), ["frames 3 more than once"]),
     "two sizes in a video": ("davis17-val", image(f"{J480}/vid_a/00007.jpg", (20, 20)), ["is 20x20", "48x36"]),
     "no mask of a video": ("davis17-val", remove(A480, "vid_b"), ["no PNG mask of video vid_b"]),
     "no first mask": ("davis17-val", remove(A480, "vid_b", "00000.png"), ["begins with 00001.png", "00000.png"]),
-    "mask of another size": ("davis17-val", mask(f"{A480}/vid_a/00000.png", np.ones((9, 9), np.uint8)), ["is 9x9", "48x36"]),
+    "mask of another size": (
+        "davis17-val",
+        mask(f"{A480}/vid_a/00000.png", np.ones((9, 9), np.uint8)),
+        ["is 9x9", "48x36"],
+    ),
     "RGB mask": ("davis17-val", mask(f"{A480}/vid_a/00000.png", EMPTY, "RGB"), ["PNG mode RGB", "mode P"]),
     "corrupt mask": ("davis17-val", truncate(f"{A480}/vid_a/00000.png"), ["00000.png cannot be read as a PNG"]),
     "first mask without an object": ("mose-v1", mask("valid/Annotations/vid_a/00000.png", EMPTY), ["holds no object"]),
-    "mask without an image": ("mose-v1", mask("valid/Annotations/vid_a/00099.png", EMPTY), ["without an image", "00099.png"]),
+    "mask without an image": (
+        "mose-v1",
+        mask("valid/Annotations/vid_a/00099.png", EMPTY),
+        ["without an image", "00099.png"],
+    ),
     "annotated video without images": (
         "mose-v1",
         mask("valid/Annotations/other/00000.png", EMPTY),
@@ -241,7 +261,11 @@ BROKEN = {
         edit_json(META, lambda m: m["videos"].update(ghost={"objects": {}})),
         ["videos without images", "ghost"],
     ),
-    "meta lacks a video": ("lvos-v2", edit_json(META, lambda m: m["videos"].pop("vid_b")), ["does not list video vid_b"]),
+    "meta lacks a video": (
+        "lvos-v2",
+        edit_json(META, lambda m: m["videos"].pop("vid_b")),
+        ["does not list video vid_b"],
+    ),
     "range beyond the images": (
         "lvos-v2",
         edit_json(META, lambda m: m["videos"]["vid_a"]["objects"]["1"]["frame_range"].update(end=61, frame_nums=12)),
@@ -258,7 +282,11 @@ BROKEN = {
         ["expected start, end and frame_nums"],
     ),
     "SA-V without its list": ("sav-val", remove("sav_val/sav_val.txt"), ["sav_val.txt is not in"]),
-    "SA-V video without objects": ("sav-val", remove("sav_val/Annotations_6fps/vid_b/000"), ["no object folder of video vid_b"]),
+    "SA-V video without objects": (
+        "sav-val",
+        remove("sav_val/Annotations_6fps/vid_b/000"),
+        ["no object folder of video vid_b"],
+    ),
     "SA-V object without masks": (
         "sav-val",
         lambda r: [p.unlink() for p in (r / "sav_val/Annotations_6fps/vid_b/000").iterdir()],

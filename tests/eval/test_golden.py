@@ -15,9 +15,9 @@ PACK_RUNS = [(tree, run["id"]) for tree in golden.TREES if golden.PACK.is_dir() 
 
 def check_frame(gt, pred, case, mosev2_counts=True):
     s = masks.region_and_boundary(gt, pred)
-    assert (s.J, s.F) == (case["J"], case["F"])
+    assert (case["J"], case["F"]) == (s.J, s.F)
     m = mosev2.scores(gt, pred)
-    assert m.J == case["mosev2_J"]
+    assert case["mosev2_J"] == m.J
     if mosev2_counts:
         assert (m.F, m.F_dot) == (case["mosev2_F"], case["mosev2_Fdot"])
 

@@ -11,7 +11,13 @@ from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError, DataError
 from tests.eval import trees
 
-ROOTS = {"davis17-test-dev": "", "mose-v1": "", "mose-v2": "", "ytvos19": "Annotations/", "lvos-v1-test": "Annotations/"}
+ROOTS = {
+    "davis17-test-dev": "",
+    "mose-v1": "",
+    "mose-v2": "",
+    "ytvos19": "Annotations/",
+    "lvos-v1-test": "Annotations/",
+}
 
 
 @pytest.fixture
@@ -55,7 +61,10 @@ FAULTS = {
     "extra video": (lambda p: shutil.copytree(p / "vid_a", p / "other"), "other"),
     "RGB": (lambda p: trees.save_ids(p / "vid_a/00002.png", np.zeros((36, 48), np.uint8), "RGB"), "PNG mode RGB"),
     "no palette": (lambda p: trees.save_ids(p / "vid_a/00002.png", np.zeros((36, 48), np.uint8), "L"), "PNG mode L"),
-    "wrong size": (lambda p: trees.save_ids(p / "vid_a/00002.png", np.zeros((6, 8), np.uint8)), "is 8x6, its video 48x36"),
+    "wrong size": (
+        lambda p: trees.save_ids(p / "vid_a/00002.png", np.zeros((6, 8), np.uint8)),
+        "is 8x6, its video 48x36",
+    ),
     "unknown id": (lambda p: trees.save_ids(p / "vid_a/00002.png", np.full((36, 48), 7, np.uint8)), "holds ids 7"),
     "corrupt": (lambda p: (p / "vid_a/00002.png").write_bytes(b"x"), "cannot be read as a PNG"),
 }

@@ -81,7 +81,17 @@ def test_one_bad_video_is_reported_and_the_rest_goes_on(davis, tmp_path, capsys)
 
 
 def test_exit_code_says_that_a_video_failed(davis, tmp_path):
-    arguments = ["run", "--dataset", "davis17-val", "--root", str(davis.root), "--out", str(tmp_path / "run"), "--model", "x"]
+    arguments = [
+        "run",
+        "--dataset",
+        "davis17-val",
+        "--root",
+        str(davis.root),
+        "--out",
+        str(tmp_path / "run"),
+        "--model",
+        "x",
+    ]
     assert cli.main([*arguments, "--tracker", BREAKS.method]) == 1
     assert cli.main([*arguments[:-2], "--out", str(tmp_path / "good"), "--tracker", DRIFT.method, "--score"]) == 0
     assert (tmp_path / "good" / "scores" / "davis" / "frames.csv").exists()
@@ -133,7 +143,11 @@ def test_killed_ten_times_at_random_moments_the_run_is_the_unbroken_one_byte_for
     rng, amid = random.Random(0), 0
     for _ in range(10):
         process = subprocess.Popen(
-            command(davis.root, broken), cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(davis.root, broken),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         marks = broken / "predictions"
         deadline = time.monotonic() + 20

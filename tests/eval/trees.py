@@ -111,7 +111,10 @@ def lvos(root: Path, split: str = "val") -> Path:
             if split == "val":
                 save_ids(root / split / "Annotations" / video / f"{name}.png", ids)
             elif new:
-                save_ids(root / split / "Annotations" / video / f"{name}.png", np.where(np.isin(ids, list(new)), ids, 0).astype(np.uint8))
+                save_ids(
+                    root / split / "Annotations" / video / f"{name}.png",
+                    np.where(np.isin(ids, list(new)), ids, 0).astype(np.uint8),
+                )
             given |= new
         meta[video] = {
             "objects": {

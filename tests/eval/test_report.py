@@ -1,0 +1,125 @@
+"""Reports and ablations: from scored runs to markdown, CSV and figures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval import bootstrap, cli, datasets, report, report_figures, runner, settings
+from eval.trackers import TrackerSpec
+from sam2long.errors import ConfigError, DataError
+from tests.eval import trees
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import ablate  # noqa: E402
+
+DRIFT = "tests.eval.fake_tracker:drift"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two scored runs on a MOSE tree: one tracks, one loses vid_a half-way."""
+    root = trees.mose(tmp_path / "data")
+    dataset = datasets.open_dataset("mose-v1", root)
+    folders = [tmp_path / "good", tmp_path / "bad"]
+    for folder in folders:
+        runner.run(dataset, TrackerSpec(method=DRIFT, model="none"), folder)
+    for t in range(4, trees.FRAMES):
+        trees.save_ids(folders[1] / f"predictions/vid_a/{t:05d}.png", np.zeros((trees.H, trees.W), np.uint8))
+    for folder in folders:
+        scored = ["score", "--protocol", "davis", "--gt", str(root / "valid"), "--pred", str(folder / "predictions")]
+        assert cli.main([*scored, "--out", str(folder / "scores" / "davis"), "--processes", "1"]) == 0
+    return folders
+
+
+def test_report_holds_scores_published_numbers_differences_and_figures(runs, tmp_path):
+    path = report.write([runs[1], runs[0]], tmp_path / "report")
+    text = path.read_text()
+    assert "| good |" in text
+    assert "Published (not run here)" in text
+    assert "| SAM2Long | sam2.1-large | 75.2 |" in text
+    assert "good - bad" in text
+    assert "too few videos" in text
+    assert "objects: several" in text
+    assert {p.name for p in path.parent.iterdir()} == {"report.md", "scatter.png", "time.png"}
+
+
+def test_unscored_runs_are_refused(runs, tmp_path):
+    import shutil
+
+    shutil.rmtree(runs[0] / "scores")
+    with pytest.raises(DataError, match="good has not been scored"):
+        report.write(runs, tmp_path / "report")
+    with pytest.raises(DataError, match="holds no manifest.json"):
+        report.write([tmp_path], tmp_path / "report")
+
+
+def test_attributes_of_the_users_own(runs, tmp_path):
+    (tmp_path / "a.csv").write_text("video,attribute\nvid_a,night\n")
+    assert "| night | 2 |" in report.write(runs, tmp_path / "report", attributes=tmp_path / "a.csv").read_text()
+
+
+def test_bootstrap_pairs_videos_and_weighs_objects():
+    a = {("x", "1"): 50.0, ("x", "2"): 50.0, ("y", "1"): 50.0}
+    b = {("x", "1"): 53.0, ("x", "2"): 53.0, ("y", "1"): 50.0}
+    d = bootstrap.paired(a, b)
+    assert (d.mean, d.low, d.high, d.videos, d.objects) == (2.0, 0.0, 3.0, 2, 3)
+
+
+def test_bootstrap_sees_a_steady_gain_and_not_a_noisy_one():
+    rng = np.random.default_rng(0)
+    a = {(str(v), "1"): float(rng.uniform(0, 100)) for v in range(40)}
+    steady = bootstrap.paired(a, {k: s + 1 for k, s in a.items()})
+    assert steady.low > 0.9
+    assert steady.p < 0.001
+    noisy = bootstrap.paired(a, {k: s + float(rng.normal(0, 10)) for k, s in a.items()})
+    assert noisy.low < 0 < noisy.high
+
+
+def test_a_return_is_scored_by_its_first_frames_and_a_first_appearance_is_none():
+    area = [0, 0, 5, 5, 0, 0, 0, 5, 5]
+    frames = pd.DataFrame(
+        {"video": "v", "object": "1", "index": range(9), "gt_area": area, "score": [0, 0, 9, 9, 0, 0, 0, 40, 60]}
+    )
+    assert report_figures.returns(frames).to_numpy().tolist() == [[3, 50.0]]
+
+
+def test_every_ablation_table_is_readable_and_equal_settings_are_one_run():
+    tables = [ablate.read_table(p, TrackerSpec()) for p in sorted(ablate.TABLES.glob("*.yaml"))]
+    names = {"pathways", "iou_threshold", "certainty_threshold", "modulation", "selection", "twins", "image_size"}
+    assert {t.name for t in tables} == names
+    defaults = [v.spec for t in tables for v in t.variants if v.spec == TrackerSpec()]
+    assert len(defaults) == 7  # each table holds the default, and it is the same run
+    pathways = next(t for t in tables if t.name == "pathways")
+    assert [v.spec.sam2long for v in pathways.variants] == [{}, {"num_pathways": 1}, {"num_pathways": 2}, {}, {"num_pathways": 4}]
+
+
+def test_settings_file_values_and_command_line_win_in_that_order(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: sam2.1-tiny\nnum_pathways: 2\nsam2long:\n  iou_threshold: 0.5\noverrides: ['++model.a=1']\n")
+    spec = settings.tracker_spec(config=path, model="sam2.1-large")
+    assert (spec.model, spec.overrides) == ("sam2.1-large", ("++model.a=1",))
+    assert spec.sam2long == {"num_pathways": 2, "iou_threshold": 0.5}
+    assert settings.tracker_spec(config=path, model="nano").model == "sam2.1-tiny"  # nano is what is used unasked
+    assert settings.baseline_of(spec).sam2long == {}
+    path.write_text("pathways: 2\n")
+    with pytest.raises(ConfigError, match="unknown settings pathways"):
+        settings.tracker_spec(config=path)
+
+
+@pytest.mark.slow
+def test_ablation_of_synthlong_writes_csv_figure_and_page(tmp_path):
+    from sam2long.weights import CHECKPOINTS
+
+    if CHECKPOINTS["nano"].local_path() is None:
+        pytest.skip("the nano weights are not here yet")
+    small = ["--dataset", "synthlong", "--videos", "easy_00,twins_00", "--frames", "4", "--size", "64", "--device", "cpu"]
+    arguments = [*small, "--tables", "pathways,twins", "--out", str(tmp_path)]
+    assert ablate.main(arguments) == 0
+    table = pd.read_csv(tmp_path / "pathways.csv")
+    assert table["variant"].tolist() == ["plain SAM 2", "P = 1", "P = 2", "P = 3", "P = 4"]
+    assert (tmp_path / "pathways.png").exists()
+    assert "## Twins" in (tmp_path / "ablations.md").read_text()
+    assert len(list((tmp_path / "runs").iterdir())) == 6  # five, and merged twins; P = 3 and kept twins are one
