@@ -25,7 +25,7 @@ demo: $(READY)
 	$(VENV)/bin/sam2long demo
 
 test: $(READY) lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

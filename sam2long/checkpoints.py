@@ -24,18 +24,18 @@ class Checkpoints:
         leads = track.leads()
         if leads is None:
             return
-        if self.packed and (leads.head - max(self.packed, key=lambda at: at * track.rules.direction)) * (
-            track.rules.direction
-        ) < self.spacing:
+        if (
+            self.packed
+            and (leads.head - max(self.packed, key=lambda at: at * track.rules.direction)) * (track.rules.direction)
+            < self.spacing
+        ):
             return
         self.packed[leads.head] = persist.pack_leads(leads)
         if len(self.packed) > self.limit:
             self.packed = dict(list(self.packed.items())[1::2])
             self.spacing *= 2
 
-    def latest(
-        self, frame: int, direction: int, device: torch.device, storage: torch.device | None
-    ) -> Leads | None:
+    def latest(self, frame: int, direction: int, device: torch.device, storage: torch.device | None) -> Leads | None:
         """The last snapshot at or before `frame`, as time runs."""
         usable = [at for at in self.packed if (frame - at) * direction >= 0]
         if not usable:

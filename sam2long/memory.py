@@ -118,9 +118,7 @@ def _faded(memory: FrameMemory) -> FrameMemory:
     return memory if memory.mask_features is None else replace(memory, mask_features=None)
 
 
-def read(
-    frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, FrameMemory], rules: BankRules
-) -> Reading:
+def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, FrameMemory], rules: BankRules) -> Reading:
     """What a pathway attends to on `frame`.
 
     Args:
@@ -146,9 +144,7 @@ def read(
     )
 
 
-def closest_prompted(
-    frame: int, prompted: Mapping[int, FrameMemory], rules: BankRules
-) -> dict[int, FrameMemory]:
+def closest_prompted(frame: int, prompted: Mapping[int, FrameMemory], rules: BankRules) -> dict[int, FrameMemory]:
     """The first prompted frame and those nearest to `frame`, at most `max_prompted`, in the order of time.
 
     The order makes the newest prompt the heaviest one: all of them count as equally visible, and
@@ -198,9 +194,7 @@ def _select_by_age(
     for steps in range(rules.num_spatial - 1):
         behind = (frame * rules.direction - 2) // rules.stride - steps  # in strides, as time runs
         wanted.append(behind * rules.stride * rules.direction)
-    spatial = [
-        SpatialRead(at[t], slot) for slot, t in enumerate(wanted) if t in at and at[t].mask_features is not None
-    ]
+    spatial = [SpatialRead(at[t], slot) for slot, t in enumerate(wanted) if t in at and at[t].mask_features is not None]
     pointers = [
         PointerRead(at[frame - age * rules.direction], age)
         for age in range(1, rules.num_pointers)

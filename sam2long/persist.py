@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
+from sam2long.export.atomic import replacing
 from sam2long.memory import FrameMemory
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import PromptOutput
@@ -175,13 +176,10 @@ def save_session(session: Session, path: str | os.PathLike) -> None:
         "next_frame": {str(direction): list(value) for direction, value in session.next_frame.items()},
         "objects": [_pack_object(writer, obj_id, obj) for obj_id, obj in session.objects.items()],
     }
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(writer.bytes(content))
-        os.replace(partial, path)
+        with replacing(Path(path)) as partial:
+            partial.write_bytes(writer.bytes(content))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StateError(f"cannot write the state to {path}: {error.strerror}") from None
 
 

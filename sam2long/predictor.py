@@ -116,10 +116,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         # The same parameters and submodules under containers of our own: what is set on one module
         # object later (a hook, a flag, a parameter's name) is not seen by the other.
         ours.__dict__.update(
-            {
-                name: value.copy() if isinstance(value, (dict, set)) else value
-                for name, value in vars(predictor).items()
-            }
+            {name: value.copy() if isinstance(value, (dict, set)) else value for name, value in vars(predictor).items()}
         )
         defaults = {"fill_hole_area": 0, "non_overlap_masks": False}
         for name, value in defaults.items():

@@ -125,8 +125,8 @@ class Sam2Model:
 
     @property
     def mask_size(self) -> int:
-        """Side of the low-resolution masks."""
-        return 4 * self.feature_size
+        """Side of the low-resolution masks, which are what the prompt encoder takes as a mask prompt."""
+        return self.model.sam_prompt_encoder.mask_input_size[0]
 
     @property
     def feature_size(self) -> int:

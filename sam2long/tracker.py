@@ -374,9 +374,7 @@ def step(model: Sam2Model, tracks: Sequence[Track], frame: int, features: FrameF
     verdicts = [proposals.verdicts[rows.start : rows.stop] for rows in rows_of]
     decisions = [track.decide(said) for track, said in zip(running, verdicts, strict=True)]
     kept = [
-        (rows.start + row, k)
-        for rows, decision in zip(rows_of, decisions, strict=True)
-        for row, k in decision.unique()
+        (rows.start + row, k) for rows, decision in zip(rows_of, decisions, strict=True) for row, k in decision.unique()
     ]
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, rows, decision, track_readings, said in zip(
@@ -392,4 +390,3 @@ def _row_ranges(readings: Sequence[Sequence[Reading]]) -> list[range]:
         ranges.append(range(start, start + len(track_readings)))
         start += len(track_readings)
     return ranges
-

@@ -177,16 +177,19 @@ def test_the_genuine_sam2_has_no_problems():
 
 def test_a_clone_in_the_working_directory_is_detected(tmp_path):
     (tmp_path / "sam2" / "sam2").mkdir(parents=True)
-    code = "from sam2long.install import sam2_problems; print(sam2_problems())"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r}); "
+        "from sam2long.install import sam2_problems; print(sam2_problems())"
+    )
     out = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r}); {code}"],
+        [sys.executable, "-c", code],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     found = out.stdout
     assert found == "[]\n" or "clone" in found  # an installed regular package wins over a bare folder
     (tmp_path / "sam2" / "__init__.py").write_text("")
     out = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r}); {code}"],
+        [sys.executable, "-c", code],
         capture_output=True, text=True, cwd=tmp_path, check=True,
     )  # fmt: skip
     assert "clone" in out.stdout

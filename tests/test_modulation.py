@@ -22,7 +22,9 @@ def test_a_lone_memory_gets_the_low_weight():
     assert rank_weights(torch.tensor([[7.0]]), 0.95, 1.05).tolist() == [pytest.approx([0.95])]
 
 
-@pytest.mark.parametrize(("logits", "low", "high"), [((2,), 0.9, 1.1), ((2, 0), 0.9, 1.1), ((1, 2), 1.1, 0.9), ((1, 2), 0, 1)])
+@pytest.mark.parametrize(
+    ("logits", "low", "high"), [((2,), 0.9, 1.1), ((2, 0), 0.9, 1.1), ((1, 2), 1.1, 0.9), ((1, 2), 0, 1)]
+)
 def test_wrong_shapes_and_bounds_are_refused(logits, low, high):
     with pytest.raises(ValueError):
         rank_weights(torch.zeros(*logits), low, high)

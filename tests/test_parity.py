@@ -40,6 +40,7 @@ def test_offline_masks_are_the_released_programs(predictor, clip):
     assert state.encoder_passes == len(video)
 
 
+@pytest.mark.parametrize("clip", CLIPS[:2], indirect=True)
 def test_streamed_masks_are_the_released_programs(predictor, clip):
     video, ids, reference = clip
     state = predictor.init_stream(video[0])
@@ -48,6 +49,7 @@ def test_streamed_masks_are_the_released_programs(predictor, clip):
     assert differing({frame: (logits[0, 0] > 0).numpy() for frame, _, logits in out}, reference) <= ALLOWED
 
 
+@pytest.mark.parametrize("clip", CLIPS[2:3], indirect=True)
 def test_the_masks_do_not_depend_on_other_objects(predictor, clip):
     video, ids, reference = clip
     state = predictor.init_state(video)

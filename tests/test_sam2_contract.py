@@ -162,7 +162,9 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     rules = model.rules(iou_threshold=0.0, object_aware=False, max_prompted=8, num_frames=6, direction=sign)
 
     def entry(frame, out):
-        return FrameMemory(frame=frame, mask_features=out["maskmem_features"], object_ptr=out["obj_ptr"], iou=1.0, object_logit=5.0)
+        return FrameMemory(
+            frame=frame, mask_features=out["maskmem_features"], object_ptr=out["obj_ptr"], iou=1.0, object_logit=5.0
+        )
 
     prompted = {start: entry(start, outputs["cond_frame_outputs"][start])}
     memories = ()
@@ -226,7 +228,13 @@ def test_batched_rows_equal_rows_one_by_one(tiny):
             out = model.prompt(features, mask=resized.float()[None, None])
             stored = model.remember_prompt(features, out)
             memories = tuple(
-                FrameMemory(frame=f, mask_features=(stored.float() + 0.1 * f).bfloat16(), object_ptr=out.object_ptr * (1 + 0.1 * f), iou=0.9, object_logit=1.0 + seed - f)
+                FrameMemory(
+                    frame=f,
+                    mask_features=(stored.float() + 0.1 * f).bfloat16(),
+                    object_ptr=out.object_ptr * (1 + 0.1 * f),
+                    iou=0.9,
+                    object_logit=1.0 + seed - f,
+                )
                 for f in range(1, 4 + (seed == 2))
             )
             prompt = FrameMemory(frame=0, mask_features=stored, object_ptr=out.object_ptr, iou=1.0, object_logit=10.0)

@@ -48,8 +48,7 @@ def test_the_sine_table_cannot_depend_on_a_machines_rounding():
 
 def test_random_integers_come_from_pcg64s_raw_bits():
     assert Bits(1, 2, 3).ints(0, 999, 4).tolist() == [
-        (int(raw) >> 32) * 1000 >> 32
-        for raw in np.random.PCG64(np.random.SeedSequence([1, 2, 3])).random_raw(4)
+        (int(raw) >> 32) * 1000 >> 32 for raw in np.random.PCG64(np.random.SeedSequence([1, 2, 3])).random_raw(4)
     ]
 
 

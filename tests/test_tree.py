@@ -41,7 +41,12 @@ def test_one_sure_pathway_makes_a_frame_certain(logits, certain):
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_a_certain_frame_keeps_the_best_twins_or_not(width):
-    ranked = [candidate(0, 0, -0.1, 0.9), candidate(1, 0, -0.1, 0.9), candidate(2, 0, -0.1, 0.9), candidate(0, 1, -1, 0.4)]
+    ranked = [
+        candidate(0, 0, -0.1, 0.9),
+        candidate(1, 0, -0.1, 0.9),
+        candidate(2, 0, -0.1, 0.9),
+        candidate(0, 1, -1, 0.4),
+    ]
     assert keep(ranked, width, certain=True) == ranked[:width]
 
 
@@ -79,7 +84,12 @@ def test_filling_up_may_leave_fewer_than_asked_for():
 
 
 def test_distinct_masks_come_in_the_order_of_their_scores():
-    ranked = [candidate(0, 0, -0.1, 0.9), candidate(0, 1, -0.2, 0.8), candidate(1, 0, -0.3, 0.7), candidate(1, 1, -0.4, 0.6)]
+    ranked = [
+        candidate(0, 0, -0.1, 0.9),
+        candidate(0, 1, -0.2, 0.8),
+        candidate(1, 0, -0.3, 0.7),
+        candidate(1, 1, -0.4, 0.6),
+    ]
     assert keep_distinct(ranked, width=3) == ranked[:3]
 
 

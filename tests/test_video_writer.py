@@ -115,10 +115,10 @@ def test_sound_is_cut_to_the_frames_and_dropped_when_frames_are_skipped(tmp_path
     _, first, last, _ = audio_of(tmp_path / "out.mp4")
     assert first < 0.03 and 0.9 < last < 1.05
     skipping = write_numbers(tmp_path / "out.mp4", 25, audio_from=open_source(path, stride=2))
-    assert skipping.audio is None and "every 2th" in skipping.audio_note
+    assert skipping.audio is None and "every 2th frame" in skipping.audio_note
     assert not av.open(str(tmp_path / "out.mp4")).streams.audio
     silent = write_numbers(tmp_path / "out.mp4", 5, audio_from=write_video(tmp_path / "silent.mp4"))
-    assert silent.audio is None and silent.audio_note == "the video has no sound"
+    assert silent.audio is None and silent.audio_note is None
     assert write_numbers(tmp_path / "out.mp4", 5, audio_from=open_source([numbered_image(0)])).audio is None
 
 

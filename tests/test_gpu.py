@@ -1,0 +1,73 @@
+"""The same promises on a CUDA device. Skipped without one; failing with REQUIRE_GPU=1."""
+
+import pytest
+import torch
+
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, run, same, tiny_predictor
+
+pytestmark = pytest.mark.gpu
+
+VIDEO = noise_video(40)
+PROMPTS = [(0, 1, MASK), (0, 2, OTHER), (5, 3, THIRD)]
+
+
+@pytest.fixture(scope="module")
+def on_gpu():
+    return tiny_predictor(dtype="float32").to("cuda")
+
+
+def test_float32_masks_are_about_the_cpus(on_gpu):
+    config = Sam2LongConfig.sam2()
+    here = run(SAM2LongVideoPredictor.from_sam2(on_gpu, config, dtype="float32"), VIDEO[:4])
+    there = run(SAM2LongVideoPredictor.from_sam2(tiny_predictor(), config), VIDEO[:4])
+    for frame, masks in there.items():
+        assert here[frame].device.type == "cuda"
+        assert ((here[frame].cpu() > 0) == (masks > 0)).float().mean() > 0.98
+
+
+def test_auto_is_bfloat16_where_the_device_has_it(on_gpu):
+    auto = SAM2LongVideoPredictor.from_sam2(on_gpu)
+    expected = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    assert auto.compute_dtype() is expected
+    masks = run(auto, VIDEO, PROMPTS)
+    assert all(torch.isfinite(mask).all() and mask.dtype == torch.float32 for mask in masks.values())
+
+
+def test_streaming_and_leaving_off_equal_the_file(on_gpu):
+    whole = run(on_gpu, VIDEO)
+    state = on_gpu.init_stream(VIDEO[0])
+    on_gpu.add_new_mask(state, 0, 1, MASK)
+    out = [masks for image in VIDEO[1:] for masks in on_gpu.track(state, image)] + on_gpu.finish(state)
+    assert same({frame: masks for frame, _, masks in out}, whole)
+
+
+def test_saved_states_move_between_devices(on_gpu, tmp_path):
+    state = on_gpu.init_state(VIDEO)
+    on_gpu.add_new_mask(state, 0, 1, MASK)
+    for frame, _, _ in on_gpu.propagate_in_video(state):
+        if frame == 10:
+            break
+    on_gpu.save_state(state, tmp_path / "state")
+    on_cpu = tiny_predictor()
+    assert list(collect(on_cpu, on_cpu.load_state(tmp_path / "state", VIDEO), start_frame_idx=11)) == list(
+        range(11, 40)
+    )
+
+
+def test_device_memory_does_not_grow(on_gpu):
+    state = on_gpu.init_state(noise_video(600))
+    on_gpu.add_new_mask(state, 0, 1, MASK)
+    on_gpu.add_new_mask(state, 0, 2, OTHER)
+    memory = {}
+    for frame, _, _ in on_gpu.propagate_in_video(state):
+        memory[frame] = torch.cuda.memory_allocated()
+    assert memory[550] <= memory[100] + (1 << 20)
+
+
+def test_memories_can_live_on_the_host(on_gpu):
+    state = on_gpu.init_state(VIDEO, offload_state_to_cpu=True)
+    on_gpu.add_new_mask(state, 0, 1, MASK)
+    assert same(collect(on_gpu, state), run(on_gpu, VIDEO))
+    bank = state.session.objects[1].tracks[1].pathways[0].memories
+    assert {memory.mask_features.device.type for memory in bank if memory.mask_features is not None} == {"cpu"}

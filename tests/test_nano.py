@@ -1,0 +1,172 @@
+"""The embedded nano model and the script that trains it."""
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sam2long.synthetic import generate, write_davis
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
+spec = importlib.util.spec_from_file_location("train_nano", ROOT / "scripts" / "train_nano.py")
+nano = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(nano)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nano.load(WEIGHTS)
+
+
+def test_the_weights_fit_the_wheel_and_the_yaml(model):
+    assert WEIGHTS.stat().st_size <= 12e6
+    assert type(model).__module__ == "sam2.modeling.sam2_base"
+    assert model.num_maskmem == 7 and model.pred_obj_scores and model.multimask_output_for_tracking
+
+
+def test_it_tracks_held_out_videos(model):
+    run = nano.track_clips(model, "easy", clips=4, frames=40)
+    assert float(run.iou.mean()) > 0.5  # the model card has the real figure; this catches broken weights or paths
+
+
+def test_it_tells_presence_from_absence(model):
+    found = nano.summary(nano.track_clips(model, "occlusion", clips=4, frames=50))
+    assert found["visible"] < 1 and found["presence_auc"] > 0.8
+
+
+def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
+    """What is trained and scored is what `SAM2VideoPredictor` runs: the same masks, frame by frame."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(nano.MODELS / "nano.yaml").model
+    config._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+    predictor = instantiate(config)
+    predictor.load_state_dict(model.state_dict())
+    predictor.eval()
+    frames, seed = 20, 41
+    scene = generate("easy", seed, frames)
+    folder = write_davis(scene, tmp_path)
+    images, masks = nano.prepare(
+        np.stack([[f.image for f in scene]]), np.stack([[f.ids for f in scene]]), torch.device("cpu")
+    )
+    state = predictor.init_state(str(folder), offload_video_to_cpu=True)
+    state["images"] = images[0]  # the pixels themselves, not their JPEG
+    with torch.inference_mode():
+        predictor.add_new_mask(state, 0, 1, masks[0, 0])
+        theirs = torch.stack([m[0, 0] > 0 for _, _, m in predictor.propagate_in_video(state)][1:])
+        tracker = nano.Tracker(model)
+        bank = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        ours = []
+        for t in range(frames):
+            feats, pos, sizes = tracker.encode(images[:, t])
+            if t == 0:
+                out, _ = tracker.prompt(feats, sizes, masks[:1, 0], torch.zeros(1), random.Random(0))
+                bank["cond_frame_outputs"][0] = tracker.remember(out, feats, sizes)
+            else:
+                out = tracker.track(t, bank, feats, pos, sizes)
+                bank["non_cond_frame_outputs"][t] = tracker.remember(out, feats, sizes)
+                ours.append(out["high"][0, 0] > 0)
+        tracker.close()
+    assert (torch.stack(ours) != theirs).float().mean() < 1e-3
+
+
+def test_a_perfect_mask_costs_almost_nothing_and_an_empty_one_much():
+    truth = torch.zeros(1, 1, 8, 8)
+    truth[..., 2:6, 2:6] = 1
+    loss, iou = nano.mask_losses(torch.cat([truth * 40 - 20, -20 * torch.ones_like(truth)], 1), truth)
+    assert loss[0, 0] < 1e-3 < 1 < loss[0, 1]
+    assert iou.tolist() == [[1.0, 0.0]]
+
+
+def test_only_the_best_mask_is_pulled_towards_the_truth():
+    truth = torch.zeros(1, 8, 8, dtype=torch.bool)
+    truth[:, 2:6, 2:6] = True
+    masks = torch.stack([truth.float() * 4 - 2, -torch.ones(1, 8, 8)], 1).requires_grad_()
+    raws = [(masks, torch.full((1, 2), 0.5), torch.zeros(1, 1))]
+    nano.losses(raws, truth, torch.tensor([True]), 1)["mask"].backward()
+    assert masks.grad[0, 0].abs().sum() > 0 and masks.grad[0, 1].abs().sum() == 0
+
+
+def test_an_absent_object_teaches_presence_only():
+    masks, ious = torch.randn(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, requires_grad=True)
+    logits = torch.zeros(2, 1, requires_grad=True)
+    part = nano.losses([(masks, ious, logits)], torch.zeros(2, 8, 8), torch.zeros(2, dtype=torch.bool), 1)
+    (part["mask"] + part["iou"] + part["presence"]).backward()
+    assert masks.grad.abs().sum() == 0 and ious.grad.abs().sum() == 0 and logits.grad.min() > 0
+
+
+def test_newton_schulz_brings_the_singular_values_together():
+    x = torch.randn(3, 64, 128, generator=torch.Generator().manual_seed(0))
+    for batch in (x, x.mT):
+        values = torch.linalg.svdvals(nano.orthogonalise(batch))
+        assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_auc_and_rank_correlation_by_hand():
+    label = torch.tensor([True, True, False, False])
+    assert nano.auc(torch.tensor([3.0, 2.0, 1.0, 0.0]), label) == 1
+    assert nano.auc(torch.tensor([3.0, 0.0, 1.0, 2.0]), label) == 0.5
+    assert nano.rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])) == pytest.approx(1)
+
+
+def test_a_correction_clicks_where_the_mask_is_wrong():
+    want = torch.zeros(4, 8, 8, dtype=torch.bool)
+    got = want.clone()
+    want[0, 2, 3] = True  # missed
+    got[1, 5, 6] = True  # too much
+    want[2, 1, 1] = got[2, 1, 1] = True  # right
+    points, labels = nano.correction_points(want, got, random.Random(0))
+    assert points[:, 0].tolist() == [[3, 2], [6, 5], [1, 1], [0, 0]]
+    assert labels[:, 0].tolist() == [1, 0, 1, -1]
+
+
+def test_a_box_prompt_is_two_labelled_corners():
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[0, 3:7, 5:11] = True
+    points, labels = nano.box_points(mask, random.Random(0), jitter=0.0)
+    assert points.tolist() == [[[5, 3], [11, 7]]] and labels.tolist() == [[2, 3]]
+
+
+def test_stages_grow_in_length_and_end_at_the_full_size():
+    assert [nano.stage_at(p).frames for p in (0.0, 0.1, 0.3, 0.5, 0.99)] == sorted(s.frames for s in nano.STAGES)
+    assert nano.STAGES[-1].size == 128 and nano.STAGES[-1].truth == 0
+    assert all(s.chunk <= s.frames for s in nano.STAGES)
+
+
+def test_training_clips_never_use_held_out_videos(monkeypatch):
+    splits = []
+    monkeypatch.setattr(nano, "generate", lambda *a, **k: splits.append(k["split"]) or generate(*a, **k))
+    rng = random.Random(3)
+    for stage in nano.STAGES:
+        images, ids = nano.make_batch(rng, stage, 2)
+        assert images.shape[:2] == ids.shape[:2] == (2, stage.frames)
+        assert all((ids[:, 0] == k).any(axis=(1, 2)).all() for k in range(1, nano.OBJECTS + 1))
+    assert splits and set(splits) == {"train"}
+
+
+@pytest.mark.slow
+def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    short = nano.Stage(until=1.01, mix={"first": 1}, clips=2, frames=2, chunk=2, truth=0.5, size=64)
+    monkeypatch.setattr(nano, "STAGES", (short,))
+    monkeypatch.setattr(nano, "track_clips", lambda *a: nano.Run(
+        iou=torch.ones(1, 8), predicted=torch.rand(1, 8, 3), true=torch.rand(1, 8, 3), logit=torch.rand(1, 8),
+        area=torch.ones(1, 8)))  # fmt: skip
+
+    def run(minutes):
+        monkeypatch.setattr("sys.argv", ["x", "train", "--out", str(tmp_path), "--ranks", "1", "--device", "cpu",
+                                         "--minutes", str(minutes), "--log-every", "1"])  # fmt: skip
+        nano.main()
+        rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+        return [r["step"] for r in rows if "mask" in r]
+
+    first = run(0.05)
+    both = run(0.1)
+    assert both[: len(first)] == first == list(range(1, len(first) + 1))
+    assert both == list(range(1, len(both) + 1)) and len(both) > len(first)
+    nano.load(tmp_path / "ema.safetensors")
