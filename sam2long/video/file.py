@@ -100,8 +100,7 @@ class VideoFileSource(FrameSource):
         rounding = max(1.0, 0.002 / float(self.index.time_base))
         return bool(steps.max() - steps.min() > rounding + 0.02 * np.median(steps))
 
-    def seconds(self, source_index: int) -> float | None:
-        """When a frame is shown, in seconds after the first one."""
+    def _seconds(self, source_index: int) -> float | None:
         if not self.index.has_clock:
             return None if self.index.rate is None else float(source_index / self.index.rate)
         return float(int(self.index.times[source_index] - self.index.times[0]) * self.index.time_base)
@@ -120,7 +119,7 @@ class VideoFileSource(FrameSource):
         frames = self._forward(first, step) if step > 0 else self._backward(first, -step)
         try:
             for at, frame in frames:
-                yield at, upright_rgb(frame, reformatter), self.seconds(at)
+                yield at, upright_rgb(frame, reformatter), self._seconds(at)
         finally:
             frames.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class FrameSource(ABC):
         num_frames: how many frames are selected; None for endless or unknown.
         names: file stems of the selected frames, for folders of images; else None.
         damage: None, or at which frame the video broke off and why; final once an iteration has ended.
+        before_frame: called with the index of each frame that an iteration is about to hand out, in the
+            consumer's thread; what it raises ends the iteration there. None: nothing is called.
 
     Args:
         selection: which frames of the video.
@@ -78,6 +80,7 @@ class FrameSource(ABC):
         self.selection = selection
         self.prefetch = prefetch
         self.damage: str | None = None
+        self.before_frame: Callable[[int], None] | None = None
 
     # ---- what a kind of source brings ------------------------------------------------------------------------
 
@@ -89,6 +92,10 @@ class FrameSource(ABC):
     @property
     def native_fps(self) -> float | None:
         """Frames per second of the video before selection."""
+        return None
+
+    def _seconds(self, source_index: int) -> float | None:
+        """When a frame of the video is shown, in seconds after the first one; None when there is no clock."""
         return None
 
     @abstractmethod
@@ -116,6 +123,10 @@ class FrameSource(ABC):
         """The number in the whole video of selected frame `index`."""
         return self.selection.start + index * self.selection.stride
 
+    def time(self, index: int) -> float | None:
+        """When selected frame `index` is shown, in seconds after the video's first frame; None without a clock."""
+        return self._seconds(self.source_index(index))
+
     def frame(self, index: int) -> np.ndarray:
         """Any selected frame, [H, W, 3] uint8 RGB; the same pixels as iterating gives.
 
@@ -141,7 +152,8 @@ class FrameSource(ABC):
             image_size: also resize each frame for the model, in the thread: `Frame.model_input`.
         """
         self._check_index(index)
-        return prefetched(self._selected(index, -1 if reverse else 1, image_size), self.prefetch)
+        frames = prefetched(self._selected(index, -1 if reverse else 1, image_size), self.prefetch)
+        return frames if self.before_frame is None else self._announced(frames)
 
     def __len__(self) -> int:
         if self.num_frames is None:
@@ -156,6 +168,14 @@ class FrameSource(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_frames} frames, {self.width}x{self.height}, fps={self.fps})"
+
+    def _announced(self, frames: Generator[Frame, None, None]) -> Generator[Frame, None, None]:
+        try:
+            for frame in frames:
+                self.before_frame(frame.index)
+                yield frame
+        finally:
+            frames.close()
 
     def _selected(self, index: int, direction: int, image_size: int | None) -> Iterator[Frame]:
         count = self.num_frames

@@ -44,7 +44,7 @@ class VideoWriter:
         preset: x264's speed.
     Attributes:
         audio: "copied", "encoded" or None.
-        audio_note: why there is no sound although it was asked for; else None.
+        audio_note: why sound that there is was left out; else None.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class _Sound:
 
     Attributes:
         how: "copied", "encoded" or None.
-        note: why there is none although a file was named.
+        note: why sound that there is was left out.
     """
 
     def __init__(self, how: str | None = None, note: str | None = None) -> None:
@@ -219,14 +219,15 @@ class _Sound:
             selection = origin.selection
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
-                return cls(note="the frames do not come from a video file")
-        if selection.stride != 1:
-            return cls(note=f"every {selection.stride}th frame is shown, faster than the sound")
+                return cls()
         container = av.open(str(file.path if file else origin))
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
-                return cls(note="the video has no sound")
+                return cls()
+            if selection.stride != 1:
+                container.close()
+                return cls(note=f"with every {selection.stride}th frame the pictures run faster than the sound")
             return cls._start(container, file, selection, out)
         except BaseException:
             container.close()
@@ -309,9 +310,7 @@ def _encoded(
     """(seconds, packets) from `begin` on, decoded and coded again."""
     _seek(container, begin)
     rate = audio.codec_context.sample_rate
-    resampler = av.AudioResampler(
-        format="fltp", layout=track.layout.name, rate=rate, frame_size=AAC_FRAME
-    )
+    resampler = av.AudioResampler(format="fltp", layout=track.layout.name, rate=rate, frame_size=AAC_FRAME)
     samples = None  # position of the next sample since `begin`: counted, for some files round their times
     for frame in itertools.chain(container.decode(audio), [None]):
         if frame is not None and frame.time is not None and frame.time < begin:

@@ -1,0 +1,52 @@
+"""The `sam2long` command: track, demo, doctor, models. One module per command; torch is loaded when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from sam2long._version import __version__
+from sam2long.cli.demo import Demo
+from sam2long.cli.doctor import Doctor
+from sam2long.cli.models import Models
+from sam2long.cli.track import EXAMPLES, Track
+from sam2long.errors import Sam2LongError
+
+USER_ERROR = 2  # also what a wrong flag exits with
+INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. What is the user's to mend is one sentence on stderr and code 2."""
+    import tyro
+    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, subcommand
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments in (["--version"], ["version"]):
+        print(f"sam2long {__version__}")
+        return 0
+    commands = (
+        Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
+        | Annotated[Demo, subcommand("demo", prefix_name=False)]
+        | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
+        | Annotated[Models, subcommand("models", prefix_name=False)]
+    )
+    command = tyro.cli(
+        OmitArgPrefixes[FlagCreatePairsOff[commands]],
+        prog="sam2long",
+        args=arguments,
+        description="Track and segment any object through a video of any length: SAM2Long on the unmodified sam2.",
+    )
+    try:
+        return command.run()
+    except Sam2LongError as error:
+        print(f"sam2long: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"sam2long: {where}{error.strerror or error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("\nsam2long: stopped", file=sys.stderr)
+        return INTERRUPTED

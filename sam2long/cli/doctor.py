@@ -1,0 +1,162 @@
+"""`sam2long doctor`: is everything there that tracking needs, and what to do when not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+GOOD, HINT, BAD = "ok", "note", "PROBLEM"
+Finding = tuple[str, str]  # GOOD, HINT or BAD, and a sentence that says what to do
+
+
+@dataclass
+class Doctor:
+    """Check the installation: sam2, torch, device, checkpoints, video codecs. Exits with 1 when something is wrong."""
+
+    def run(self) -> int:
+        worst_is_bad = False
+        for title, check in CHECKS.items():
+            for level, sentence in _guarded(check):
+                worst_is_bad |= level == BAD
+                print(f"{title:12} {level:8} {sentence}", flush=True)
+        print("\nSomething must be mended before tracking works." if worst_is_bad else "\nReady to track.")
+        return 1 if worst_is_bad else 0
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that fails in a way nobody thought of is a finding too."""
+    try:
+        yield from check()
+    except Exception as error:  # the point of a doctor is to survive
+        yield BAD, f"the check itself failed with {type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def check_python() -> Iterator[Finding]:
+    from sam2long._version import __version__
+
+    yield GOOD, f"sam2long {__version__}, Python {platform.python_version()} on {platform.platform()}"
+
+
+def check_torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield BAD, f"torch cannot be loaded ({_line(error)}); install it as pytorch.org says for this machine"
+        return
+    try:
+        import torchvision
+        import torchvision.ops  # registers operators; a pair from two builds fails here
+    except (ImportError, OSError, RuntimeError) as error:
+        yield (
+            BAD,
+            (
+                f"torchvision does not go with torch {torch.__version__} ({_line(error)}); "
+                "install both anew in one command from one index"
+            ),
+        )
+        return
+    yield GOOD, f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
+def check_sam2() -> Iterator[Finding]:
+    from sam2long.install import sam2_problems
+
+    problems = sam2_problems()
+    for problem in problems:
+        yield BAD, problem
+    if not problems:
+        yield GOOD, f"sam2 {_version('sam2') or '(version unknown)'}, unmodified"
+
+
+def check_device() -> Iterator[Finding]:
+    import torch
+
+    from sam2long.build import best_device
+
+    device = best_device()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        half = "bfloat16" if torch.cuda.is_bf16_supported() else "float32: no bfloat16 on this device"
+        yield GOOD, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, computes in {half}"
+    elif device.type == "cpu":
+        yield HINT, "no accelerator: tracking runs on the CPU, which is slow for all but the nano and tiny models"
+        if torch.version.cuda and not torch.cuda.is_available():
+            yield HINT, f"torch is built for CUDA {torch.version.cuda} but sees no device; see what nvidia-smi says"
+    else:
+        yield GOOD, f"device {device}"
+
+
+def check_checkpoints() -> Iterator[Finding]:
+    from sam2long.weights import CHECKPOINTS
+
+    found = [checkpoint.name for checkpoint in CHECKPOINTS.values() if checkpoint.local_path()]
+    if "nano" not in found:
+        yield HINT, "the embedded nano model is missing from this installation; install sam2long again"
+    if found:
+        yield GOOD, f"found {', '.join(found)}"
+    if len(found) < 2:
+        yield HINT, "Meta's checkpoints are fetched on first use (--model sam2.1-large, ...); see `sam2long models`"
+
+
+def check_video() -> Iterator[Finding]:
+    import av
+
+    libraries = ", ".join(
+        f"{name} {'.'.join(map(str, version))}" for name, version in av.library_versions.items() if name == "libavcodec"
+    )
+    yield GOOD, f"PyAV {av.__version__} ({libraries})"
+    decoders = [name for name in ("h264", "hevc", "vp9", "av1", "mpeg4") if _has_codec(name, "r")]
+    missing = {"h264", "hevc", "vp9", "av1", "mpeg4"} - set(decoders)
+    if missing:
+        yield HINT, f"cannot read {', '.join(sorted(missing))}; `pip install av` brings an FFmpeg that can"
+    else:
+        yield GOOD, f"reads {', '.join(decoders)}"
+    if _has_codec("libx264", "w"):
+        yield GOOD, "writes H.264 (libx264)"
+    elif _has_codec("h264", "w"):
+        yield HINT, "writes H.264 without libx264; quality settings do not apply"
+    else:
+        yield BAD, "cannot write H.264, so there is no overlay.mp4; `pip install av` brings an FFmpeg that can"
+
+
+def check_packages() -> Iterator[Finding]:
+    needed = ("numpy", "pillow", "pandas", "matplotlib", "omegaconf", "tqdm", "pycocotools", "safetensors")
+    missing = [name for name in needed if _version(name) is None]
+    if missing:
+        yield BAD, f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}"
+    else:
+        yield GOOD, ", ".join(f"{name} {_version(name)}" for name in needed)
+
+
+CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "python": check_python,
+    "torch": check_torch,
+    "sam2": check_sam2,
+    "device": check_device,
+    "checkpoints": check_checkpoints,
+    "video": check_video,
+    "packages": check_packages,
+}
+
+
+def _has_codec(name: str, mode: str) -> bool:
+    import av
+
+    try:
+        av.Codec(name, mode)
+    except ValueError:  # UnknownCodecError is one
+        return False
+    return True
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,225 @@
+"""What the user says about objects: flags, prompts.json, mask images; all become `ObjectPrompt`s.
+
+prompts.json is a list (or {"prompts": list}) of
+
+    {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1, x2, y2]}
+    {"frame": 0, "object": 2, "points": [[x, y], ...], "labels": [1, 0, ...]}
+    {"frame": 90, "object": 1, "mask": "dog_90.png"}
+
+`frame` counts the frames of the video and is 0 when left out; `labels` are all 1 when left out; a mask is an
+image beside the file or COCO run lengths.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2long.errors import DataError, PromptError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEYS = {"frame", "object", "label", "points", "labels", "box", "mask"}
+LABEL_IMAGE_BELOW = 128  # a grey image without brighter pixels holds object ids, not black and white
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ObjectPrompt:
+    """One object on one frame: a mask, or points, a box, or both."""
+
+    frame: int  # in the video
+    obj_id: int
+    label: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+    point_labels: tuple[int, ...] = ()  # 1 object, 0 not
+    box: tuple[float, float, float, float] | None = None
+    mask: np.ndarray | None = None  # [H, W] bool
+
+    def give(self, predictor: Any, state: Any, index: int) -> None:
+        """Pass it to a predictor, which checks it. index: of the frame among those tracked."""
+        if self.mask is not None:
+            predictor.add_new_mask(state, index, self.obj_id, self.mask)
+            return
+        predictor.add_new_points_or_box(
+            state,
+            index,
+            self.obj_id,
+            points=list(self.points) or None,
+            labels=list(self.point_labels) or None,
+            box=self.box,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For run.json: what was given, masks as their number of pixels."""
+        said: dict[str, Any] = {"frame": self.frame, "object": self.obj_id}
+        if self.label:
+            said["label"] = self.label
+        if self.points:
+            said |= {"points": [list(point) for point in self.points], "labels": list(self.point_labels)}
+        if self.box:
+            said["box"] = list(self.box)
+        if self.mask is not None:
+            said["mask_pixels"] = int(self.mask.sum())
+        return said
+
+
+def from_flags(
+    frame: int, box: str | None, points: Sequence[str], negatives: Sequence[str], mask: Path | None, label: str
+) -> list[ObjectPrompt]:
+    """The prompts of --box, --point, --neg and --mask; empty when none was given."""
+    if mask is not None:
+        if box or points or negatives:
+            raise PromptError("--mask does not go with --box, --point or --neg; give the mask or the others")
+        return masks_from_image(mask, frame, label)
+    if not (box or points or negatives):
+        return []
+    coordinates = [_numbers(text, 2, "--point", "x,y") for text in points]
+    coordinates += [_numbers(text, 2, "--neg", "x,y") for text in negatives]
+    corners = _numbers(box, 4, "--box", "x1,y1,x2,y2") if box else None
+    if not points and corners is None:
+        raise PromptError("--neg only says what is not the object; add a --point or a --box that says what is")
+    marks = (1,) * len(points) + (0,) * len(negatives)
+    return [
+        ObjectPrompt(frame=frame, obj_id=1, label=label, points=tuple(coordinates), point_labels=marks, box=corners)
+    ]
+
+
+def masks_from_image(path: Path, frame: int, label: str = "") -> list[ObjectPrompt]:
+    """One prompt per object of a mask image.
+
+    A palette image, or a grey one with small values, holds an object id in each pixel (0 for none). Any
+    other is black and white: brighter than half is object 1.
+    """
+    import numpy as np
+
+    pixels, is_palette = _read_mask(path)
+    if is_palette or pixels.max() < LABEL_IMAGE_BELOW:
+        ids = [int(value) for value in np.unique(pixels) if value > 0]
+        found = [(obj_id, pixels == obj_id) for obj_id in ids]
+    else:
+        found = [(1, pixels >= LABEL_IMAGE_BELOW)]
+    if not found:
+        raise PromptError(f"{path} is all black; mark the object in white, or each object with its own palette colour")
+    names = {obj_id: label if len(found) == 1 else "" for obj_id, _ in found}
+    return [ObjectPrompt(frame=frame, obj_id=obj_id, label=names[obj_id], mask=mask) for obj_id, mask in found]
+
+
+def from_file(path: Path) -> list[ObjectPrompt]:
+    """The prompts of a prompts.json.
+
+    Raises:
+        DataError: not such a file; the message names the entry.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the prompts {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); expected a list of prompts") from None
+    if isinstance(content, dict):
+        content = content.get("prompts")
+    if not isinstance(content, list) or not content:
+        raise DataError(f'{path} has no prompts; expected a list like [{{"frame": 0, "object": 1, "box": [...]}}]')
+    prompts = [_entry(entry, f"{path.name}, prompt {number}", path.parent) for number, entry in enumerate(content, 1)]
+    seen: set[tuple[int, int]] = set()
+    for prompt in prompts:
+        if (key := (prompt.frame, prompt.obj_id)) in seen:
+            raise DataError(f"{path.name} prompts object {key[1]} twice on frame {key[0]}; put both in one entry")
+        seen.add(key)
+    return prompts
+
+
+def labels_of(prompts: Sequence[ObjectPrompt]) -> dict[int, str]:
+    """Object id -> its name, "" for none, in the order of the ids."""
+    labels = {prompt.obj_id: "" for prompt in sorted(prompts, key=lambda p: p.obj_id)}
+    for prompt in prompts:
+        labels[prompt.obj_id] = labels[prompt.obj_id] or prompt.label
+    return labels
+
+
+def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {entry!r}; expected an object with frame, object and box, points or mask")
+    if unknown := sorted(set(entry) - KEYS):
+        raise DataError(f"{where} has unknown keys {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
+    frame, obj_id = entry.get("frame", 0), entry.get("object")
+    for name, value in (("frame", frame), ("object", obj_id)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DataError(f"{where}: {name} is {value!r}; expected an integer of 0 or more")
+    if obj_id == 0:
+        raise DataError(f"{where}: object is 0, which means background in mask images; count objects from 1")
+    label = entry.get("label", "")
+    if not isinstance(label, str):
+        raise DataError(f"{where}: label is {label!r}; expected the object's name as text")
+    common = {"frame": frame, "obj_id": obj_id, "label": label}
+    if entry.get("mask") is not None:
+        if entry.get("points") or entry.get("box"):
+            raise DataError(f"{where} has a mask and points or a box; give the mask or the others")
+        return ObjectPrompt(**common, mask=_entry_mask(entry["mask"], where, folder))
+    points = entry.get("points") or []
+    if not isinstance(points, list) or not all(_is_vector(point, 2) for point in points):
+        raise DataError(f"{where}: points is {points!r}; expected [[x, y], ...]")
+    marks = entry.get("labels") or [1] * len(points)
+    if not isinstance(marks, list) or len(marks) != len(points) or any(mark not in (0, 1) for mark in marks):
+        raise DataError(f"{where}: labels is {marks!r}; expected {len(points)}, each 1 (object) or 0 (not)")
+    box = entry.get("box")
+    if box is not None and not _is_vector(box, 4):
+        raise DataError(f"{where}: box is {box!r}; expected [x1, y1, x2, y2]")
+    if not points and box is None:
+        raise DataError(f"{where} says nothing about the object; add points, a box or a mask")
+    return ObjectPrompt(
+        **common,
+        points=tuple((float(x), float(y)) for x, y in points),
+        point_labels=tuple(int(mark) for mark in marks),
+        box=None if box is None else tuple(float(value) for value in box),
+    )
+
+
+def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
+    if isinstance(value, str):
+        pixels, is_palette = _read_mask(folder / value)
+        return pixels > 0 if is_palette or pixels.max() < LABEL_IMAGE_BELOW else pixels >= LABEL_IMAGE_BELOW
+    if isinstance(value, dict) and isinstance(value.get("counts"), str) and _is_vector(value.get("size"), 2):
+        from sam2long.export.masks import decode_mask
+
+        return decode_mask(value)
+    raise DataError(f"{where}: mask is neither the name of an image nor COCO run lengths (size, counts)")
+
+
+def _read_mask(path: Path) -> tuple[np.ndarray, bool]:
+    """(pixel values [H, W], whether they are palette indices) of a mask image."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode == "P":
+                return np.array(image), True
+            if image.mode == "1":
+                return np.array(image).astype(np.uint8) * 255, False
+            return np.array(image.convert("L")), False
+    except OSError as error:
+        reason = error.strerror or "not an image"
+        raise DataError(f"the mask {path} cannot be read ({reason}); expected a PNG") from None
+
+
+def _numbers(text: str, count: int, flag: str, form: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise PromptError(f"{flag} is {text!r}; expected {form} in pixels, without spaces")
+    return numbers
+
+
+def _is_vector(value: Any, length: int) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == length
+        and all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in value)
+    )

@@ -1,0 +1,462 @@
+"""A run of `sam2long track`: its folder, its passes over the video, stopping and going on.
+
+Masks and PNGs are written frame by frame. The tracker's state is saved now and then, and when the run is stopped,
+together with how much of masks.jsonl belongs to it; both go back to that point when the run is resumed, so what
+follows is what would have followed. Report, pictures and overlay are made at the end, or when the run is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2long.cli.settings import RunSettings
+from sam2long.errors import DataError, PromptError, Sam2LongError
+from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
+from sam2long.export.atomic import replacing, write_json
+from sam2long.video import FrameSource, open_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAVE_SECONDS = 60.0  # how often the state is saved, and
+SAVE_SHARE = 0.05  # the share of the time that saving may take
+
+RUNNING, STOPPED, COMPLETE = "running", "stopped", "complete"
+
+
+class RunFolder:
+    """Names of the files of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.masks = path / "masks.jsonl"
+        self.pngs = path / "masks"
+        self.overlay = path / "overlay.mp4"
+        self.report = path / "report.csv"
+        self.timeline = path / "timeline.png"
+        self.info = path / "run.json"
+        self.resume = path / ".resume"
+        self.progress = self.resume / "progress.json"
+
+    def holds_a_run(self) -> bool:
+        return self.info.exists() or self.masks.exists()
+
+    def clear(self) -> None:
+        """Remove what a run has written, and nothing else."""
+        for file in (self.masks, self.overlay, self.report, self.timeline, self.info):
+            file.unlink(missing_ok=True)
+        for folder in (self.pngs, self.resume):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_info(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.info.read_text(encoding="utf-8"))
+        except OSError:
+            raise DataError(f"{self.path} holds no run that could be resumed; leave --resume out") from None
+        except ValueError:
+            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An object and the frames on which a prompt was given, as indices of tracked frames."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way through the video, and which frames of each object come from it."""
+
+    reverse: bool
+    start: int
+    frames: int  # how many it goes through
+    wanted: dict[int, tuple[int, int]]  # object id -> first and last frame, both included
+
+    def wants(self, obj_id: int, frame: int) -> bool:
+        low, high = self.wanted.get(obj_id, (0, -1))
+        return low <= frame <= high
+
+
+def plan_passes(direction: str, objects: Mapping[int, Span], num_frames: int) -> list[Pass]:
+    """Forward: each object from its first prompt on. Backward: up to its last. Both: each frame of each object once."""
+    first = {obj_id: span.first for obj_id, span in objects.items()}
+    forward = Pass(
+        False, min(first.values()), num_frames - min(first.values()),
+        {obj_id: (frame, num_frames - 1) for obj_id, frame in first.items()},
+    )  # fmt: skip
+    if direction == "forward":
+        return [forward]
+    if direction == "backward":
+        wanted = {obj_id: (0, span.last) for obj_id, span in objects.items()}
+        start = max(span.last for span in objects.values())
+        if start == 0:
+            raise PromptError("nothing lies before frame 0; prompt a later frame (--frame), or track forward")
+        return [Pass(True, start, start + 1, wanted)]
+    before = {obj_id: (0, frame - 1) for obj_id, frame in first.items() if frame > 0}
+    if not before:
+        return [forward]
+    start = max(first.values())
+    return [forward, Pass(True, start, start + 1, before)]
+
+
+class Stopped(Exception):
+    """The user wants to stop; raised between two frames."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A run under way.
+
+    Args:
+        folder: where it writes.
+        settings: what was asked for.
+        source: the frames. predictor, state: prompted already, or loaded.
+        objects: id -> when it was prompted. labels: id -> name.
+        info: what run.json says beside the progress.
+        quiet: no progress bar.
+    """
+
+    folder: RunFolder
+    settings: RunSettings
+    source: FrameSource
+    predictor: Any
+    state: Any
+    objects: dict[int, Span]
+    labels: dict[int, str]
+    info: dict[str, Any]
+    quiet: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    pass_number: int = 0
+    next_frame: int | None = None  # of the pass; None: at its beginning
+    frames_tracked: int = 0
+    stop_requested: bool = False
+
+    def __post_init__(self) -> None:
+        self.passes = plan_passes(self.settings.direction, self.objects, self.source.num_frames)
+        self._saved_at = time.monotonic()
+        self._save_cost = 0.0
+
+    # ---- from nothing, or from where a run stopped ------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the files, and save the prompted state, so that even a run that is killed at once can go on."""
+        self.masks = MaskWriter(self.folder.masks, self._header())
+        self.pngs = self._png_writer()
+        self._save()
+        self._write_info(RUNNING)
+
+    def go_back_to(self, progress: Mapping[str, Any]) -> None:
+        """Put the files where they were when the state was saved."""
+        self.pass_number, self.next_frame = progress["pass"], progress["next"]
+        self.frames_tracked = progress["frames_tracked"]
+        self.seconds = dict(progress["seconds"])
+        self.masks = MaskWriter.resume(self.folder.masks, progress["masks_bytes"])
+        self.pngs = self._png_writer()
+        self._write_info(RUNNING)
+
+    def _header(self) -> dict[str, Any]:
+        source = self.source
+        return {
+            "video": self.settings.video, "height": source.height, "width": source.width, "fps": source.fps,
+            "num_frames": source.num_frames, "start": self.settings.start, "stride": self.settings.stride,
+            "objects": {str(obj_id): label for obj_id, label in self.labels.items()},
+        }  # fmt: skip
+
+    def _png_writer(self) -> PngWriter:
+        names = self.source.names
+        return PngWriter(
+            self.folder.pngs,
+            self.folder.masks,
+            lambda frame: names[frame] if names else f"{self.source.source_index(frame):05d}",
+        )
+
+    # ---- tracking ---------------------------------------------------------------------------------------------
+
+    def track(self) -> bool:
+        """Go through the passes that are left. False: stopped before the end."""
+        from tqdm import tqdm
+
+        self.source.before_frame = self._before_frame
+        total = sum(a_pass.frames for a_pass in self.passes)
+        done = sum(a_pass.frames for a_pass in self.passes[: self.pass_number]) + self._done_in_pass()
+        started, written = time.monotonic(), self.seconds.get("write masks", 0.0)
+        with self.masks, stopping_politely(self._request_stop):
+            bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=self.quiet, dynamic_ncols=True)
+            try:
+                with bar:
+                    while self.pass_number < len(self.passes):
+                        self._track_pass(self.passes[self.pass_number], bar.update)
+                        self._finish_pass()
+                return True
+            except Stopped:
+                self._save()
+                return False
+            finally:
+                writing = self.seconds.get("write masks", 0.0) - written
+                self._add_seconds("track", time.monotonic() - started - writing)
+                self.source.before_frame = None
+
+    def _done_in_pass(self) -> int:
+        if self.next_frame is None or self.pass_number >= len(self.passes):
+            return 0
+        return abs(self.next_frame - self.passes[self.pass_number].start)
+
+    def _track_pass(self, current: Pass, advance: Callable[[int], Any]) -> None:
+        for obj_id in self.objects:
+            if obj_id not in current.wanted:  # nothing of it is left to find
+                self.predictor.remove_object(self.state, obj_id, need_output=False)
+        step = -1 if current.reverse else 1
+        start = current.start if self.next_frame is None else self.next_frame
+        if not 0 <= start < self.source.num_frames:
+            return  # stopped after the very last frame
+        results = self.predictor.propagate_in_video(self.state, start_frame_idx=start, reverse=current.reverse)
+        for frame, obj_ids, logits in results:
+            masks = (logits[:, 0] > 0).cpu().numpy()  # [N, H, W]
+            with self._timed("write masks"):
+                self._write(
+                    frame,
+                    {obj_id: mask for obj_id, mask in zip(obj_ids, masks, strict=True) if current.wants(obj_id, frame)},
+                )
+            self.next_frame = frame + step
+            advance(1)
+
+    def _write(self, frame: int, masks: dict[int, np.ndarray]) -> None:
+        if masks:
+            self.masks.write(frame, self.source.source_index(frame), self.source.time(frame), masks)
+            self.pngs.write(frame, masks)
+            self.frames_tracked += 1
+
+    def _finish_pass(self) -> None:
+        """Keep what the tracker thought of this pass: the next one overwrites some of it."""
+        with replacing(self._pass_report(self.pass_number)) as partial:
+            _to_csv(self._current_report(), partial)
+        self.pass_number += 1
+        self.next_frame = None
+        if self.pass_number < len(self.passes):
+            self._save()
+
+    # ---- stopping and saving ----------------------------------------------------------------------------------
+
+    def _before_frame(self, frame: int) -> None:
+        """Between two frames everything fits together: the place to stop and to save."""
+        if frame == 0 and self.passes[self.pass_number].reverse:
+            return  # one frame is left, and a reverse pass cannot start there
+        if self.stop_requested:
+            raise Stopped
+        since = time.monotonic() - self._saved_at
+        if since > max(SAVE_SECONDS, self._save_cost / SAVE_SHARE):
+            self._save()
+
+    def _request_stop(self) -> None:
+        self.stop_requested = True
+        print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
+
+    def _save(self) -> None:
+        begun = time.monotonic()
+        self.folder.resume.mkdir(exist_ok=True)
+        before = set(self.folder.resume.glob("state-*.safetensors"))
+        size = self.masks.size
+        state = self.folder.resume / f"state-{self.pass_number}-{size}-{time.time_ns()}.safetensors"
+        self.predictor.save_state(self.state, state)
+        write_json(
+            self.folder.progress,
+            {
+                "state": state.name, "pass": self.pass_number, "next": self.next_frame, "masks_bytes": size,
+                "frames_tracked": self.frames_tracked, "seconds": self.seconds,
+            },
+        )  # fmt: skip
+        for old in before:
+            old.unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - begun
+
+    # ---- the files made at the end ----------------------------------------------------------------------------
+
+    def finish(self, complete: bool) -> list[str]:
+        """Write report, timeline and overlay for the frames done, and run.json; returns notes for the user."""
+        notes = [self.source.damage] if self.source.damage else []
+        self._write_info(STOPPED if not complete else RUNNING, notes)
+        with MaskReader(self.folder.masks) as masks:
+            if not masks.frames:
+                return [*notes, "no frame was finished, so there is nothing to show yet"]
+            with self._timed("report"):
+                report = self._whole_report(complete)
+                write_report(report, self.folder.report, labels=self.labels, source_frame=self.source.source_index)
+                if len(report):
+                    write_timeline(report, self.folder.timeline, labels=self.labels)
+            with self._timed("overlay"):
+                note = self._render(masks)
+        if note:
+            notes.append(f"overlay.mp4 is silent: {note}")
+        self.info["summary"] = _summary(report, self.labels)
+        self._write_info(COMPLETE if complete else STOPPED, notes)
+        if complete:
+            shutil.rmtree(self.folder.resume, ignore_errors=True)
+        return notes
+
+    def _render(self, masks: MaskReader) -> str | None:
+        from tqdm import tqdm
+
+        first, last = masks.frames[0], masks.frames[-1]
+        source = open_source(
+            self.settings.video,
+            start=self.source.source_index(first),
+            stop=self.source.source_index(last) + 1,
+            stride=self.settings.stride,
+        )
+        with source, tqdm(total=source.num_frames, unit="frame", desc="overlay", disable=self.quiet) as bar:
+            return write_overlay(source, masks, self.folder.overlay, self.labels, lambda done: bar.update(1))
+
+    def _pass_report(self, number: int) -> Path:
+        return self.folder.resume / f"report-{number}.csv"
+
+    def _current_report(self) -> pd.DataFrame:
+        report = self.predictor.track_report(self.state)
+        current = self.passes[self.pass_number]
+        wanted = [current.wants(o, f) for o, f in zip(report["obj_id"], report["frame"], strict=True)]
+        return report[np.array(wanted, dtype=bool)]
+
+    def _whole_report(self, complete: bool) -> pd.DataFrame:
+        import pandas as pd
+
+        parts = [
+            pd.read_csv(self._pass_report(number), keep_default_na=False, na_values={"iou": [""], "margin": [""]})
+            for number in range(self.pass_number)
+        ]
+        if not complete:
+            parts.append(self._current_report())
+        parts = [part for part in parts if len(part)] or parts[:1]
+        return pd.concat(parts).sort_values(["frame", "obj_id"], kind="stable", ignore_index=True)
+
+    def _write_info(self, status: str, notes: Sequence[str] = ()) -> None:
+        write_json(
+            self.folder.info,
+            {
+                "status": status,
+                **self.info,
+                "objects": {
+                    str(obj_id): asdict(span) | {"label": self.labels[obj_id]} for obj_id, span in self.objects.items()
+                },
+                "frames_tracked": self.frames_tracked,
+                "frames_per_second": _rate(self.frames_tracked, self.seconds.get("track")),
+                "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+                "peak_memory_mib": peak_memory(self.predictor),
+                "notes": list(notes),
+            },
+        )
+
+    def _add_seconds(self, stage: str, value: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._add_seconds(stage, time.monotonic() - begun)
+
+
+@contextmanager
+def stopping_politely(request: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or termination calls `request`; the next one ends the program as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def handle(number: int, frame: object) -> None:
+        restore()
+        request()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        for number in signals:
+            signal.signal(number, handle)
+        yield
+    finally:
+        restore()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can change a mask."""
+    import importlib.metadata
+    import platform
+
+    found = {"python": platform.python_version()}
+    for package in ("sam2long", "sam2", "torch", "torchvision", "numpy", "pillow", "av"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            from sam2long._version import __version__
+
+            found[package] = __version__ if package == "sam2long" else "unknown"
+    return found
+
+
+def peak_memory(predictor: Any) -> dict[str, float | None]:
+    """MiB at most so far: of the process, and of the CUDA device when it is used."""
+    peak: dict[str, float | None] = {"process": None}
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["process"] = round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    device = getattr(predictor, "device", None)
+    if getattr(device, "type", None) == "cuda":
+        import torch
+
+        peak["cuda"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peak
+
+
+def _to_csv(report: pd.DataFrame, path: Path) -> None:
+    table = report.copy()
+    table["memory_frames"] = [" ".join(map(str, frames)) for frames in table["memory_frames"]]
+    table.to_csv(path, index=False)
+
+
+def _rate(frames: int, seconds: float | None) -> float | None:
+    return round(frames / seconds, 2) if seconds else None
+
+
+def _summary(report: pd.DataFrame, labels: Mapping[int, str]) -> dict[str, dict[str, Any]]:
+    """For each object: its name, how many frames, and on how many it was visible, uncertain, absent."""
+    return {
+        str(obj_id): {"label": labels.get(obj_id, ""), "frames": len(rows)}
+        | {status: int((rows["status"] == status).sum()) for status in ("visible", "uncertain", "absent")}
+        for obj_id, rows in report.groupby("obj_id")
+    }
+
+
+def load_progress(folder: RunFolder) -> dict[str, Any]:
+    """Where a stopped run stands."""
+    try:
+        progress = json.loads(folder.progress.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{folder.path} was stopped before anything could be saved; start again with --overwrite"
+        ) from None
+    if not (folder.resume / progress["state"]).is_file():
+        raise Sam2LongError(f"{folder.resume} lacks the saved state; start again with --overwrite")
+    return progress

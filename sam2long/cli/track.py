@@ -1,0 +1,431 @@
+"""`sam2long track`: a video and a prompt in, masks on every frame out."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from sam2long.cli.settings import RunSettings, settings_from
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import ConfigError, DataError, ModelError, PromptError
+
+if TYPE_CHECKING:
+    from sam2long.cli.prompting import ObjectPrompt
+    from sam2long.cli.run import Run, RunFolder
+
+NO_LIMIT = "none"  # for --max-lag
+
+EXAMPLES = """Track objects through a video; write masks, an overlay video, a report and a timeline.
+
+examples:
+  sam2long track dog.mp4 --box 100,80,300,260 --out runs/dog
+  sam2long track dog.mp4 --point 200,150 --neg 400,90 --frame 30 --direction both --out runs/dog
+  sam2long track frames/ --mask first_frame.png --model sam2.1-large --out runs/frames
+  sam2long track street.mp4 --prompts prompts.json --config configs/online.yaml --out runs/street
+  sam2long track street.mp4 --auto --max-objects 5 --out runs/street
+  sam2long track --resume --out runs/dog"""
+
+
+def shown(metavar: str) -> Any:
+    """How a flag without a fixed default looks in --help."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+@dataclass(kw_only=True)
+class Track:
+    """Track objects through a video; write masks, an overlay video, a report and a timeline."""
+
+    # The order here is the order in --help.
+    video: Annotated[Positional[str | None], arg(metavar="VIDEO", help_behavior_hint="")] = None
+    """Video file, or folder of JPEG/PNG images. Not needed with --resume."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder for the results."""
+    box: Annotated[str | None, shown("X1,Y1,X2,Y2")] = None
+    """A box around the object, in pixels."""
+    point: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
+    """A pixel of the object; may be repeated."""
+    neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
+    """A pixel that is not the object; may be repeated."""
+    mask: Annotated[Path | None, shown("PNG")] = None
+    """Image with the object in white, or a palette PNG with one colour per object."""
+    prompts: Annotated[Path | None, shown("JSON")] = None
+    """Prompts for several objects and frames: a list of {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1,
+    x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file)."""
+    auto: bool = False
+    """Segment everything on the prompted frame and track it."""
+    frame: Annotated[int | None, shown("N")] = None
+    """Frame of the video that --box, --point, --mask or --auto is about. Default: the first one tracked."""
+    label: Annotated[str, shown("NAME")] = ""
+    """Name of the object, shown in the overlay."""
+    max_objects: Annotated[int, arg(metavar="N")] = 20
+    """With --auto: keep the largest objects only."""
+    points_per_side: Annotated[int, arg(metavar="N")] = 32
+    """With --auto: the grid of points to segment from; fewer is quicker and finds less."""
+
+    model: Annotated[str | None, shown("NAME")] = None
+    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    checkpoint: Annotated[Path | None, shown("FILE")] = None
+    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    config: Annotated[Path | None, shown("YAML")] = None
+    """Settings that differ from the defaults, e.g. configs/online.yaml; flags win over it."""
+    device: Annotated[str | None, shown("DEVICE")] = None
+    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
+    """What the network computes in: auto, float32, bfloat16 or float16. Default: auto."""
+    direction: Literal["forward", "backward", "both"] = "forward"
+    """Which way to track from the prompted frame."""
+    online: bool = False
+    """Decide on each frame at once instead of waiting for the hypotheses to agree; same as --emit online."""
+    start: Annotated[int, arg(metavar="N")] = 0
+    """First frame of the video to look at."""
+    stride: Annotated[int, arg(metavar="N")] = 1
+    """Look at every n-th frame only."""
+    max_frames: Annotated[int | None, shown("N")] = None
+    """Look at no more frames than this."""
+    resume: bool = False
+    """Go on with the stopped run in --out; the masks are those of a run that was never stopped."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    quiet: bool = False
+    """No progress bar and no summary."""
+
+    num_pathways: Annotated[int | None, shown("N")] = None
+    """Hypotheses kept per object; 1 is plain greedy tracking. Default: 3."""
+    iou_threshold: Annotated[float | None, shown("X")] = None
+    """A frame may become memory when its predicted IoU is above this. Default: 0.3."""
+    certainty_threshold: Annotated[float | None, shown("X")] = None
+    """A frame is certain when the absolute object logit is above this. Default: 2."""
+    modulation: Annotated[tuple[float, float] | None, shown("LOW HIGH")] = None
+    """Attention weight of the least and of the most visible memory. Default: 0.95 1.05."""
+    object_aware_memory: Annotated[bool | None, shown("{True,False}")] = None
+    """Remember only frames that show the object. Default: True."""
+    twins: Annotated[Literal["keep", "merge"] | None, shown("{keep,merge}")] = None
+    """Keep hypotheses with equal masks apart, or merge them. Default: keep."""
+    emit: Annotated[Literal["settled", "online"] | None, shown("{settled,online}")] = None
+    """Hand out a frame once all hypotheses agree on it, or at once. Default: settled."""
+    max_lag: Annotated[int | Literal["none"] | None, shown("N|none")] = None
+    """Frames that a mask may wait for agreement; none for no limit. Default: 256."""
+    max_prompted_frames: Annotated[int | None, shown("N")] = None
+    """Prompted frames that are read at once: the first and the nearest. Default: 8."""
+
+    def run(self) -> int:
+        from sam2long.cli.run import RunFolder
+
+        folder = RunFolder(self.out)
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other; choose one")
+        if self.resume:
+            run = self._resumed(folder)
+            if run is None:
+                self._say(f"the run in {self.out} is complete; nothing to do")
+                return 0
+        else:
+            if self.video is None:
+                raise ConfigError("no video given; name a video file or a folder of images")
+            if folder.holds_a_run() and not self.overwrite:
+                raise DataError(f"{self.out} holds a run already; go on with --resume, or replace it with --overwrite")
+            run = self._begun(folder)
+        return self._carry_out(run)
+
+    # ---- beginning --------------------------------------------------------------------------------------------
+
+    def _begun(self, folder: RunFolder) -> Run:
+        from sam2long.cli import prompting
+        from sam2long.cli.run import Run, Span, versions
+        from sam2long.video import open_source
+
+        settings = self._settings()
+        prompts = self._prompts()  # before anything slow
+        clock = _Clock()
+        source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
+        _require_length(source, settings.video)
+        first_prompted = settings.start if self.frame is None else self.frame
+        indices = {p.frame: _index_of(p.frame, source) for p in prompts} or {
+            first_prompted: _index_of(first_prompted, source)
+        }
+        clock.stage("open video")
+        predictor = build_predictor(settings)
+        clock.stage("load model")
+        state = predictor.init_state(source)
+        if self.auto:
+            image = source.frame(indices[first_prompted])
+            prompts = segment_everything(predictor, image, first_prompted, self.points_per_side, self.max_objects)
+            self._say(f"found {len(prompts)} objects on frame {first_prompted}")
+        for prompt in prompts:
+            prompt.give(predictor, state, indices[prompt.frame])
+        clock.stage("prompt")
+        spans = {}
+        for obj_id in prompting.labels_of(prompts):
+            frames = [indices[prompt.frame] for prompt in prompts if prompt.obj_id == obj_id]
+            spans[obj_id] = Span(min(frames), max(frames))
+        info = {
+            "command": shlex.join(["sam2long", *sys.argv[1:]]),
+            "settings": settings.to_dict(),
+            "prompts": [prompt.describe() for prompt in prompts],
+            "versions": versions(),
+            "device": str(predictor.device),
+            "dtype": str(predictor.compute_dtype()).removeprefix("torch."),
+            "video": {"height": source.height, "width": source.width, "fps": source.fps, "frames": source.num_frames},
+        }
+        run = Run(
+            folder=folder, settings=settings, source=source, predictor=predictor, state=state, objects=spans,
+            labels=prompting.labels_of(prompts), info=info, quiet=self.quiet, seconds=clock.seconds,
+        )  # fmt: skip
+        # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.clear()
+        run.begin()
+        return run
+
+    def _resumed(self, folder: RunFolder) -> Run | None:
+        """The stopped run; None when it is complete."""
+        from sam2long.cli.run import COMPLETE, Run, Span, load_progress
+        from sam2long.video import open_source
+
+        info = folder.read_info()
+        self._check_same(info)
+        if info["status"] == COMPLETE:
+            return None
+        progress = load_progress(folder)
+        settings = RunSettings.from_dict(info["settings"])
+        source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
+        predictor = build_predictor(settings)
+        state = predictor.load_state(folder.resume / progress["state"], source)
+        objects = {int(obj_id): entry for obj_id, entry in info["objects"].items()}
+        kept = ("command", "settings", "prompts", "versions", "device", "dtype", "video")
+        run = Run(
+            folder=folder,
+            settings=settings,
+            source=source,
+            predictor=predictor,
+            state=state,
+            objects={obj_id: Span(entry["first"], entry["last"]) for obj_id, entry in objects.items()},
+            labels={obj_id: entry["label"] for obj_id, entry in objects.items()},
+            info={key: info[key] for key in kept} | {"resumed": info.get("resumed", 0) + 1},
+            quiet=self.quiet,
+        )
+        run.go_back_to(progress)
+        return run
+
+    def _check_same(self, info: Mapping[str, Any]) -> None:
+        """Flags beside --resume may repeat what the run was started with, but not change it."""
+        stored = info["settings"]
+        if self.video is not None and _absolute(self.video) != stored["video"]:
+            raise ConfigError(f"the run in {self.out} is of {stored['video']}, not of {self.video}; leave VIDEO out")
+        given = {key: value for key, value in self._run_flags().items() if value is not None}
+        if self.config is None:  # otherwise its values and the flags are compared as one
+            given |= {"sam2long." + key: value for key, value in self._field_flags().items() if value is not None}
+        else:
+            ours = self._settings().to_dict()
+            given |= {"sam2long." + key: value for key, value in ours["sam2long"].items()}
+        defaults = {field.name: field.default for field in fields(Track)}
+        for key, value in given.items():
+            group, _, name = key.rpartition(".")
+            was = stored["sam2long"][name] if group else stored[name]
+            value = list(value) if isinstance(value, tuple) else value
+            if value != was and value != defaults.get(name):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {value} but the run in {self.out} has {was}; "
+                    "leave it out with --resume, or start anew with --overwrite"
+                )
+
+    # ---- carrying out -----------------------------------------------------------------------------------------
+
+    def _carry_out(self, run: Run) -> int:
+        from sam2long.cli import INTERRUPTED
+
+        complete = run.track()
+        again = shlex.join(["sam2long", "track", "--resume", "--out", str(self.out)])
+        try:
+            notes = run.finish(complete)
+        except KeyboardInterrupt:
+            print(f"\nleft before all files were finished; continue with: {again}", file=sys.stderr)
+            return INTERRUPTED
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        self._say(_summary_line(run))
+        if not complete:
+            print(f"stopped; continue with: {again}", file=sys.stderr)
+            return INTERRUPTED
+        return 0
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+    # ---- flags ------------------------------------------------------------------------------------------------
+
+    def _prompts(self) -> list[ObjectPrompt]:
+        from sam2long.cli import prompting
+
+        frame = self.start if self.frame is None else self.frame
+        flags = prompting.from_flags(frame, self.box, self.point, self.neg, self.mask, self.label)
+        ways = {"--prompts": self.prompts is not None, "--auto": self.auto, "--box, --point or --mask": bool(flags)}
+        chosen = [way for way, is_used in ways.items() if is_used]
+        if not chosen:
+            raise PromptError(
+                "nothing to track: say where the object is with --box, --point, --mask, --prompts or --auto"
+            )
+        if len(chosen) > 1:
+            raise PromptError(f"{' and '.join(chosen)} exclude each other; several objects go into --prompts")
+        if self.prompts is not None and self.frame is not None:
+            raise PromptError("--frame does not go with --prompts, where every prompt names its own frame")
+        return prompting.from_file(self.prompts) if self.prompts is not None else flags
+
+    def _run_flags(self) -> dict[str, Any]:
+        return {
+            "model": None if self.model is None else _absolute(self.model),
+            "checkpoint": None if self.checkpoint is None else _absolute(str(self.checkpoint)),
+            "device": self.device,
+            "dtype": self.dtype,
+            "direction": self.direction,
+            "start": self.start,
+            "stride": self.stride,
+            "max_frames": self.max_frames,
+        }
+
+    def _field_flags(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(Sam2LongConfig)}
+        if self.online:
+            if self.emit == "settled":
+                raise ConfigError("--online and --emit settled contradict each other; choose one")
+            values["emit"] = "online"
+        return values
+
+    def _settings(self) -> RunSettings:
+        values = self._field_flags()
+        unlimited = values["max_lag"] == NO_LIMIT
+        if unlimited:
+            values["max_lag"] = None
+        settings = settings_from(_absolute(self.video or ""), self.config, self._run_flags(), values)
+        if unlimited:  # None means "not given" among flags
+            settings.sam2long["max_lag"] = None
+        return settings
+
+
+def build_predictor(settings: RunSettings) -> Any:
+    """The predictor of a run.
+
+    Raises:
+        ModelError: no weights; the message says how to get them.
+        ConfigError: a device that is not there.
+    """
+    from sam2long.weights import BY_HUB_ID, CHECKPOINTS
+
+    if settings.checkpoint is None and settings.model not in CHECKPOINTS and settings.model not in BY_HUB_ID:
+        raise ModelError(
+            f"the model {settings.model} has no weights of its own; add --checkpoint, "
+            f"or use a short name: {', '.join(CHECKPOINTS)}"
+        )
+    _check_device(settings.device)
+    from sam2long import build_sam2long_video_predictor
+
+    return build_sam2long_video_predictor(
+        settings.model,
+        settings.checkpoint,
+        device=settings.device,
+        hydra_overrides_extra=list(settings.overrides),
+        sam2long=settings.config(),
+        dtype=settings.dtype,
+    )
+
+
+def segment_everything(
+    predictor: Any, image: Any, frame: int, points_per_side: int, max_objects: int
+) -> list[ObjectPrompt]:
+    """The objects of a picture by sam2's automatic mask generator, the largest first.
+
+    Args:
+        predictor: its image side is used.
+        image: [H, W, 3] uint8.
+        frame: of the video, for the prompts.
+        points_per_side: of the grid of points.
+        max_objects: how many to keep.
+    """
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    from sam2long.cli.prompting import ObjectPrompt
+
+    if points_per_side < 1 or max_objects < 1:
+        raise ConfigError(
+            f"--points-per-side is {points_per_side} and --max-objects {max_objects}; expected 1 or more of each"
+        )
+    generator = SAM2AutomaticMaskGenerator(predictor, points_per_side=points_per_side)
+    found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[:max_objects]
+    if not found:
+        raise PromptError(f"--auto found no object on frame {frame}; choose another --frame, or use --box or --point")
+    return [
+        ObjectPrompt(frame=frame, obj_id=number, mask=entry["segmentation"]) for number, entry in enumerate(found, 1)
+    ]
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise ConfigError(
+            f"--device {device} cannot be used ({reason}); leave it out to take the best there is"
+        ) from None
+
+
+def _require_length(source: Any, video: str) -> None:
+    if source.num_frames is None:
+        raise ConfigError(
+            f"{video} has no known length; record it to a file first, or use the Python API for live video"
+        )
+
+
+def _index_of(frame: int, source: Any) -> int:
+    """Which of the tracked frames a frame of the video is."""
+    selection = source.selection
+    index, rest = divmod(frame - selection.start, selection.stride)
+    if rest == 0 and 0 <= index < source.num_frames:
+        return index
+    last = source.source_index(source.num_frames - 1)
+    every = f" in steps of {selection.stride}" if selection.stride > 1 else ""
+    raise PromptError(
+        f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; prompt one of those"
+    )
+
+
+def _absolute(text: str) -> str:
+    """Paths that exist become absolute, so that a run can be resumed from anywhere; names stay as they are."""
+    return os.path.abspath(text) if text and os.path.exists(text) else text
+
+
+def _summary_line(run: Run) -> str:
+    objects: Sequence[dict[str, Any]] = list(run.info.get("summary", {}).items())
+    lines = [f"{run.frames_tracked} frames tracked; results in {run.folder.path}"]
+    for obj_id, entry in objects[:10]:
+        name = f"{obj_id} {entry['label']}".strip()
+        lines.append(
+            f"  object {name}: visible on {entry['visible']} of {entry['frames']} frames, "
+            f"uncertain on {entry['uncertain']}, absent on {entry['absent']}"
+        )
+    return "\n".join(lines)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def stage(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = now - self._last
+        self._last = now

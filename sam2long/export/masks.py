@@ -1,0 +1,171 @@
+"""masks.jsonl: every mask of a run as COCO run lengths, one line per frame; the master of all other files.
+
+    {"format": "sam2long-masks", "version": 1, "height": 720, "width": 1280, ...}
+    {"frame": 0, "source_frame": 0, "time": 0.0, "objects": {"1": {"size": [720, 1280], "counts": "..."}}}
+
+Lines are in the order in which frames were worked out, so a backward pass goes down. A frame may have several
+lines, with different objects. Lines are only ever added; the last one may be torn when the program was killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2long.errors import DataError
+
+FORMAT = "sam2long-masks"
+VERSION = 1
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """[H, W] bool -> COCO run lengths, fit for JSON."""
+    from pycocotools import mask as coco
+
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
+    """COCO run lengths -> [H, W] bool."""
+    from pycocotools import mask as coco
+
+    return coco.decode({"size": list(rle["size"]), "counts": str(rle["counts"]).encode("ascii")}).astype(bool)
+
+
+class MaskWriter:
+    """Adds frames to masks.jsonl; each is in the file when `write` returns.
+
+    Args:
+        path: of the file; must not exist yet.
+        header: what else the first line says.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self._file = path.open("x", encoding="utf-8", newline="\n")
+        self._add({"format": FORMAT, "version": VERSION, **header})
+
+    @classmethod
+    def resume(cls, path: Path, size: int) -> MaskWriter:
+        """Go on with a file of which the first `size` bytes count.
+
+        Raises:
+            DataError: the file is shorter than that.
+        """
+        if not path.is_file() or path.stat().st_size < size:
+            raise DataError(f"{path} is shorter than when the run was stopped; start again with --overwrite")
+        writer = cls.__new__(cls)
+        writer._file = path.open("r+", encoding="utf-8", newline="\n")
+        writer._file.truncate(size)
+        writer._file.seek(0, 2)
+        return writer
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file, all of them whole lines."""
+        self._file.flush()
+        return self._file.tell()
+
+    def write(self, frame: int, source_frame: int, time: float | None, masks: Mapping[Any, np.ndarray]) -> None:
+        """Add a frame.
+
+        Args:
+            frame: index among the tracked frames. source_frame: number in the video.
+            time: seconds since the video's first frame.
+            masks: object id -> [H, W] bool.
+        """
+        objects = {str(obj_id): encode_mask(mask) for obj_id, mask in masks.items()}
+        self._add({"frame": frame, "source_frame": source_frame, "time": time, "objects": objects})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> MaskWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _add(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+
+class MaskReader:
+    """Reads masks.jsonl frame by frame, in any order. Only where the lines begin is kept in memory.
+
+    Attributes:
+        header: the first line.
+        frames: frame indices that have masks, rising.
+        torn: whether a torn last line was left out.
+
+    Raises:
+        DataError: not such a file, or a line in the middle is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.torn = False
+        self._lines: dict[int, list[int]] = {}  # frame -> where its lines begin
+        self._source_frames: dict[int, int] = {}
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; expected the masks.jsonl of a run") from None
+        self.header = self._scan()
+
+    @property
+    def frames(self) -> list[int]:
+        return sorted(self._lines)
+
+    def source_frame(self, frame: int) -> int:
+        """The number of a frame in the video."""
+        return self._source_frames[frame]
+
+    def masks(self, frame: int) -> dict[int, np.ndarray]:
+        """Object id -> [H, W] bool; empty for a frame without a line."""
+        found: dict[int, np.ndarray] = {}
+        for start in self._lines.get(frame, ()):
+            self._file.seek(start)
+            for obj_id, rle in json.loads(self._file.readline())["objects"].items():
+                found[int(obj_id)] = decode_mask(rle)
+        return dict(sorted(found.items()))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> MaskReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _scan(self) -> dict[str, Any]:
+        header, start = None, 0
+        for number, line in enumerate(self._file, start=1):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("no end of line")
+                record = json.loads(line)
+                if header is None:
+                    if record.get("format") != FORMAT or record.get("version") != VERSION:
+                        raise DataError(f"{self.path} is not a masks.jsonl of version {VERSION} by its first line")
+                    header = record
+                else:
+                    self._lines.setdefault(record["frame"], []).append(start)
+                    self._source_frames[record["frame"]] = record["source_frame"]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if isinstance(error, DataError):
+                    raise
+                if self._file.read(1):
+                    raise DataError(f"{self.path} is broken in line {number}; restore it or track again") from None
+                self.torn = True
+                break
+            start += len(line)
+        if header is None:
+            raise DataError(f"{self.path} has no header line; expected the masks.jsonl of a run")
+        return header

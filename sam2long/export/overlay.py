@@ -1,0 +1,100 @@
+"""overlay.mp4: the video with its masks painted on, in the order of the video whatever order they were found in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sam2long.export.masks import MaskReader
+from sam2long.video import FrameSource, VideoWriter
+
+FALLBACK_FPS = 24.0  # for folders of images, which have no clock; the rate of DAVIS
+OPACITY = 0.45
+COLOURS = (  # told apart on most pictures, also by people who do not see red or green
+    (0, 158, 255), (255, 140, 0), (0, 200, 120), (235, 60, 130), (250, 220, 40),
+    (150, 100, 255), (120, 230, 240), (255, 110, 90), (170, 200, 60), (220, 160, 220),
+)  # fmt: skip
+
+
+def paint(image: np.ndarray, masks: Mapping[int, np.ndarray], labels: Mapping[int, str]) -> np.ndarray:
+    """Colour masks into a frame, with a bright edge, and a name where there is one.
+
+    Args:
+        image: [H, W, 3] uint8, left as it is.
+        masks: object id -> [H, W] bool.
+        labels: object id -> name; its order gives the colours.
+    Returns:
+        [H, W, 3] uint8.
+    """
+    image = image.copy()
+    order = list(labels)
+    names = []
+    edge = max(1, round(min(image.shape[:2]) / 360))  # 2 pixels at 720p
+    for obj_id, mask in masks.items():
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            continue
+        colour = np.array(COLOURS[order.index(obj_id) % len(COLOURS)] if obj_id in order else COLOURS[0])
+        top, bottom = max(rows[0] - edge, 0), rows[-1] + 1 + edge
+        left, right = max(columns[0] - edge, 0), columns[-1] + 1 + edge
+        part, inside = image[top:bottom, left:right], mask[top:bottom, left:right]
+        part[inside] = (part[inside] * (1 - OPACITY) + colour * OPACITY).astype(np.uint8)
+        part[inside & ~_eroded(inside, edge)] = colour
+        names.append((labels.get(obj_id, ""), (int(left), int(top)), tuple(int(c) for c in colour)))
+    return _write_names(image, names)
+
+
+def write_overlay(
+    source: FrameSource,
+    masks: MaskReader,
+    path: Path,
+    labels: Mapping[int, str],
+    progress: Callable[[int], object] = lambda done: None,
+) -> str | None:
+    """Render the tracked frames, from the first to the last that has masks.
+
+    Args:
+        source: the frames that were tracked, opened anew with the range of `masks` (sound is cut to it).
+        masks: of the run.
+        path: of the mp4; appears when it is complete.
+        labels: object id -> name.
+        progress: called after each frame with the number done.
+    Returns:
+        why the video's sound was left out; None when it was not, or when there is none.
+    """
+    offset = masks.frames[0]
+    variable = getattr(source, "variable_rate", False)
+    first_time = None
+    fps = source.fps or FALLBACK_FPS
+    with VideoWriter(path, fps, source.width, source.height, audio_from=source) as out:
+        for frame in source:
+            picture = paint(frame.image, masks.masks(offset + frame.index), labels)
+            first_time = frame.time if first_time is None else first_time
+            out.write(picture, frame.time - first_time if variable else None)
+            progress(frame.index + 1)
+    return out.audio_note
+
+
+def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
+    """The mask without its outer pixels."""
+    for _ in range(steps):
+        padded = np.pad(mask, 1)
+        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask
+
+
+def _write_names(image: np.ndarray, names: list[tuple[str, tuple[int, int], tuple[int, ...]]]) -> np.ndarray:
+    if not any(name for name, _, _ in names):
+        return image
+    size = max(11, image.shape[0] // 36)
+    canvas = Image.fromarray(image)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
+    for name, (left, top), colour in names:
+        if name:
+            place = (left, max(0, top - size - 4))
+            draw.rectangle(draw.textbbox(place, name, font=font), fill=(20, 20, 20))
+            draw.text(place, name, font=font, fill=colour)
+    return np.array(canvas)

@@ -1,0 +1,35 @@
+"""report.csv: what the tracker thought of every frame and object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam2long.export.atomic import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_report(
+    report: pd.DataFrame, path: Path, *, labels: Mapping[int, str], source_frame: Callable[[int], int]
+) -> None:
+    """Write a `track_report` as CSV, with the frame's number in the video and the object's name.
+
+    Args:
+        report: one row per frame and object.
+        path: of the CSV.
+        labels: object id -> name, "" for none.
+        source_frame: index of a tracked frame -> number in the video.
+    """
+    table = report.copy()
+    table.insert(1, "source_frame", [source_frame(frame) for frame in table["frame"]])
+    table.insert(3, "label", [labels.get(obj_id, "") for obj_id in table["obj_id"]])
+    table["memory_frames"] = [_spaced(frames) for frames in table["memory_frames"]]
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.5g")
+
+
+def _spaced(frames: object) -> str:
+    return frames if isinstance(frames, str) else " ".join(str(frame) for frame in frames)
