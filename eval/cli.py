@@ -104,14 +104,14 @@ def _add_run(commands) -> None:
     p.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="the run's folder; run again to go on with it"
     )
-    p.add_argument("--model", default="nano", help="short name, sam2 config name, or a YAML")
+    p.add_argument("--model", help="short name, sam2 config name, or a YAML; default: nano")
     p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--baseline", choices=("sam2",), help="run plain SAM 2 too, into DIR-sam2")
     p.add_argument("--tracker", default="sam2long", help="sam2long, sam2, or module:function of your own")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
-    p.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    p.add_argument("--seed", type=int)
     p.add_argument("--engine", choices=("local", "ray"), default="local")
     p.add_argument("--address", help="ray: the cluster, e.g. auto")
     p.add_argument("--workers", type=int, help="ray: how many; default: one per GPU")

@@ -47,7 +47,7 @@ def tracker_spec(*, config: Path | None = None, **values: object) -> TrackerSpec
             f"{', '.join(_SPEC_KEYS)} or a field of Sam2LongConfig"
         )
     defaults = TrackerSpec()
-    given = {k: v for k, v in values.items() if v is not None and v != getattr(defaults, k)}
+    given = {k: v for k, v in values.items() if v is not None}
     settings = Sam2LongConfig.from_mapping(top | nested)  # refuses what is unknown or out of range
     changed = {k: v for k, v in settings.to_dict().items() if v != Sam2LongConfig().to_dict()[k]}
     return replace(defaults, sam2long=changed, overrides=overrides, **(spec_values | given))

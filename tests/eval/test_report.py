@@ -93,16 +93,25 @@ def test_every_ablation_table_is_readable_and_equal_settings_are_one_run():
     defaults = [v.spec for t in tables for v in t.variants if v.spec == TrackerSpec()]
     assert len(defaults) == 7  # each table holds the default, and it is the same run
     pathways = next(t for t in tables if t.name == "pathways")
-    assert [v.spec.sam2long for v in pathways.variants] == [{}, {"num_pathways": 1}, {"num_pathways": 2}, {}, {"num_pathways": 4}]
+    assert [v.spec.sam2long for v in pathways.variants] == [
+        {},
+        {"num_pathways": 1},
+        {"num_pathways": 2},
+        {},
+        {"num_pathways": 4},
+    ]
 
 
 def test_settings_file_values_and_command_line_win_in_that_order(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("model: sam2.1-tiny\nnum_pathways: 2\nsam2long:\n  iou_threshold: 0.5\noverrides: ['++model.a=1']\n")
+    path.write_text(
+        "model: sam2.1-tiny\nnum_pathways: 2\nsam2long:\n  iou_threshold: 0.5\noverrides: ['++model.a=1']\n"
+    )
     spec = settings.tracker_spec(config=path, model="sam2.1-large")
     assert (spec.model, spec.overrides) == ("sam2.1-large", ("++model.a=1",))
     assert spec.sam2long == {"num_pathways": 2, "iou_threshold": 0.5}
-    assert settings.tracker_spec(config=path, model="nano").model == "sam2.1-tiny"  # nano is what is used unasked
+    assert settings.tracker_spec(config=path, model=None).model == "sam2.1-tiny"
+    assert settings.tracker_spec(model=None).model == "nano"
     assert settings.baseline_of(spec).sam2long == {}
     path.write_text("pathways: 2\n")
     with pytest.raises(ConfigError, match="unknown settings pathways"):
@@ -115,7 +124,18 @@ def test_ablation_of_synthlong_writes_csv_figure_and_page(tmp_path):
 
     if CHECKPOINTS["nano"].local_path() is None:
         pytest.skip("the nano weights are not here yet")
-    small = ["--dataset", "synthlong", "--videos", "easy_00,twins_00", "--frames", "4", "--size", "64", "--device", "cpu"]
+    small = [
+        "--dataset",
+        "synthlong",
+        "--videos",
+        "easy_00,twins_00",
+        "--frames",
+        "4",
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+    ]
     arguments = [*small, "--tables", "pathways,twins", "--out", str(tmp_path)]
     assert ablate.main(arguments) == 0
     table = pd.read_csv(tmp_path / "pathways.csv")
