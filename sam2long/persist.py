@@ -230,6 +230,7 @@ def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
                 "object_logit": prompt.object_logit,
                 "seen_from_before": prompt.seen_from_before,
                 "corrects": prompt.corrects,
+                "tracked": writer.tensor(prompt.tracked),
                 "features": writer.tensor(prompt.mask_features),
             }
             for frame, prompt in obj.prompts.items()
@@ -282,6 +283,7 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
             object_logit=p["object_logit"],
             seen_from_before=p["seen_from_before"],
             corrects=p["corrects"],
+            tracked=reader.tensor(p["tracked"], device),
             mask_features=reader.tensor(p["features"], reader.storage),
         )
     session.objects[packed["id"]] = obj

@@ -26,6 +26,7 @@ from sam2long.tracker import Prompted, Track, step
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
+CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means another object, not a better outline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +39,7 @@ class UserPrompt:
     object_logit: float
     seen_from_before: bool  # given before anything was tracked: frames before it may attend to it too
     corrects: int | None = None  # the direction of the pass that had tracked this frame already
+    tracked: Tensor | None = None  # bool [1, 1, 4h, 4w]: the object as that pass had it
     mask_features: Tensor | None = None  # its spatial memory, once it is needed
 
     def for_tracker(self, frame: int) -> Prompted:
@@ -52,7 +54,15 @@ class UserPrompt:
                 object_logit=PROMPTED_LOGIT,
             ),
             seen_from_before=self.seen_from_before,
+            starts_afresh=self.contradicts(),
         )
+
+    def contradicts(self) -> bool:
+        """Whether the tracker was after something else: it had a mask here, and hardly any of it is left."""
+        if self.tracked is None or not self.tracked.any():
+            return False
+        said = self.output.mask > 0
+        return float((said & self.tracked).sum() / (said | self.tracked).sum()) < CONTRADICTS_BELOW
 
 
 @dataclass(eq=False)
@@ -134,10 +144,11 @@ class Session:
         features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
         with self.model.running():
+            previous = self._mask_on(obj, frame)
+            tracked = earlier.tracked if earlier else None if previous is None else previous > 0
             if mask is not None:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
-                previous = self._mask_on(obj, frame)
                 reading, num_pointers = None, 1
                 if corrects is not None:
                     reading = self._reading_of(obj, corrects, frame)
@@ -152,7 +163,13 @@ class Session:
             output = dataclasses.replace(output, mask=fill_small_holes(output.mask, self.hole_area))
         seen_from_before = earlier.seen_from_before if earlier else not obj.has_been_tracked()
         obj.prompts[frame] = UserPrompt(
-            points, mask, output, float(output.object_logit), seen_from_before=seen_from_before, corrects=corrects
+            points,
+            mask,
+            output,
+            float(output.object_logit),
+            seen_from_before=seen_from_before,
+            corrects=corrects,
+            tracked=tracked,
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)

@@ -57,6 +57,7 @@ class Prompted:
     object_logit: float  # what the decoder thought; its memory counts as clearly visible all the same
     memory: FrameMemory
     seen_from_before: bool  # frames before it (in the direction of time) may attend to it
+    starts_afresh: bool = False  # a correction that contradicts what was tracked: nothing older is read after it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +103,13 @@ class Track:
 
     def visible_prompts(self, frame: int) -> dict[int, FrameMemory]:
         """Prompted frames that `frame` may attend to."""
+        when = self.rules.direction
+        afresh = [at for at, prompt in self.prompts.items() if prompt.starts_afresh and (frame - at) * when > 0]
+        oldest = max(afresh, key=lambda at: at * when) if afresh else None
         return {
             at: prompt.memory
             for at, prompt in self.prompts.items()
-            if prompt.seen_from_before or (at - frame) * self.rules.direction <= 0
+            if (prompt.seen_from_before or (frame - at) * when >= 0) and (oldest is None or (at - oldest) * when >= 0)
         }
 
     # ---- after the network -----------------------------------------------------------------------------------
@@ -192,6 +196,7 @@ class Track:
         if self.log.slot_of(frame) is None:
             self.log.truncate(frame, self.rules.direction)
         parent, memories = (leading.node, leading.memories) if leading else (None, ())
+        memories = () if prompt.starts_afresh else memories
         self.pathways = (Pathway(node=self.next_node, parent=parent, slot=0, score=0.0, memories=memories),)
         self.next_node += 1
         self.at_root = True

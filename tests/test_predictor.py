@@ -97,18 +97,40 @@ def test_taking_a_correction_back_gives_the_first_masks_again(tiny):
     assert len(after) == 50
 
 
-def test_the_newest_correction_outweighs_the_old_prompt(tiny):
-    """All prompted frames count as equally visible; the order in time makes the last one the heaviest."""
+def readings_after_correcting(tiny, at, mask):
     state = started(tiny)
-    collect(tiny, state)
-    tiny.add_new_mask(state, 20, 1, OTHER)
-    collect(tiny, state, start_frame_idx=20)
-    track = state.session.objects[1].tracks[1]
-    reading = track.readings(40)[0]
-    weights = state.session.model._ranked([[read.memory.object_logit for read in reading.spatial]])[0]
-    assert reading.frames[:2] == (0, 20)
-    assert weights[1] > weights[0]
-    assert weights[1] == weights.max()
+    masks = collect(tiny, state)
+    tiny.add_new_mask(state, at, 1, masks[at][0, 0] > 0 if mask is None else mask)
+    collect(tiny, state, start_frame_idx=at)
+    return state, tiny.track_report(state).set_index("frame").memory_frames
+
+
+def visible_frame(tiny):
+    state = started(tiny)
+    masks = collect(tiny, state)
+    return next(frame for frame in range(15, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95)
+
+
+def test_a_correction_that_contradicts_the_track_starts_afresh(tiny):
+    """The newest correction wins: the old prompt and what was remembered of it are not read after it."""
+    at = visible_frame(tiny)
+    state = started(tiny)
+    tracked = collect(tiny, state)[at][0, 0] > 0
+    other = ~tracked
+    _, read = readings_after_correcting(tiny, at, other)
+    assert read[at + 1] == (at,)
+    assert all(min(read[frame]) >= at for frame in range(at + 1, 50))
+    assert all(0 in read[frame] for frame in range(1, at))
+
+
+def test_a_correction_that_agrees_keeps_the_old_prompt_and_outweighs_it(tiny):
+    at = visible_frame(tiny)
+    state, read = readings_after_correcting(tiny, at, None)
+    assert read[at + 1][:2] == (0, at) and len(read[at + 1]) > 2
+    reading = state.session.objects[1].tracks[1].readings(45)[0]
+    weights = state.session.model._ranked([[entry.memory.object_logit for entry in reading.spatial]])[0]
+    assert reading.frames[:2] == (0, at)
+    assert weights[1] > weights[0] and weights[1] == weights.max()
 
 
 def test_many_corrections_read_a_bounded_number_of_prompted_frames(tiny):
