@@ -157,6 +157,8 @@ class Track:
         state = predictor.init_state(source)
         if self.auto:
             image = source.frame(indices[first_prompted])
+            from sam2long.cli.auto import segment_everything
+
             prompts = segment_everything(predictor, image, first_prompted, self.points_per_side, self.max_objects)
             self._say(f"found {len(prompts)} objects on frame {first_prompted}")
         for prompt in prompts:
@@ -336,35 +338,6 @@ def build_predictor(settings: RunSettings) -> Any:
         sam2long=settings.config(),
         dtype=settings.dtype,
     )
-
-
-def segment_everything(
-    predictor: Any, image: Any, frame: int, points_per_side: int, max_objects: int
-) -> list[ObjectPrompt]:
-    """The objects of a picture by sam2's automatic mask generator, the largest first.
-
-    Args:
-        predictor: its image side is used.
-        image: [H, W, 3] uint8.
-        frame: of the video, for the prompts.
-        points_per_side: of the grid of points.
-        max_objects: how many to keep.
-    """
-    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-
-    from sam2long.cli.prompting import ObjectPrompt
-
-    if points_per_side < 1 or max_objects < 1:
-        raise ConfigError(
-            f"--points-per-side is {points_per_side} and --max-objects {max_objects}; expected 1 or more of each"
-        )
-    generator = SAM2AutomaticMaskGenerator(predictor, points_per_side=points_per_side)
-    found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[:max_objects]
-    if not found:
-        raise PromptError(f"--auto found no object on frame {frame}; choose another --frame, or use --box or --point")
-    return [
-        ObjectPrompt(frame=frame, obj_id=number, mask=entry["segmentation"]) for number, entry in enumerate(found, 1)
-    ]
 
 
 def _check_device(device: str | None) -> None:

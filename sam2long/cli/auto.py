@@ -1,0 +1,39 @@
+"""--auto: the objects of a picture, found by sam2's automatic mask generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sam2long.cli.prompting import ObjectPrompt
+from sam2long.errors import ConfigError, PromptError
+
+FEATURE_STRIDES = (4, 8, 16)  # pixels of the model's input per feature, finest map first
+
+
+def segment_everything(
+    predictor: Any, image: Any, frame: int, points_per_side: int, max_objects: int
+) -> list[ObjectPrompt]:
+    """The objects of a picture by sam2's automatic mask generator, the largest first.
+
+    Args:
+        predictor: its image side is used.
+        image: [H, W, 3] uint8.
+        frame: of the video, for the prompts.
+        points_per_side: of the grid of points.
+        max_objects: how many to keep.
+    """
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    if points_per_side < 1 or max_objects < 1:
+        raise ConfigError(
+            f"--points-per-side is {points_per_side} and --max-objects {max_objects}; expected 1 or more of each"
+        )
+    generator = SAM2AutomaticMaskGenerator(predictor, points_per_side=points_per_side)
+    # sam2 1.1.0 writes down the sizes of the feature maps at 1024 pixels; other models have others.
+    generator.predictor._bb_feat_sizes = [(predictor.image_size // step,) * 2 for step in FEATURE_STRIDES]
+    found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[:max_objects]
+    if not found:
+        raise PromptError(f"--auto found no object on frame {frame}; choose another --frame, or use --box or --point")
+    return [
+        ObjectPrompt(frame=frame, obj_id=number, mask=entry["segmentation"]) for number, entry in enumerate(found, 1)
+    ]
