@@ -71,8 +71,8 @@ def _read(unit: Unit, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
             f"{frame.pred} is {pred.shape[1]}x{pred.shape[0]} pixels, its ground truth {frame.gt} "
             f"{gt.shape[1]}x{gt.shape[0]}; expected equal sizes: save masks at the size of the video"
         )
-    if unit.void_to_background:
-        gt = np.where(gt == pngs.VOID, 0, gt).astype(np.uint8)
+    if unit.void_to_background and cv2.minMaxLoc(gt)[1] == pngs.VOID:
+        gt[gt == pngs.VOID] = 0
     if unit.binary_ids:
         gt, pred = np.minimum(gt, 1), np.minimum(pred, 1)
     return gt, pred

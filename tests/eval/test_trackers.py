@@ -1,4 +1,5 @@
-"""The trackers on a real (tiny, random) sam2 model: the baseline is plain SAM 2, late objects start where they should."""
+"""The trackers on a real (tiny, random) sam2 model: the baseline is plain SAM 2, late objects start where they
+should."""
 
 import numpy as np
 import pytest
