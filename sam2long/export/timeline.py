@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 STATUS_COLOURS = {"visible": "#3a9d5d", "uncertain": "#f2b134", "absent": "#b8bcc4"}
 DETAILED_OBJECTS = 12  # beyond that curves cannot be read, and bands remain
-FIGURE_WIDTH = 12.0  # inches
+FIGURE_WIDTH = 12.0  # inches, as are the next ones
+ROW_HEIGHT = {True: 1.3, False: 0.28}  # with curves, and with bands only
+LEFT, RIGHT, TOP, BOTTOM = 1.7, 0.5, 0.55, 0.6
+LABEL_LENGTH = 18  # longer names are cut
 
 
 def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str]) -> None:
@@ -32,17 +35,22 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
 
     objects = list(dict.fromkeys(report["obj_id"]))
     detailed = len(objects) <= DETAILED_OBJECTS
-    row_height = 1.25 if detailed else 0.25
-    figure = Figure(figsize=(FIGURE_WIDTH, 1.3 + row_height * len(objects)), dpi=110, layout="constrained")
+    height = TOP + BOTTOM + ROW_HEIGHT[detailed] * len(objects)
+    figure = Figure(figsize=(FIGURE_WIDTH, height), dpi=110)
     span = report["frame"].min() - 0.5, report["frame"].max() + 0.5
-    axes = figure.subplots(len(objects), 1, sharex=True, squeeze=False)[:, 0]
+    # Margins by hand: matplotlib's own layout makes rows of different heights out of axes with two scales.
+    margins = {
+        "left": LEFT / FIGURE_WIDTH, "right": 1 - RIGHT / FIGURE_WIDTH,
+        "bottom": BOTTOM / height, "top": 1 - TOP / height, "hspace": 0.25,
+    }  # fmt: skip
+    axes = figure.subplots(len(objects), 1, sharex=True, squeeze=False, gridspec_kw=margins)[:, 0]
     for axis, obj_id in zip(axes, objects, strict=True):
         rows = report[report["obj_id"] == obj_id].sort_values("frame")
         _draw_band(axis, rows, top=1.0 if not detailed else 0.14)
         if detailed:
             _draw_curves(axis, rows)
         name = f"{obj_id} {labels.get(obj_id, '')}".strip()
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+        axis.set_ylabel(name[:LABEL_LENGTH], rotation=0, ha="right", va="center")
         axis.set_xlim(*span)
         axis.set_ylim(0, 1.08)
         axis.set_yticks([0.2, 1.0] if detailed else [], ["0", "1"] if detailed else [])
@@ -57,7 +65,7 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
             Line2D([], [], color="#c2387a", label="hypotheses alive (right)"),
             Line2D([], [], color="black", marker="v", linestyle="", label="prompt"),
         ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False, fontsize=9)
     with replacing(path) as partial:
         figure.savefig(partial, format="png")
 
