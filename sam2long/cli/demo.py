@@ -99,7 +99,7 @@ def track(predictor: SAM2LongVideoPredictor, images: np.ndarray, truth: np.ndarr
         predictor.add_new_mask(state, 0, obj_id, truth[0] == obj_id)
     masks = np.zeros((len(images), len(LABELS), *truth.shape[1:]), bool)
     for frame, _, logits in tqdm(
-        predictor.propagate_in_video(state), total=len(images), unit="frame", leave=False, dynamic_ncols=True
+        predictor.propagate_in_video(state), total=len(images), unit="frame", leave=False, disable=None
     ):
         masks[frame] = (logits[:, 0] > 0).cpu().numpy()
     return masks, predictor.track_report(state)
