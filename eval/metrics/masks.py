@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 BOUND_FRACTION = 0.008  # radius of the tolerance disk as a share of the frame diagonal, as in DAVIS
-DILATE_UP_TO = 8_000_000  # pixels of the crop times pixels of the disk; above this, sums over rectangles are faster
+DILATE_UP_TO = 2_000_000  # pixels of the crop times pixels of the disk; above this, sums over rectangles are faster
 
 FEW_IDS = 12  # up to this many, comparing with each is faster than a histogram
 
@@ -99,14 +99,20 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
     return b
 
 
-def cropped(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both masks as 0/1 inside the box around both, plus one pixel on every side that the frame has; None: both
-    empty."""
+def content(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both uint8 maps inside the box around what is not 0, plus one pixel on every side that the frame has.
+
+    One pixel of each is left when both are empty. Cropping the result again gives what cropping at once would."""
     x, y, w, h = cv2.boundingRect(cv2.bitwise_or(gt, pred))
-    if not w:
-        return None
     window = slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)
-    return (gt[window] != 0).view(np.uint8), (pred[window] != 0).view(np.uint8)
+    return gt[window], pred[window]
+
+
+def cropped(gt: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The content of both masks as 0/1; None when both are empty."""
+    gt, pred = content(gt, pred)
+    gt, pred = (gt != 0).view(np.uint8), (pred != 0).view(np.uint8)
+    return (gt, pred) if cv2.countNonZero(gt) or cv2.countNonZero(pred) else None
 
 
 class Rectangle(NamedTuple):

@@ -35,15 +35,18 @@ def smoothed_j(inter: int, union: int) -> float:
     return min((inter + 1) / (union + 1), 1.0) if union else 1.0
 
 
-def scores(gt: np.ndarray, pred: np.ndarray) -> MoseScores:
-    """gt, pred: [H, W] bool or any number type; not 0 is the object.
+def scores(gt: np.ndarray, pred: np.ndarray, frame: tuple[int, int] | None = None) -> MoseScores:
+    """One object in one frame.
 
+    Args:
+        gt, pred: [H, W] bool or any number type; not 0 is the object.
+        frame: size of the whole frame, when the masks are its `masks.content`.
     Raises:
         ValueError: the two shapes differ.
     """
     if gt.shape != pred.shape:
         raise ValueError(f"prediction is {pred.shape}, ground truth {gt.shape}; expected equal [H, W]")
-    shape, crops = gt.shape, masks.cropped(masks.as_uint8(gt), masks.as_uint8(pred))
+    shape, crops = frame or gt.shape, masks.cropped(masks.as_uint8(gt), masks.as_uint8(pred))
     if crops is None:
         return MoseScores(1.0, 1.0, 1.0)
     gt, pred = crops

@@ -80,6 +80,8 @@ def _read(unit: Unit, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 def score_frame(unit: Unit, frame: Frame) -> FrameResult:
     gt, pred = _read(unit, frame)
+    shape = gt.shape
+    gt, pred = masks.content(gt, pred)
     gt_ids, pred_ids = masks.ids_in(gt), masks.ids_in(pred)
     extra = tuple(i for i in pred_ids if unit.highest_id is not None and i > unit.highest_id)
     if extra and unit.above_highest == "error":
@@ -89,14 +91,14 @@ def score_frame(unit: Unit, frame: Frame) -> FrameResult:
         )
     present = set(gt_ids) | set(pred_ids)
     scores = {}
-    radius = masks.davis_radius(gt.shape)
+    radius = masks.davis_radius(shape)
     for obj in sorted(present) if frame.ids is None else frame.ids:
         if obj not in present:
             scores[obj] = ObjectScore(1.0, 1.0, 1.0 if unit.smooth else None, 0, 0)
             continue
         gt_obj, pred_obj = gt == obj, pred == obj
         if unit.smooth:
-            j, f, f_dot = mosev2.scores(gt_obj, pred_obj)
+            j, f, f_dot = mosev2.scores(gt_obj, pred_obj, shape)
         else:
             c = masks.counts(gt_obj, pred_obj, radius)
             j, f, f_dot = c.j, c.f, None
