@@ -131,7 +131,7 @@ def test_auto_tracks_what_the_mask_generator_finds(model, clip, tmp_path, monkey
         """With thresholds that a random model can pass."""
 
         def __init__(self, model, **options):
-            super().__init__(model, pred_iou_thresh=0.0, stability_score_thresh=0.0, **options)
+            super().__init__(model, **options | {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0})
 
     monkeypatch.setattr(automatic_mask_generator, "SAM2AutomaticMaskGenerator", Generator)
     out = tmp_path / "run"

@@ -315,6 +315,23 @@ def test_a_killed_run_goes_back_to_the_last_save(built, clip, tmp_path, monkeypa
     assert tree(out) == tree(tmp_path / "whole")
 
 
+def test_leaving_while_the_overlay_is_made_loses_no_tracking(built, clip, tmp_path, monkeypatch, capsys):
+    assert track(clip, *BOX, "--out", tmp_path / "whole") == 0
+
+    def impatient(*args):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "left"
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_run, "write_overlay", impatient)
+        assert track(clip, *BOX, "--out", out) == 130
+    assert "--resume" in capsys.readouterr().err and not (out / "overlay.mp4").exists()
+    steps = []
+    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(steps.append))
+    assert track("--resume", "--out", out) == 0
+    assert tree(out) == tree(tmp_path / "whole") and steps == []
+
+
 def test_resume_refuses_other_settings_and_what_it_cannot_continue(built, clip, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -33,7 +33,10 @@ def segment_everything(
     generator.predictor._bb_feat_sizes = [(predictor.image_size // step,) * 2 for step in FEATURE_STRIDES]
     found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[:max_objects]
     if not found:
-        raise PromptError(f"--auto found no object on frame {frame}; choose another --frame, or use --box or --point")
+        raise PromptError(
+            f"--auto found no object on frame {frame}; it needs one of Meta's models (--model sam2.1-tiny or larger: "
+            "nano is not made for it), or choose another --frame, or say where the object is with --box or --point"
+        )
     return [
         ObjectPrompt(frame=frame, obj_id=number, mask=entry["segmentation"]) for number, entry in enumerate(found, 1)
     ]

@@ -246,8 +246,7 @@ class Run:
             _to_csv(self._current_report(), partial)
         self.pass_number += 1
         self.next_frame = None
-        if self.pass_number < len(self.passes):
-            self._save()
+        self._save()
 
     # ---- stopping and saving ----------------------------------------------------------------------------------
 
