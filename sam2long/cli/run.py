@@ -377,7 +377,7 @@ def stopping_politely(request: Callable[[], None]) -> Iterator[None]:
         yield  # only the main thread may handle signals
         return
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in signals}
 
     def handle(number: int, frame: object) -> None:
         restore()
