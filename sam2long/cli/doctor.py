@@ -43,7 +43,7 @@ def check_torch() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield BAD, f"torch cannot be loaded ({_line(error)}); install it as pytorch.org says for this machine"
+        yield BAD, f"torch cannot be loaded ({_line(error)}); install the build of torch that is made for this machine"
         return
     try:
         import torchvision

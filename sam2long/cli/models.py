@@ -20,7 +20,7 @@ class Models:
             elif checkpoint.hub_id is None:
                 where = "missing from this installation"
             else:
-                where = f"not here; fetched from huggingface.co/{checkpoint.hub_id} on first use"
+                where = f"not here; fetched from the Hugging Face hub ({checkpoint.hub_id}) on first use"
             rows.append((checkpoint.name, checkpoint.file, where))
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         for name, file, where in rows:
