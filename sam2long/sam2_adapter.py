@@ -12,6 +12,7 @@ tests/test_sam2_contract.py pins them, so that a new sam2 release fails there fi
   _use_multimask, _forward_sam_heads          clicks on a frame that has memory
   track_step                                  prompts on a frame without memory
   _encode_new_memory                          the memory write
+  SAM2ImagePredictor._bb_feat_sizes           written down for 1024 px; other models need their own
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,18 @@ from sam2long.memory import BankRules, Reading
 from sam2long.modulation import rank_weights, weight_keys
 from sam2long.tree import Verdict
 
-__all__ = ["NO_OBJ_SCORE", "FrameFeatures", "PromptOutput", "Proposals", "Remembered", "Sam2Model"]
+if TYPE_CHECKING:
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+__all__ = [
+    "NO_OBJ_SCORE",
+    "FrameFeatures",
+    "PromptOutput",
+    "Proposals",
+    "Remembered",
+    "Sam2Model",
+    "automatic_mask_generator",
+]
 
 Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
 
@@ -82,6 +95,18 @@ class PromptOutput:
     mask: Tensor  # [1, 1, 4h, 4w] float32 logits
     object_ptr: Tensor  # [1, D]
     object_logit: Tensor  # [1, 1]
+
+
+def automatic_mask_generator(model: SAM2Base, **options: Any) -> SAM2AutomaticMaskGenerator:
+    """sam2's automatic mask generator, for a model of any input size; sam2 1.1.0's own works at 1024 px only."""
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    generator = SAM2AutomaticMaskGenerator(model, **options)
+    # Finest map first; each of the three is half as wide as the one before.
+    generator.predictor._bb_feat_sizes = [
+        (model.image_size * scale // model.backbone_stride,) * 2 for scale in (4, 2, 1)
+    ]
+    return generator
 
 
 class Sam2Model:

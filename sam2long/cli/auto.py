@@ -7,8 +7,6 @@ from typing import Any
 from sam2long.cli.prompting import ObjectPrompt
 from sam2long.errors import ConfigError, PromptError
 
-FEATURE_STRIDES = (4, 8, 16)  # pixels of the model's input per feature, finest map first
-
 
 def segment_everything(
     predictor: Any, image: Any, frame: int, points_per_side: int, max_objects: int
@@ -22,15 +20,13 @@ def segment_everything(
         points_per_side: of the grid of points.
         max_objects: how many to keep.
     """
-    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2long.sam2_adapter import automatic_mask_generator
 
     if points_per_side < 1 or max_objects < 1:
         raise ConfigError(
             f"--points-per-side is {points_per_side} and --max-objects {max_objects}; expected 1 or more of each"
         )
-    generator = SAM2AutomaticMaskGenerator(predictor, points_per_side=points_per_side)
-    # sam2 1.1.0 writes down the sizes of the feature maps at 1024 pixels; other models have others.
-    generator.predictor._bb_feat_sizes = [(predictor.image_size // step,) * 2 for step in FEATURE_STRIDES]
+    generator = automatic_mask_generator(predictor, points_per_side=points_per_side)
     found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[:max_objects]
     if not found:
         raise PromptError(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from eval.metrics import clips, masks, mosev2, statistics
-from eval.score import evaluate
 from tests.eval import golden
 
 TOLERANCE = 1e-9
@@ -38,35 +37,6 @@ def check_lists(davis, lvos, mose):
         got = {f"{kind}_{m}": clips.clip_mean(case[m], r) for kind, r in found._asdict().items() for m in ("J", "Fdot")}
         got |= {m: float(np.mean(case[m])) for m in ("J", "F", "Fdot")}
         assert not golden.differences(got, case["expected"], 1e-15)
-
-
-@pytest.fixture(scope="module")
-def kept():
-    return golden.read_kept()
-
-
-def test_kept_frames(kept):
-    arrays, texts = kept
-    for n, case in enumerate(texts["frames"]):
-        shape = tuple(arrays[f"shape_{n:03d}"])
-        gt, pred = np.unpackbits(arrays[f"frame_{n:03d}"], count=int(np.prod(shape))).reshape(shape)
-        check_frame(gt, pred, case, case["mosev2_counts"])
-
-
-def test_kept_lists(kept):
-    _, texts = kept
-    check_lists(texts["davis_lists"], texts["lvos_lists"], texts["clips"])
-
-
-@pytest.mark.parametrize(("tree", "protocol"), [(t, p) for t, names in golden.KEPT_RUNS.items() for p in names])
-def test_kept_videos(kept, tree, protocol, tmp_path):
-    arrays, texts = kept
-    gt = golden.unpack_tree(tree, arrays, texts, tmp_path)
-    scores = evaluate(protocol, gt, tmp_path / "predictions", processes=1)
-    expected = texts["trees"][tree]["expected"][protocol]
-    assert not golden.differences(scores.reported()["per_object"], expected["reported"])
-    assert not golden.differences(scores.exact()["per_object"], expected["per_object"], TOLERANCE)
-    assert not golden.differences(scores.exact()["per_frame"], expected["per_frame"], TOLERANCE)
 
 
 @pytest.mark.parametrize(("tree", "run_id"), PACK_RUNS)
