@@ -91,6 +91,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
     ) -> None:
         super().__init__(**kwargs)
         self._set_up(sam2long, dtype)
+        self.eval()
 
     @classmethod
     def from_sam2(
@@ -112,6 +113,8 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
                 f"from_sam2 got {type(predictor).__module__}.{type(predictor).__name__}; "
                 "expected a predictor built by sam2 (a SAM2VideoPredictor)"
             )
+        if predictor.training:
+            raise ModelError("from_sam2 got a model in training mode; call its eval() first: the submodules are shared")
         ours = cls.__new__(cls)
         # The same parameters and submodules under containers of our own: what is set on one module
         # object later (a hook, a flag, a parameter's name) is not seen by the other.
@@ -148,7 +151,6 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         self.dtype = dtype
         # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
         self.non_overlap_masks_for_mem_enc = False
-        self.eval()
 
     def compute_dtype(self) -> torch.dtype:
         """What the network computes in on the device that it is on now."""

@@ -427,6 +427,14 @@ def test_wrapping_something_else_is_refused():
         SAM2LongVideoPredictor.from_sam2(torch.nn.Linear(1, 1))
 
 
+def test_wrapping_a_model_in_training_mode_is_refused():
+    model = tiny_predictor()
+    model.train()
+    with pytest.raises(ModelError, match="eval"):
+        SAM2LongVideoPredictor.from_sam2(model)
+    assert model.training
+
+
 def test_an_unknown_dtype_is_refused(tiny):
     with pytest.raises(ConfigError, match="float8"):
         SAM2LongVideoPredictor.from_sam2(tiny, dtype="float8")
