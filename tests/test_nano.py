@@ -133,8 +133,13 @@ def test_a_box_prompt_is_two_labelled_corners():
     assert points.tolist() == [[[5, 3], [11, 7]]] and labels.tolist() == [[2, 3]]
 
 
-def test_stages_grow_in_length_and_end_at_the_full_size():
-    assert [nano.stage_at(p).frames for p in (0.0, 0.1, 0.3, 0.5, 0.99)] == sorted(s.frames for s in nano.STAGES)
+def test_the_curriculum_grows_and_ends_at_the_full_size():
+    assert [s.until for s in nano.STAGES] == sorted(s.until for s in nano.STAGES)
+    assert nano.STAGES[0].size == 64 and nano.STAGES[-1].size == 128
+    assert [s.truth for s in nano.STAGES] == sorted((s.truth for s in nano.STAGES), reverse=True)
+    assert nano.stage_at(0.0) is nano.STAGES[0] and nano.stage_at(1.0) is nano.STAGES[-1]
+    turns = {nano.stage_at(0.8, turn).size for turn in range(2)}
+    assert turns == {64, 128}
     assert nano.STAGES[-1].size == 128 and nano.STAGES[-1].truth == 0
     assert all(s.chunk <= s.frames for s in nano.STAGES)
 
