@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from sam2long import memory
+from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.frames import LiveSource
 from sam2long.sam2_adapter import Sam2Model
 from sam2long.session import FORWARD, FrameMasks, Session, TrackedObject
 from sam2long.tracker import EMPTY, Track
+
+REPORTS_KEPT = 20_000  # per object; a stream has no end, so its report has to have one
 
 
 class LiveSession(Session):
@@ -33,9 +36,9 @@ class LiveSession(Session):
         """Take in the next frame; the one before is stepped first if nobody has asked for it."""
         if self.frame >= 0 and not self.stepped:
             self._take_step()
+        self.reader.push(self.frame + 1, image)
         self.frame += 1
         self.stepped = False
-        self.reader.push(self.frame, image)
 
     def advance(self) -> list[FrameMasks]:
         """Track the latest frame; returns the frames that have settled."""
@@ -51,6 +54,11 @@ class LiveSession(Session):
             track.flush()
         return self._out()
 
+    def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
+        track, checkpoints = super().new_track(direction)
+        track.log.limit = REPORTS_KEPT
+        return track, checkpoints
+
     def _take_step(self) -> None:
         self._prepare_all_prompts()
         tracks = self._tracks(FORWARD)
@@ -64,13 +72,16 @@ class LiveSession(Session):
         for track in tracks:
             while track.ready and track.ready[0][0] < self.next_out:
                 track.ready.popleft()  # corrected after the caller had been given it
-        ready = list(self._hand_out(tracks, self.frame, FORWARD))
+        ready = list(self._hand_out(tracks, self.frame, FORWARD, self.passes))
         if ready or not tracks:
             self.next_out = ready[-1].frame + 1 if ready else self.frame + 1
         return ready
 
     def _stepped(self, tracks: list[Track]) -> None:
         """No checkpoints: a stream cannot be replayed."""
+
+    def _failed(self, tracks: list[Track]) -> None:
+        """Tracks change only once the network has answered: they stand where they stood; the frame is tried again."""
 
     def prompt(self, frame: int, obj_id: Any, **said: Any) -> None:
         if frame != self.frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections import deque
@@ -171,6 +172,7 @@ def save_session(session: Session, path: str | os.PathLike) -> None:
     writer = _Writer()
     content = {
         "config": session.config.to_dict(),
+        "hole_area": session.hole_area,
         "video": _video(session),
         "revision": session.revision,
         "next_frame": {str(direction): list(value) for direction, value in session.next_frame.items()},
@@ -194,6 +196,8 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
     if content["video"] != (ours := _video(session)):
         raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
     session.config = Sam2LongConfig.from_mapping(content["config"])
+    session.model.modulation = session.config.modulation
+    session.hole_area = content["hole_area"]
     session.revision = content["revision"]
     session.next_frame = {int(direction): tuple(value) for direction, value in content["next_frame"].items()}
     for packed in content["objects"]:
@@ -210,7 +214,14 @@ def _video(session: Session) -> dict[str, Any]:
         "image_size": model.image_size,
         "hidden_dim": model.hidden_dim,
         "mem_dim": model.mem_dim,
+        "weights": _fingerprint(model.maskmem_tpos_enc),
+        "dtype": str(session.model.dtype),
     }
+
+
+def _fingerprint(parameter: Tensor) -> str:
+    """Trained weights differ in every parameter, so one tells them apart."""
+    return hashlib.sha256(parameter.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
@@ -250,7 +261,7 @@ def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
         "next_node": track.next_node,
         "pathways": writer.pathways(track.pathways),
         "before": writer.leads(track.before),
-        "latest": writer.tensor(track.latest),
+        "latest": track.latest and writer.hypothesis(track.latest),
         "frames": list(track.frames),
         "waiting": [[node, writer.hypothesis(value)] for node, value in track.waiting.items()],
         "ready": [[frame, writer.hypothesis(value)] for frame, value in track.ready],
@@ -301,7 +312,7 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
             log=TrackLog.from_json(t["log"]),
             next_node=t["next_node"],
             last_slot=t["last_slot"],
-            latest=reader.tensor(t["latest"], device),
+            latest=t["latest"] and reader.hypothesis(t["latest"]),
             before=reader.leads(t["before"]),
         )
         obj.tracks[direction] = fresh

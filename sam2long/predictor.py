@@ -323,6 +323,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         """
         session = inference_state.session
         frame = prompts.check_frame(frame_idx, session.source.num_frames)
+        obj_id = prompts.check_object_id(obj_id)
         self._require_object(session, obj_id)
         session.clear_prompt(frame, obj_id)
         return self._masks_on(session, frame) if need_output else None
@@ -340,6 +341,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             the ids left, and (frame index, mask logits [N, 1, H, W]) pairs.
         """
         session = inference_state.session
+        obj_id = prompts.check_object_id(obj_id)
         if obj_id not in session.objects:
             if strict:
                 self._require_object(session, obj_id)
@@ -388,9 +390,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         if start_frame_idx is None:
             start_frame_idx = min(frame for obj in session.objects.values() for frame in obj.prompts)
         start = prompts.check_frame(start_frame_idx, num_frames)
-        count = num_frames if max_frame_num_to_track is None else max_frame_num_to_track
-        if count < 0:
-            raise StateError(f"max_frame_num_to_track is {count}; expected 0 or more")
+        count = num_frames if max_frame_num_to_track is None else prompts.check_count(max_frame_num_to_track)
         if reverse and start == 0:
             return  # as in sam2: there is nothing before the first frame
         direction = REVERSE if reverse else FORWARD

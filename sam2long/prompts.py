@@ -120,9 +120,16 @@ def check_frame(frame: Any, num_frames: int | None) -> int:
     return int(frame)
 
 
+def check_count(count: Any) -> int:
+    """How many frames to track."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
+        raise PromptError(f"max_frame_num_to_track is {count!r}; expected an integer of 0 or more")
+    return int(count)
+
+
 def check_object_id(obj_id: Any) -> Any:
     """Any hashable value but None; numpy integers become plain ones."""
-    if isinstance(obj_id, np.integer):
+    if isinstance(obj_id, np.integer) or (isinstance(obj_id, Tensor) and obj_id.numel() == 1):
         return int(obj_id)
     try:
         hash(obj_id)
@@ -179,9 +186,20 @@ def _box(box: Any) -> Tensor:
 
 def _tensor(value: Any, name: str) -> Tensor:
     try:
-        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        if isinstance(value, Tensor):
+            tensor = value.detach()
+        else:
+            array = np.asarray(value)
+            if array.dtype.kind == "O":
+                array = array.astype(np.float64)
+            if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+                array = array.astype(np.int64)  # torch compares no wider unsigned integers
+            # torch takes no negative strides (mask[::-1]) and no foreign byte order.
+            tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
     except (TypeError, ValueError, RuntimeError):
         raise PromptError(f"{name} is {type(value).__name__} that is not a regular array of numbers") from None
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        tensor = tensor.long()
     if tensor.is_complex():
         raise PromptError(f"{name} has complex numbers; expected real ones")
     return tensor

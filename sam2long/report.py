@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import operator
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,11 +52,12 @@ class FrameReport:
 class TrackLog:
     """Reports of one object in one direction, in the order of that direction.
 
-    Plain arrays: a frame costs about a hundred bytes, so a day of video stays small.
+    Plain arrays: a frame costs about a hundred bytes, so a day of video stays small. With a `limit`, the
+    oldest reports go when there are twice as many.
     """
 
-    def __init__(self) -> None:
-        self._row_of: dict[int, int] = {}
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
         self._frames = array("q")
         self._numbers = array("f")  # iou, object_logit, margin
         self._flags = array("h")  # slot, certain, pathways, prompted
@@ -63,7 +65,10 @@ class TrackLog:
         self._read_ends = array("q")  # where each row's reads end in `_reads`
 
     def copy(self) -> TrackLog:
-        return copy.deepcopy(self)
+        other = TrackLog(self.limit)
+        for name in ("_frames", "_numbers", "_flags", "_reads", "_read_ends"):
+            setattr(other, name, getattr(self, name)[:])
+        return other
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -78,28 +83,43 @@ class TrackLog:
     def first_frame(self) -> int:
         return self._frames[0]
 
+    def reaches_beyond(self, frame: int | None, direction: int) -> bool:
+        """Whether a frame later than `frame` is logged, as time runs."""
+        return frame is not None and len(self) > 0 and (self._frames[-1] - frame) * direction > 0
+
     def slot_of(self, frame: int) -> int | None:
         """Which of the frame's candidates was handed out; None when it has not been."""
-        row = self._row_of.get(frame)
+        row = self._find(frame)
         return None if row is None else self._flags[4 * row]
+
+    def _find(self, frame: int) -> int | None:
+        """The row of a frame. Frames go up or down without a break in direction, so halving finds it."""
+        falling = len(self) > 1 and self._frames[0] > self._frames[1]
+        row = bisect_left(self._frames, -frame, key=operator.neg) if falling else bisect_left(self._frames, frame)
+        return row if row < len(self) and self._frames[row] == frame else None
 
     def write(self, report: FrameReport) -> None:
         """Add a frame at the end; a frame that is there already is the same one again and stays."""
-        if report.frame in self._row_of:
+        if self._find(report.frame) is not None:
             return
-        self._row_of[report.frame] = len(self._frames)
         self._frames.append(report.frame)
         self._numbers.extend((report.iou, report.object_logit, report.margin))
         self._flags.extend((report.slot, report.certain, report.pathways, report.prompted))
         self._reads.extend(report.memory_frames)
         self._read_ends.append(len(self._reads))
+        if self.limit is not None and len(self) >= 2 * self.limit:
+            self._drop_oldest(len(self) - self.limit)
+
+    def _drop_oldest(self, count: int) -> None:
+        reads = self._read_ends[count - 1]
+        del self._frames[:count], self._numbers[: 3 * count], self._flags[: 4 * count], self._reads[:reads]
+        self._read_ends = array("q", (end - reads for end in self._read_ends[count:]))
 
     def truncate(self, after: int, direction: int) -> None:
         """Drop the frames later than `after`, as time runs in `direction`."""
         keep = len(self._frames)
         while keep and (self._frames[keep - 1] - after) * direction > 0:
             keep -= 1
-            del self._row_of[self._frames[keep]]
         del self._frames[keep:], self._numbers[3 * keep :], self._flags[4 * keep :], self._read_ends[keep:]
         del self._reads[self._read_ends[-1] if keep else 0 :]
 
@@ -153,7 +173,7 @@ def _plain(number: float) -> float | str:
 
 
 def to_frame(logs: list[tuple[int, list[FrameReport]]]) -> pd.DataFrame:
-    """A table with the columns in COLUMNS, sorted by frame and object.
+    """A table with the columns in COLUMNS, sorted by frame; objects in the order in which they were added.
 
     Args:
         logs: (object id, its reports) pairs; a later report of a frame replaces an earlier one.
@@ -166,5 +186,6 @@ def to_frame(logs: list[tuple[int, list[FrameReport]]]) -> pd.DataFrame:
             rows[r.frame, obj_id] = (
                 r.frame, obj_id, r.prompted, r.iou, r.object_logit, r.status, r.pathways, r.margin, r.memory_frames
             )  # fmt: skip
-    order = sorted(rows, key=lambda key: (key[0], str(key[1])))
+    place = {obj_id: i for i, obj_id in enumerate(dict(logs))}
+    order = sorted(rows, key=lambda key: (key[0], place[key[1]]))
     return pd.DataFrame([rows[key] for key in order], columns=list(COLUMNS))

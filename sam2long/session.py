@@ -216,10 +216,10 @@ class Session:
         if direction is None:
             return None
         track = obj.tracks[direction]
-        if track.head == frame:
-            return self._filled(track.latest)
+        if track.head == frame and track.latest is not None:
+            return self._filled(track.latest.mask)
         if frame in track.frames:
-            return self._filled(track.best_mask(frame))
+            return self._filled(track.best(frame).mask)
         aside = self._standing_before(obj, direction, frame)
         step(self.model, [aside], frame, self.reader.features(frame))
         aside.flush()
@@ -272,39 +272,49 @@ class Session:
         self.passes += 1
         this_pass = self.passes
         tracks = self._begin(start, direction)
-        yield from self._hand_out(tracks, end, direction)
+        yield from self._hand_out(tracks, end, direction, this_pass)
         ahead = [track.head + direction for track in tracks if track.head is not None]
         first = max([start, *ahead], key=lambda at: at * direction)
         for frame, features in self.reader.sequence(first, end, direction):
-            if this_pass != self.passes:
-                raise StateError(
-                    "another pass over this state has begun since; one state has one pass at a time, "
-                    "so finish or leave one before the next, or open the video twice"
-                )
+            self._check_pass(this_pass)
             self._step(tracks, frame, features)
-            yield from self._hand_out(tracks, end, direction)
+            yield from self._hand_out(tracks, end, direction, this_pass)
+        self._check_pass(this_pass)
         for track in tracks:
             track.flush()
-        yield from self._hand_out(tracks, end, direction)
+        yield from self._hand_out(tracks, end, direction, this_pass)
+
+    def _check_pass(self, this_pass: int) -> None:
+        if this_pass != self.passes:
+            raise StateError(
+                "another pass over this state has begun since; one state has one pass at a time, "
+                "so finish or leave one before the next, or open the video twice"
+            )
 
     def _step(self, tracks: list[Track], frame: int, features: FrameFeatures) -> None:
         try:
             with self.model.running():
                 step(self.model, tracks, frame, features)
         except BaseException:
-            # Some tracks may have taken the step and others not: each goes back to its last checkpoint.
-            for track in tracks:
-                track.stand(None)
-            self.next_frame.clear()
+            self._failed(tracks)
             raise
         self._stepped(tracks)
 
-    def _stepped(self, tracks: list[Track]) -> None:
-        """After a step: keep a way back."""
-        for obj, track in zip(self.objects.values(), tracks, strict=True):
-            obj.checkpoints[track.rules.direction].offer(track)
+    def _failed(self, tracks: list[Track]) -> None:
+        """A step broke off: some tracks may have taken it and others not, so each goes back to a checkpoint."""
+        for track in tracks:
+            track.stand(None)
+        self.next_frame.clear()
 
-    def _hand_out(self, tracks: list[Track], end: int, direction: int) -> Iterator[FrameMasks]:
+    def _stepped(self, tracks: list[Track]) -> None:
+        """After a step: keep a way back, and none into a past that has been replaced."""
+        for obj, track in zip(self.objects.values(), tracks, strict=True):
+            direction = track.rules.direction
+            if not track.log.reaches_beyond(track.head, direction):
+                obj.checkpoints[direction].drop_after(track.head, direction)
+            obj.checkpoints[direction].offer(track)
+
+    def _hand_out(self, tracks: list[Track], end: int, direction: int, this_pass: int) -> Iterator[FrameMasks]:
         """Frames up to `end` on which every object has settled, in order; what has to wait goes to the host.
 
         A frame leaves its tracks when it is asked for, so a caller who stops in between loses none.
@@ -313,6 +323,7 @@ class Session:
         for track in tracks:
             track.offload(leaving=count)
         for _ in range(count):
+            self._check_pass(this_pass)
             entries = [track.ready.popleft() for track in tracks]
             frame = entries[0][0]
             self.next_frame[direction] = frame + direction, self.revision
@@ -340,11 +351,15 @@ class Session:
 
     def _begin(self, start: int, direction: int) -> list[Track]:
         """All tracks, standing just before `start`, or further on with the masks from `start` on waiting."""
+        for obj in self.objects.values():
+            if direction in obj.tracks:
+                obj.tracks[direction] = obj.tracks.pop(direction)  # the latest pass is the last in the dictionary
         tracks = self._tracks(direction)
         self._prepare_all_prompts()
         heads = {track.head for track in tracks}
         if self.next_frame.get(direction) == (start, self.revision) and len(heads) == 1:
             return tracks  # nothing has happened in between
+        self.next_frame.pop(direction, None)  # whatever breaks off from here on, there is nothing to go on with
         with self.model.running():
             for obj, track in zip(self.objects.values(), tracks, strict=True):
                 self._seek(obj, track, start - direction)

@@ -87,7 +87,7 @@ class Track:
     next_node: int = 0
     last_slot: int = 0  # slot of the mask handed out last
     storage: torch.device | None = None  # where spatial memories are kept; None: where they were computed
-    latest: Tensor | None = None  # the best pathway's mask on the head, as in Hypothesis
+    latest: Hypothesis | None = None  # the best pathway's on the head; None: not known any more
     before: Leads | None = None  # the pathways as they were one step ago: a correction of the head starts there
 
     # ---- before the network --------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Track:
         )
         self.at_root = False
         self.head = frame
-        self.latest = self.waiting[self.pathways[0].node].mask
+        self.latest = self.waiting[self.pathways[0].node]
         self.frames.append(frame)
         self._hand_out_settled(frame)
 
@@ -201,7 +201,6 @@ class Track:
         self.next_node += 1
         self.at_root = True
         self.head = frame
-        self.latest = prompt.mask
         report = FrameReport(
             frame=frame,
             slot=0,
@@ -213,7 +212,8 @@ class Track:
             memory_frames=(),
             prompted=True,
         )
-        self._hand_out(frame, Hypothesis(prompt.mask, report))
+        self.latest = Hypothesis(prompt.mask, report)
+        self._hand_out(frame, self.latest)
 
     def skip(self, frame: int) -> None:
         """A frame before the object's first prompt: nothing is there yet."""
@@ -267,9 +267,9 @@ class Track:
             log=self.log.copy(),
         )
 
-    def best_mask(self, frame: int) -> Tensor | None:
-        """The best pathway's mask on a frame that waits."""
-        return self.waiting[self.pathways[0].lineage[self.frames.index(frame)]].mask
+    def best(self, frame: int) -> Hypothesis:
+        """The best pathway's hypothesis on a frame that waits."""
+        return self.waiting[self.pathways[0].lineage[self.frames.index(frame)]]
 
     def stand(self, leads: Leads | None) -> None:
         """Go back (or on) to where `leads` says; nothing waits there."""
@@ -292,7 +292,7 @@ class Track:
         if known is not None:
             # This frame was handed out by an earlier pass and nothing before it has changed: the same mask again.
             again = next((leaf for leaf in self.pathways if leaf.slot == known), self.pathways[0])
-            self.latest = self.waiting[again.node].mask
+            self.latest = self.waiting[again.node]
             self._hand_out_along(again, len(self.frames))
             return
         self.log.truncate(frame, self.rules.direction)

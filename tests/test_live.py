@@ -95,6 +95,28 @@ def test_masks_that_wait_survive_a_correction(tiny):
     assert [frame for frame, _, _ in out] == list(range(40)), "each frame once, in order"
 
 
+@pytest.mark.parametrize("part", ["memory_attention", "image_encoder", "memory_encoder"])
+def test_a_frame_that_failed_is_tried_again(tiny, part, monkeypatch):
+    expected = run(tiny, VIDEO)
+    state = tiny.init_stream(VIDEO[0])
+    tiny.add_new_mask(state, 0, 1, MASK)
+    out, index = [], 1
+    while index < len(VIDEO):
+        with monkeypatch.context() as broken:
+            if index == 6 and part:
+                broken.setattr(getattr(tiny, part), "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+            try:
+                out += tiny.track(state, VIDEO[index])
+                index += 1
+            except MemoryError:
+                # A frame that could not be encoded was not taken in; one that was is tracked with the next.
+                index += part != "image_encoder"
+                part = None
+    out += tiny.finish(state)
+    assert part is None
+    assert same({frame: masks for frame, _, masks in out}, expected)
+
+
 def test_frames_before_any_prompt_are_no_trouble(tiny):
     state = tiny.init_stream(VIDEO[0])
     assert [frame for image in VIDEO[1:5] for frame, _, _ in tiny.track(state, image)] == []

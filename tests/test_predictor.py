@@ -326,6 +326,80 @@ def test_an_error_in_the_middle_leaves_a_state_that_goes_on(tiny, monkeypatch):
     assert same(pieces, whole)
 
 
+def test_a_pass_that_skipped_frames_leaves_nothing_behind(tiny):
+    """Snapshots of a pass whose frames have been replaced are no way back."""
+    detour = started(tiny)
+    collect(tiny, detour, start_frame_idx=10)
+    straight = started(tiny)
+    assert same(collect(tiny, detour, start_frame_idx=0), collect(tiny, straight, start_frame_idx=0))
+    click = {"points": [[30, 30]], "labels": [1]}
+    corrected = [tiny.add_new_points_or_box(state, 14, 1, **click)[2] for state in (detour, straight)]
+    assert torch.equal(*corrected)
+    assert same(*(collect(tiny, state, start_frame_idx=14) for state in (detour, straight)))
+
+
+def test_a_pass_that_breaks_off_before_its_first_frame_spoils_nothing(tiny, monkeypatch):
+    whole = run(tiny, VIDEO)
+    state = started(tiny)
+    for frame, _, _ in tiny.propagate_in_video(state):
+        if frame == 8:
+            break
+    with monkeypatch.context() as broken:
+        broken.setattr(type(state["images"]), "iter_from", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            list(tiny.propagate_in_video(state, start_frame_idx=3))
+    after = collect(tiny, state, start_frame_idx=9)
+    assert same(after, {frame: masks for frame, masks in whole.items() if frame >= 9})
+
+
+def test_passes_that_cross_are_refused(tiny):
+    state = started(tiny)
+    first = tiny.propagate_in_video(state)
+    for _ in first:
+        if state.session.objects[1].tracks[1].ready:
+            break  # the next frame is ready: not even the source has to be asked for it
+    list(tiny.propagate_in_video(state, start_frame_idx=0, max_frame_num_to_track=0))
+    with pytest.raises(StateError, match="another pass"):
+        next(first)
+
+
+def test_a_loaded_state_keeps_the_settings_that_it_was_saved_with(tiny, tmp_path):
+    whole = run(tiny, VIDEO)
+    state = started(tiny)
+    next(tiny.propagate_in_video(state))
+    tiny.save_state(state, tmp_path / "state")
+    others = reconfigured(tiny, Sam2LongConfig(num_pathways=1, modulation=(0.5, 1.5)))
+    loaded = others.load_state(tmp_path / "state", VIDEO)
+    after = collect(others, loaded, start_frame_idx=1)
+    assert same(after, {frame: masks for frame, masks in whole.items() if frame >= 1})
+    with pytest.raises(StateError, match="another video or model"):
+        tiny_predictor(seed=5).load_state(tmp_path / "state", VIDEO)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [MASK[::-1, ::-1], MASK.astype(np.uint16) * 300, MASK.astype(">f4"), MASK.astype(object), MASK.tolist()],
+    ids=["flipped", "uint16", "big-endian", "object", "list"],
+)
+def test_any_array_of_numbers_is_a_mask(tiny, mask):
+    state = started(tiny, [(0, 1, mask)])
+    expected = started(tiny, [(0, 1, np.ascontiguousarray(np.asarray(mask) != 0))])
+    assert torch.equal(state.session.masks_on(0)[0], expected.session.masks_on(0)[0])
+
+
+def test_swapped_columns_are_points(tiny):
+    yx = np.array([[40, 30]])
+    states = started(tiny, []), started(tiny, [])
+    swapped = tiny.add_new_points_or_box(states[0], 0, 1, points=yx[:, ::-1], labels=[1])[2]
+    assert torch.equal(swapped, tiny.add_new_points_or_box(states[1], 0, 1, points=[[30, 40]], labels=[1])[2])
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, "3", True])
+def test_bad_counts_are_refused(tiny, count):
+    with pytest.raises(PromptError, match="max_frame_num_to_track"):
+        next(tiny.propagate_in_video(started(tiny), max_frame_num_to_track=count))
+
+
 def test_memories_on_the_host_give_the_same_masks(tiny):
     state = tiny.init_state(VIDEO, offload_state_to_cpu=True)
     tiny.add_new_mask(state, 0, 1, MASK)
