@@ -564,9 +564,7 @@ def batches(args: argparse.Namespace, rank: int, step: int, progress):
             yield stage, *make_batch(rng, stage, max(stage.clips // args.ranks, 1))
     queue: mp.Queue = mp.Queue(2 * args.producers)
     for k in range(args.producers):
-        mp.Process(
-            target=producer, args=(queue, seed * 64 + k, progress, args.ranks), daemon=True
-        ).start()
+        mp.Process(target=producer, args=(queue, seed * 64 + k, progress, args.ranks), daemon=True).start()
     while True:
         yield queue.get()
 

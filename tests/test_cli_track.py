@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sam2long.cli import main
+from sam2long.cli import main, prompting
 from sam2long.cli import run as cli_run
 from sam2long.cli import track as cli_track
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ModelError
+from sam2long.errors import DataError, ModelError
 from sam2long.export import MaskReader, davis_palette
 from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
@@ -494,3 +494,34 @@ def test_version_and_errors_of_the_model(capsys, monkeypatch, clip, tmp_path):
     monkeypatch.setattr(cli_track, "build_predictor", no_weights)
     assert track(clip, *BOX, "--out", tmp_path / "run") == 2
     assert capsys.readouterr().err == "sam2long: no weights for sam2.1-large; use the model nano\n"
+
+
+@pytest.mark.parametrize(
+    ("mask", "complaint"),
+    [
+        ({"size": [96, 128], "counts": "zzzz!!"}, "run lengths"),
+        ({"size": [0.5, 1], "counts": "0"}, "size"),
+        ({"size": [-5, 128], "counts": "0"}, "size"),
+    ],
+)
+def test_a_broken_run_length_mask_is_one_sentence(tmp_path, mask, complaint):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([{"object": 1, "mask": mask}]))
+    with pytest.raises(DataError, match=complaint):
+        prompting.from_file(path)
+
+
+def test_label_images_of_16_bits_hold_object_ids(tmp_path):
+    ids = np.zeros((8, 8), np.uint16)
+    ids[:2], ids[4:] = 1, 300
+    Image.fromarray(ids).save(tmp_path / "ids.png")
+    found = prompting.masks_from_image(tmp_path / "ids.png", frame=0)
+    assert [(prompt.obj_id, int(prompt.mask.sum())) for prompt in found] == [(1, 16), (300, 32)]
+
+
+def test_grey_images_that_could_mean_anything_are_refused(tmp_path):
+    grey = np.zeros((8, 8), np.uint8)
+    grey[:2], grey[4:] = 5, 200
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match="5, 200"):
+        prompting.masks_from_image(tmp_path / "grey.png", frame=0)

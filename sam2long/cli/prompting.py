@@ -91,17 +91,18 @@ def from_flags(
 def masks_from_image(path: Path, frame: int, label: str = "") -> list[ObjectPrompt]:
     """One prompt per object of a mask image.
 
-    A palette image, or a grey one with small values, holds an object id in each pixel (0 for none). Any
-    other is black and white: brighter than half is object 1.
+    A palette image, one of 16 bits, or a grey one with small values, holds an object id in each pixel (0 for
+    none). Any other is black and white: brighter than half is object 1.
     """
     import numpy as np
 
-    pixels, is_palette = _read_mask(path)
-    if is_palette or pixels.max() < LABEL_IMAGE_BELOW:
+    pixels, holds_ids = _read_mask(path)
+    if holds_ids:
         ids = [int(value) for value in np.unique(pixels) if value > 0]
         found = [(obj_id, pixels == obj_id) for obj_id in ids]
     else:
-        found = [(1, pixels >= LABEL_IMAGE_BELOW)]
+        mask = pixels >= LABEL_IMAGE_BELOW
+        found = [(1, mask)] if mask.any() else []
     if not found:
         raise PromptError(f"{path} is all black; mark the object in white, or each object with its own palette colour")
     names = {obj_id: label if len(found) == 1 else "" for obj_id, _ in found}
@@ -181,30 +182,43 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
 
 def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
     if isinstance(value, str):
-        pixels, is_palette = _read_mask(folder / value)
-        return pixels > 0 if is_palette or pixels.max() < LABEL_IMAGE_BELOW else pixels >= LABEL_IMAGE_BELOW
+        pixels, holds_ids = _read_mask(folder / value)
+        return pixels > 0 if holds_ids else pixels >= LABEL_IMAGE_BELOW
     if isinstance(value, dict) and isinstance(value.get("counts"), str) and _is_vector(value.get("size"), 2):
         from sam2long.export.masks import decode_mask
 
-        return decode_mask(value)
+        if not all(isinstance(side, int) and side > 0 for side in value["size"]):
+            raise DataError(f"{where}: the mask's size is {value['size']!r}; expected [height, width] in pixels")
+        try:
+            return decode_mask(value)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise DataError(f"{where}: the mask's counts are not COCO run lengths ({error})") from None
     raise DataError(f"{where}: mask is neither the name of an image nor COCO run lengths (size, counts)")
 
 
 def _read_mask(path: Path) -> tuple[np.ndarray, bool]:
-    """(pixel values [H, W], whether they are palette indices) of a mask image."""
+    """(pixel values [H, W], whether they are object ids) of a mask image; see `masks_from_image`."""
     import numpy as np
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if image.mode == "P":
+            if image.mode == "P" or image.mode.startswith("I"):  # palette; 16 and 32 bits hold ids, not brightness
                 return np.array(image), True
             if image.mode == "1":
                 return np.array(image).astype(np.uint8) * 255, False
-            return np.array(image.convert("L")), False
+            pixels = np.array(image.convert("L"))
     except OSError as error:
         reason = error.strerror or "not an image"
         raise DataError(f"the mask {path} cannot be read ({reason}); expected a PNG") from None
+    values = [int(value) for value in np.unique(pixels) if value > 0]
+    if len(values) > 1 and LABEL_IMAGE_BELOW <= values[-1] < 255:
+        shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+        raise DataError(
+            f"the mask {path} has grey values {shown}: neither black and white nor object ids below "
+            f"{LABEL_IMAGE_BELOW}; save it in black and white, or with a palette, one colour per object"
+        )
+    return pixels, bool(values) and values[-1] < LABEL_IMAGE_BELOW
 
 
 def _numbers(text: str, count: int, flag: str, form: str) -> tuple[float, ...]:

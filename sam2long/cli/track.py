@@ -228,11 +228,17 @@ class Track:
         else:
             ours = self._settings().to_dict()
             given |= {"sam2long." + key: value for key, value in ours["sam2long"].items()}
+        asked = [self.box, self.mask, self.prompts, self.frame, *self.point, *self.neg]
+        if any(value is not None for value in asked) or self.auto or self.label:
+            raise ConfigError(
+                f"the run in {self.out} has its prompts already; leave prompts, --frame and --label out with --resume, "
+                "or start anew with --overwrite"
+            )
         defaults = {field.name: field.default for field in fields(Track)}
         for key, value in given.items():
             group, _, name = key.rpartition(".")
             was = stored["sam2long"][name] if group else stored[name]
-            value = list(value) if isinstance(value, tuple) else value
+            value = list(value) if isinstance(value, tuple) else None if value == NO_LIMIT else value
             if value != was and value != defaults.get(name):
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is {value} but the run in {self.out} has {was}; "

@@ -1,9 +1,9 @@
 """Endless, seeded, exact: generated videos for training, tests, the demo and the built-in benchmark.
 
-    from sam2long.synthetic import generate
+from sam2long.synthetic import generate
 
-    for frame in generate("reappear", seed=7, num_frames=300):
-        frame.image, frame.ids, frame.visible
+for frame in generate("reappear", seed=7, num_frames=300):
+    frame.image, frame.ids, frame.visible
 """
 
 from __future__ import annotations

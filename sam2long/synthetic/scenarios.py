@@ -14,8 +14,18 @@ SCENARIOS: dict[str, Knobs] = {
     "reappear": Knobs(exits=(35, 70), away=(25, 60), strangers=(1, 2)),
     "crowd": Knobs(size=(110, 190), strangers=(4, 7), twins=(0, 2), twin_chance=30),
     "long": Knobs(
-        exits=(60, 120), away=(25, 90), visits=(50, 100), hidden=(6, 25), twins=(0, 2), twin_chance=30,
-        strangers=(1, 3), bars=(0, 1), cuts=(120, 260), light=260, pace=(24, 60), blur=40,
+        exits=(60, 120),
+        away=(25, 90),
+        visits=(50, 100),
+        hidden=(6, 25),
+        twins=(0, 2),
+        twin_chance=30,
+        strangers=(1, 3),
+        bars=(0, 1),
+        cuts=(120, 260),
+        light=260,
+        pace=(24, 60),
+        blur=40,
     ),
 }
 DEFAULT_OBJECTS = {"easy": 1, "occlusion": 1, "twins": 2, "reappear": 1, "crowd": 4, "long": 2}

@@ -275,8 +275,11 @@ class Scene:
                 spot = bits.ints(0, UNIT * n // short, 2).tolist()
                 size, turn = bits.int(60, 260), bits.int(0, TURN - 1)
                 Actor(
-                    sprite=make_sprite(bits, 64, split), label=0, place=lambda t, p=spot: p,
-                    size=lambda t, s=size: s, angle=lambda t, a=turn: a,
+                    sprite=make_sprite(bits, 64, split),
+                    label=0,
+                    place=lambda t, p=spot: p,
+                    size=lambda t, s=size: s,
+                    angle=lambda t, a=turn: a,
                 ).draw(0, self._unit16, ground, scratch)
             self._grounds.append(ground)
         swing = bits.int(0, k.camera)
@@ -305,11 +308,14 @@ class Scene:
 
         def actor(sprite, label, place, base):
             return Actor(
-                sprite=sprite, label=label, place=place,
+                sprite=sprite,
+                label=label,
+                place=place,
                 size=curve(base * (UNIT - k.growth) // UNIT, base * (UNIT + k.growth) // UNIT, bits.int(20, 50)),
                 angle=curve(0, bits.pick((TURN // 8, TURN // 2, TURN)), bits.int(30, 70)),
                 stretch=curve(-k.deform, k.deform, bits.int(12, 40)),
-                wobble=bits.int(0, k.deform), wobble_rate=bits.int(1, 8),
+                wobble=bits.int(0, k.deform),
+                wobble_rate=bits.int(1, 8),
             )
 
         targets: list[Actor] = []

@@ -52,9 +52,7 @@ def ngon(bits: Bits, n: int) -> np.ndarray:
 
 def blob(bits: Bits, n: int) -> np.ndarray:
     two, three, turn = bits.int(0, 200), bits.int(0, 160), bits.int(0, 1023)
-    return fill(
-        _radial([640 + (two * sin(64 * k + turn) + three * sin(96 * k)) // ONE for k in range(32)]), n
-    )
+    return fill(_radial([640 + (two * sin(64 * k + turn) + three * sin(96 * k)) // ONE for k in range(32)]), n)
 
 
 def star(bits: Bits, n: int) -> np.ndarray:
@@ -94,9 +92,7 @@ def bean(bits: Bits, n: int) -> np.ndarray:
 
 def arrow(bits: Bits, n: int) -> np.ndarray:
     shaft, neck = bits.int(260, 420), bits.int(-100, 250)
-    return fill(
-        [(980, 0), (neck, 900), (neck, shaft), (-900, shaft), (-900, -shaft), (neck, -shaft), (neck, -900)], n
-    )
+    return fill([(980, 0), (neck, 900), (neck, shaft), (-900, shaft), (-900, -shaft), (neck, -shaft), (neck, -900)], n)
 
 
 Shape = Callable[[Bits, int], np.ndarray]
