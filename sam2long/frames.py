@@ -59,10 +59,6 @@ class FrameReader:
         self._encode(frame, self._resized(image))
         return self._latest[1]
 
-    def forget(self) -> None:
-        """Free the cached features."""
-        self._latest = None
-
     def _resized(self, image: np.ndarray) -> np.ndarray:
         return to_model_input(image, self.model.model.image_size)
 

@@ -15,7 +15,21 @@ if TYPE_CHECKING:
     import torch
 
 
-class ArraySource(FrameSource):
+class _InMemory(FrameSource):
+    """Frames that are all there: any of them is as near as the next."""
+
+    _frames: Sequence
+
+    @property
+    def available(self) -> int:
+        return len(self._frames)
+
+    def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
+        for index in range(first, len(self._frames) if step > 0 else -1, step):
+            yield index, self._read(index), None
+
+
+class ArraySource(_InMemory):
     """Frames out of an array [T, H, W, 3] uint8, or a sequence of arrays [H, W, 3] uint8. Nothing is copied."""
 
     def __init__(self, frames: np.ndarray | Sequence[np.ndarray], selection: Selection, prefetch: int) -> None:
@@ -32,21 +46,13 @@ class ArraySource(FrameSource):
         check_image(frames[0], "frame 0")
         self.height, self.width = frames[0].shape[:2]
 
-    @property
-    def available(self) -> int:
-        return len(self._frames)
-
-    def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
-        for index in range(first, len(self._frames) if step > 0 else -1, step):
-            yield index, self._read(index), None
-
     def _read(self, source_index: int) -> np.ndarray:
         image = self._frames[source_index]
         check_same_size(image, source_index, self.height, self.width)
         return np.ascontiguousarray(image)
 
 
-class TensorSource(FrameSource):
+class TensorSource(_InMemory):
     """Frames out of a tensor [T, 3, H, W] or [T, H, W, 3]: uint8, or floating in 0..1. Converted one at a time."""
 
     def __init__(self, frames: torch.Tensor, selection: Selection, prefetch: int) -> None:
@@ -63,14 +69,6 @@ class TensorSource(FrameSource):
         self._frames = frames if shape[3] == 3 else frames.permute(0, 2, 3, 1)  # [T, H, W, 3]
         self._check_not_empty("the tensor")
         self.height, self.width = self._frames.shape[1:3]
-
-    @property
-    def available(self) -> int:
-        return len(self._frames)
-
-    def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
-        for index in range(first, len(self._frames) if step > 0 else -1, step):
-            yield index, self._read(index), None
 
     def _read(self, source_index: int) -> np.ndarray:
         frame = self._frames[source_index].detach().cpu()
