@@ -70,11 +70,11 @@ STAGES = (
           prompt_weight=0.5, corrections=0.03),
     Stage(until=0.515, mix=ALL, clips=8, frames=8, chunk=8, truth=0.0, strides=(1, 1, 2), prompt_weight=0.5,
           corrections=0.05),
-    Stage(until=0.84, mix=ALL, clips=16, frames=24, chunk=8, truth=0.0, strides=(1, 1, 2, 3), size=64, zoom=150,
+    Stage(until=0.72, mix=ALL, clips=16, frames=32, chunk=8, truth=0.0, strides=(1, 1, 2, 3), size=64, zoom=150,
           corrections=0.02),
-    Stage(until=0.84, mix=ALL, clips=6, frames=16, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+    Stage(until=0.72, mix=ALL, clips=6, frames=24, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
-    Stage(until=1.01, mix=ALL, clips=6, frames=24, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+    Stage(until=1.01, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
 )  # fmt: skip
 
