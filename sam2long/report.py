@@ -92,6 +92,11 @@ class TrackLog:
         row = self._find(frame)
         return None if row is None else self._flags[4 * row]
 
+    def at(self, frame: int) -> FrameReport | None:
+        """The report of one frame; None when it has not been handed out."""
+        row = self._find(frame)
+        return None if row is None else self._row(row)
+
     def _find(self, frame: int) -> int | None:
         """The row of a frame. Frames go up or down without a break in direction, so halving finds it."""
         falling = len(self) > 1 and self._frames[0] > self._frames[1]

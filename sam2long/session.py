@@ -180,6 +180,12 @@ class Session:
         if (earlier := obj.prompts.pop(frame, None)) is not None:
             self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
 
+    def put_back(self, frame: int, obj_id: Any, earlier: UserPrompt) -> None:
+        """Undo: let a prompt of this session count again, in place of what was said since, to the bit."""
+        obj = self.objects.setdefault(obj_id, TrackedObject())
+        obj.prompts[frame] = earlier
+        self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
+
     def remove(self, obj_id: Any) -> None:
         """Forget an object; the others are not disturbed."""
         del self.objects[obj_id]

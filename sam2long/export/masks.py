@@ -78,8 +78,19 @@ class MaskWriter:
             time: seconds since the video's first frame.
             masks: object id -> [H, W] bool.
         """
-        objects = {str(obj_id): encode_mask(mask) for obj_id, mask in masks.items()}
-        self._add({"frame": frame, "source_frame": source_frame, "time": time, "objects": objects})
+        self.write_encoded(frame, source_frame, time, {obj_id: encode_mask(mask) for obj_id, mask in masks.items()})
+
+    def write_encoded(
+        self,
+        frame: int,
+        source_frame: int,
+        time: float | None,
+        masks: Mapping[Any, Mapping[str, Any]],
+        **more: Any,
+    ) -> None:
+        """Add a frame whose masks are COCO run lengths already; `more` goes into the line too, and readers skip it."""
+        objects = {str(obj_id): rle for obj_id, rle in masks.items()}
+        self._add({"frame": frame, "source_frame": source_frame, "time": time, "objects": objects, **more})
 
     def close(self) -> None:
         self._file.close()
