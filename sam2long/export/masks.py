@@ -112,6 +112,7 @@ class MaskReader:
     Attributes:
         header: the first line.
         frames: frame indices that have masks, rising.
+        objects: ids of the objects that have masks, rising.
         torn: whether a torn last line was left out.
 
     Raises:
@@ -123,6 +124,7 @@ class MaskReader:
         self.torn = False
         self._lines: dict[int, list[int]] = {}  # frame -> where its lines begin
         self._source_frames: dict[int, int] = {}
+        self._objects: set[int] = set()
         try:
             self._file = path.open("rb")
         except OSError as error:
@@ -133,17 +135,25 @@ class MaskReader:
     def frames(self) -> list[int]:
         return sorted(self._lines)
 
+    @property
+    def objects(self) -> list[int]:
+        return sorted(self._objects)
+
     def source_frame(self, frame: int) -> int:
         """The number of a frame in the video."""
         return self._source_frames[frame]
 
     def masks(self, frame: int) -> dict[int, np.ndarray]:
         """Object id -> [H, W] bool; empty for a frame without a line."""
-        found: dict[int, np.ndarray] = {}
+        return {obj_id: decode_mask(rle) for obj_id, rle in self.rles(frame).items()}
+
+    def rles(self, frame: int) -> dict[int, dict[str, Any]]:
+        """Object id -> COCO run lengths; empty for a frame without a line."""
+        found: dict[int, dict[str, Any]] = {}
         for start in self._lines.get(frame, ()):
             self._file.seek(start)
             for obj_id, rle in json.loads(self._file.readline())["objects"].items():
-                found[int(obj_id)] = decode_mask(rle)
+                found[int(obj_id)] = rle
         return dict(sorted(found.items()))
 
     def close(self) -> None:
@@ -169,6 +179,7 @@ class MaskReader:
                 else:
                     self._lines.setdefault(record["frame"], []).append(start)
                     self._source_frames[record["frame"]] = record["source_frame"]
+                    self._objects.update(map(int, record["objects"]))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 if isinstance(error, DataError):
                     raise

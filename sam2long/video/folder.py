@@ -44,6 +44,8 @@ class ImageFolderSource(FrameSource):
 
     Args:
         folder: the folder; subfolders and hidden files are left out.
+    Attributes:
+        files: paths of the selected frames.
     """
 
     def __init__(self, folder: Path, selection: Selection, prefetch: int) -> None:
@@ -59,7 +61,8 @@ class ImageFolderSource(FrameSource):
         self._check_names()
         self.height, self.width = self._common_size()
         chosen = slice(selection.start, selection.stop, selection.stride)
-        self.names = [file.stem for file in self._files[chosen]]
+        self.files = self._files[chosen]
+        self.names = [file.stem for file in self.files]
 
     @property
     def available(self) -> int:

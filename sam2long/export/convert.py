@@ -1,0 +1,151 @@
+"""`export_run`: a finished run into any of the formats that other programs read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam2long._version import __version__
+from sam2long.errors import ConfigError
+from sam2long.export import coco, mot, stills
+from sam2long.export.atomic import write_json
+from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
+from sam2long.export.job import ExportJob, Progress
+from sam2long.export.recording import Recording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format to export to."""
+
+    description: str  # for users, one line
+    write: Callable[[ExportJob], None]
+    needs_video: bool = False  # pixels go in, not only masks
+    shapes: tuple[str, ...] = ()  # what may stand for a mask; the first is the default
+    takes_images: bool = False  # can bring the frames along
+
+
+FORMATS: dict[str, Format] = {
+    "palette-png": Format(
+        description="PNG per frame, an object id in every pixel (DAVIS, YouTube-VOS, MOSE)",
+        write=stills.write_palette_pngs,
+    ),
+    "object-png": Format(
+        description="folder of black-and-white PNGs per object; may overlap (SA-V, LVOS)",
+        write=stills.write_object_pngs,
+    ),
+    "coco": Format(
+        description="COCO instances JSON with run lengths and track_id", write=coco.write_coco, takes_images=True
+    ),
+    "sa-v": Format(description="SA-V masklet JSON", write=coco.write_sav, takes_images=True),
+    "youtube-vis": Format(
+        description="YouTube-VIS / OVIS JSON, a track per object", write=coco.write_youtube_vis, takes_images=True
+    ),
+    "mot": Format(description="MOT challenge text: boxes with track ids", write=mot.write_mot, takes_images=True),
+    "mots": Format(
+        description="MOTS challenge text: run lengths with track ids", write=mot.write_mots, takes_images=True
+    ),
+    "cutout-png": Format(
+        description="PNG per frame and object, clear around the object", write=stills.write_cutouts, needs_video=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What an export has written."""
+
+    folder: Path
+    files: list[Path]
+    lost: list[str]  # a sentence for each thing that the format could not hold
+
+
+def export_run(
+    run_dir: Path | str,
+    to: str,
+    out: Path | str | None = None,
+    *,
+    video: Path | str | None = None,
+    objects: Sequence[int] | None = None,
+    shape: str | None = None,
+    tolerance: float = 0.0,
+    images: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> ExportReport:
+    """Write the masks of a run in another format; a folder that appears whole or not at all.
+
+    Args:
+        run_dir: folder that `sam2long track --out` left, or a masks.jsonl.
+        to: a key of FORMATS.
+        out: folder to write; None for `export/<format>` in the run.
+        video: the video, when it is no longer where the run found it; only formats with pixels need it.
+        objects: ids to export; None for all.
+        shape: what stands for a mask, one of the format's `shapes`.
+        tolerance: pixels that polygons may leave the mask's edge by, to have fewer corners; 0 for exact ones.
+        images: also write the frames, where the format has a place for them.
+        overwrite: replace an earlier export in `out`.
+        progress: called with the frames done and their number; what it raises ends the export, and nothing stays.
+    Raises:
+        ConfigError: an unknown format, or an option that it does not have.
+        DataError: no run, or files in the way. VideoError: the video is needed and not there.
+    """
+    chosen = format_named(to)
+    _check_options(to, chosen, shape, tolerance, images)
+    run_dir = Path(run_dir)
+    folder = Path(out) if out is not None else (run_dir if run_dir.is_dir() else run_dir.parent) / "export" / to
+    check_replaceable(folder, overwrite)
+    with Recording(run_dir, video, objects) as run:
+        if chosen.needs_video or images:
+            run.open_video().close()  # a video that is missing shows before anything is written
+        with replacing_folder(folder) as partial:
+            job = ExportJob(
+                run=run, folder=partial, shape=shape or next(iter(chosen.shapes), None), tolerance=tolerance,
+                images=images, progress=progress,
+            )  # fmt: skip
+            chosen.write(job)
+            lost = job.lost.sentences()
+            files = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+            write_json(
+                partial / MANIFEST,
+                {
+                    "format": to,
+                    "sam2long": __version__,
+                    "video": run.video,
+                    "objects": {str(obj_id): label for obj_id, label in run.labels.items()},
+                    "lost": lost,
+                    "files": [file.as_posix() for file in files],
+                },
+            )
+    return ExportReport(folder=folder, files=[folder / file for file in files], lost=lost)
+
+
+def format_named(name: str) -> Format:
+    """A format of FORMATS.
+
+    Raises:
+        ConfigError: there is none of that name; the message suggests one.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"there is no format {name!r}; {hint}the formats are {', '.join(FORMATS)}")
+
+
+def _check_options(name: str, chosen: Format, shape: str | None, tolerance: float, images: bool) -> None:
+    if shape is not None and shape not in chosen.shapes:
+        expected = f"it takes {', '.join(chosen.shapes)}" if chosen.shapes else "it has no choice of shapes"
+        raise ConfigError(f"{name} does not take the shape {shape!r}; {expected}")
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ConfigError(f"the tolerance is {tolerance}; expected pixels, 0 or more")
+    shape = shape or next(iter(chosen.shapes), None)
+    if tolerance and shape != "polygon":
+        raise ConfigError(
+            f"a tolerance goes with polygons only, and {name} writes {shape or 'none'}; leave it out")
+        )
+    if images and not chosen.takes_images:
+        raise ConfigError(f"{name} has no place for images of the frames; leave --images out")

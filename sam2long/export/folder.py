@@ -1,0 +1,66 @@
+"""A folder of results that appears whole or not at all, and that never takes foreign files away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sam2long.errors import DataError
+
+MANIFEST = "export.json"  # says which files of a folder are ours
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds anything but an earlier export, and that one too without `overwrite`.
+
+    Raises:
+        DataError: with what is in the way.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; choose a folder for the export")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if not files:
+        return
+    foreign = sorted(files - _own_files(folder))
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise DataError(f"{folder} holds files that no export wrote ({foreign[0]}{more}); choose another --out")
+    if not overwrite:
+        raise DataError(f"{folder} holds an export already; replace it with --overwrite, or choose another --out")
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to instead; it takes the place of `folder` at the end, or goes when there is an exception."""
+    missing = [parent for parent in folder.parents if not parent.exists()]  # nearest first
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        for parent in missing:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _own_files(folder: Path) -> set[str]:
+    try:
+        return {MANIFEST, *json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

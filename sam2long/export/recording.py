@@ -1,0 +1,130 @@
+"""The masks of a finished run, with what other formats want to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sam2long.errors import ConfigError, DataError, VideoError
+from sam2long.export.masks import MaskReader
+from sam2long.video import FrameSource, open_source
+
+NO_LABEL = "object"  # the class of objects that were given no name
+
+
+class Recording:
+    """Read access to a run, frame by frame.
+
+    Args:
+        run: folder that `sam2long track --out` left, or its masks.jsonl.
+        video: the video, when it is not where the run found it.
+        objects: ids to look at; None for all.
+    Attributes:
+        height, width: of every mask. fps: None when unknown.
+        frames: indices of the tracked frames, rising. objects: ids, rising.
+        labels: object id -> name, "" for none.
+        name: of the video, without folder and ending.
+    Raises:
+        DataError: no run, no masks, or no size in it. ConfigError: objects that the run has not.
+    """
+
+    def __init__(self, run: Path, video: Path | str | None = None, objects: Sequence[int] | None = None) -> None:
+        path = run / "masks.jsonl" if run.is_dir() or not run.suffix else run
+        if not path.is_file():
+            raise DataError(f"{run} holds no masks.jsonl; expected a folder that `sam2long track --out` has left")
+        self.masks = MaskReader(path)
+        header = self.masks.header
+        self.frames = self.masks.frames
+        if not self.frames:
+            raise DataError(f"{path} has no masks yet; track at least one frame first")
+        try:
+            self.height, self.width = int(header["height"]), int(header["width"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{path} says no height and width in its first line; expected those of the video") from None
+        self.fps: float | None = header.get("fps")
+        self.start, self.stride = int(header.get("start") or 0), int(header.get("stride") or 1)
+        self.objects = self._chosen(objects)
+        names = {int(obj_id): str(label or "") for obj_id, label in (header.get("objects") or {}).items()}
+        self.labels = {obj_id: names.get(obj_id, "") for obj_id in self.objects}
+        self.video = str(video if video is not None else header.get("video") or "")
+        self.name = Path(self.video).stem or "video"
+        self._files = self._image_files()
+
+    def class_of(self, obj_id: int) -> str:
+        return self.labels[obj_id] or NO_LABEL
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of all classes, in the order of the objects."""
+        return list(dict.fromkeys(self.class_of(obj_id) for obj_id in self.objects))
+
+    def source_frame(self, frame: int) -> int:
+        """The number of a tracked frame in the video, also of one without masks."""
+        return self.start + frame * self.stride
+
+    def stem(self, frame: int) -> str:
+        """Name of a frame's file: that of its image where the video is a folder of them, else its number."""
+        number = self.source_frame(frame)
+        return self._files[number].stem if self._files else f"{number:05d}"
+
+    def image_name(self, frame: int) -> str:
+        """File name of a frame's picture, which exists where the video is a folder of images."""
+        number = self.source_frame(frame)
+        return self._files[number].name if self._files else f"{number:05d}.jpg"
+
+    def image_file(self, frame: int) -> Path | None:
+        """A frame's picture, where the video is a folder of images."""
+        return self._files[self.source_frame(frame)] if self._files else None
+
+    def rles(self, frame: int) -> dict[int, dict[str, Any]]:
+        """Object id -> COCO run lengths of the objects looked at."""
+        return {obj_id: rle for obj_id, rle in self.masks.rles(frame).items() if obj_id in self.labels}
+
+    def open_video(self) -> FrameSource:
+        """The frames from the first to the last tracked one; frame i of it is tracked frame `frames[0] + i`.
+
+        Raises:
+            VideoError: not there, or not the video that was tracked.
+        """
+        if not self.video or not (Path(self.video).exists() or "://" in self.video):
+            raise VideoError(
+                f"the video {self.video or '(unknown)'} is not where the run found it; say where it is with --video"
+            )
+        first, last = self.source_frame(self.frames[0]), self.source_frame(self.frames[-1])
+        source = open_source(self.video, start=first, stop=last + 1, stride=self.stride)
+        if (source.height, source.width) != (self.height, self.width):
+            raise VideoError(
+                f"{self.video} is {source.width}x{source.height} and the masks {self.width}x{self.height} "
+                "(width x height); say with --video which video was tracked"
+            )
+        expected = self.frames[-1] - self.frames[0] + 1
+        if source.num_frames is not None and source.num_frames < expected:
+            raise VideoError(
+                f"{self.video} ends before frame {last}, which has masks; say with --video which video was tracked"
+            )
+        return source
+
+    def close(self) -> None:
+        self.masks.close()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _chosen(self, objects: Sequence[int] | None) -> list[int]:
+        if objects is None:
+            return self.masks.objects
+        unknown = sorted(set(objects) - set(self.masks.objects))
+        if unknown or not objects:
+            there = ", ".join(map(str, self.masks.objects))
+            raise ConfigError(f"the run has no object {', '.join(map(str, unknown)) or '(none)'}; its objects: {there}")
+        return sorted(set(objects))
+
+    def _image_files(self) -> list[Path] | None:
+        if not self.video or not Path(self.video).is_dir():
+            return None
+        files = open_source(self.video).files
+        return files if len(files) > self.source_frame(self.frames[-1]) else None

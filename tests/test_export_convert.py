@@ -1,0 +1,160 @@
+"""`export_run` around the formats: options, what is in the way, all or nothing; and the PNG formats."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2long.errors import ConfigError, DataError, VideoError
+from sam2long.export.convert import FORMATS, export_run
+from tests.export_run import FRAMES, START, assert_same, make_run
+from tests.video_files import read_number
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """Objects 1 and 7 share pixels."""
+    return make_run(tmp_path / "crowded", overlapping=True)
+
+
+def snapshot(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_writes_what_it_reports_and_says_so_in_a_manifest(run, name):
+    report = export_run(run, name)
+    assert report.folder == run / "export" / name and report.files
+    there = {path for path in report.folder.rglob("*") if path.is_file()}
+    assert there == {*report.files, report.folder / "export.json"}
+    manifest = json.loads((report.folder / "export.json").read_text())
+    assert manifest["format"] == name and manifest["lost"] == report.lost
+    assert len(list(run.parent.rglob("*partial*"))) == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_that_breaks_off_leaves_nothing_and_keeps_the_earlier_one(run, name):
+    class Cancelled(Exception):
+        pass
+
+    def cancel(done, total):
+        raise Cancelled
+
+    before = snapshot(run.parent)
+    with pytest.raises(Cancelled):
+        export_run(run, name, progress=cancel)
+    assert snapshot(run.parent) == before and not (run / "export").exists()
+    export_run(run, name)
+    before = snapshot(run.parent)
+    with pytest.raises(Cancelled):
+        export_run(run, name, overwrite=True, progress=cancel)
+    assert snapshot(run.parent) == before
+
+
+def test_an_earlier_export_is_replaced_only_when_told_and_foreign_files_never(run):
+    out = export_run(run, "object-png").folder
+    with pytest.raises(DataError, match="--overwrite"):
+        export_run(run, "object-png")
+    assert len(export_run(run, "object-png", objects=[2], overwrite=True).files) == FRAMES
+    assert not (out / "1").exists()
+    (out / "mine.txt").write_text("hours of work")
+    before = snapshot(out)
+    with pytest.raises(DataError, match=r"mine\.txt"):
+        export_run(run, "object-png", overwrite=True)
+    with pytest.raises(DataError, match="no export wrote"):
+        export_run(run, "coco", run.parent, overwrite=True)
+    assert snapshot(out) == before
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "message"),
+    [
+        ("cocos", {}, "did you mean coco"),
+        ("coco", {"shape": "polygon"}, "shape"),
+        ("coco", {"tolerance": 2.0}, "polygons only"),
+        ("palette-png", {"images": True}, "no place for images"),
+        ("coco", {"objects": [3]}, "no object 3"),
+        ("coco", {"tolerance": float("nan")}, "tolerance"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(run, to, options, message):
+    with pytest.raises(ConfigError, match=message):
+        export_run(run, to, **options)
+    assert not (run / "export").exists()
+
+
+def test_a_missing_run_or_video_is_said_before_anything_is_written(tmp_path):
+    with pytest.raises(DataError, match=r"masks\.jsonl"):
+        export_run(tmp_path / "nothing", "coco")
+    run = make_run(tmp_path / "run", video=False)
+    with pytest.raises(VideoError, match="--video"):
+        export_run(run, "cutout-png")
+    other = make_run(tmp_path / "deeper" / "other").parent / "clip.mp4"
+    assert export_run(run, "cutout-png", video=other).files
+    assert export_run(run, "coco").files
+
+
+def test_palette_pngs_have_an_id_per_pixel(run):
+    report = export_run(run, "palette-png")
+    assert report.lost == [] and [path.name for path in report.files] == [f"{START + f:05d}.png" for f in range(FRAMES)]
+    labels = {int(path.stem): pixels(path) for path in report.files}
+    assert_same({(f, i): image == i for f, image in labels.items() for i in np.unique(image) if i}, run)
+    with Image.open(report.files[0]) as image:
+        assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
+
+
+def test_pixels_of_two_objects_are_reported_as_lost_by_the_palette_and_kept_by_folders(crowded):
+    report = export_run(crowded, "palette-png")
+    assert len(report.lost) == 1 and "4 masks; the first is object 7 on frame 2" in report.lost[0]
+    report = export_run(crowded, "object-png")
+    assert report.lost == []
+    found = {(int(p.stem), int(p.parent.name)): pixels(p) == 255 for p in report.files}
+    assert len(found) == 2 * FRAMES + 4, "empty masks have a file, too"
+    assert_same({key: mask for key, mask in found.items() if mask.any()}, crowded)
+
+
+def test_cut_outs_show_the_object_and_hide_everything_else(run):
+    report = export_run(run, "cutout-png", objects=[1])
+    found = {}
+    for path in report.files:
+        image = pixels(path)
+        found[int(path.stem), 1] = image[:, :, 3] == 255
+        assert set(np.unique(image[:, :, 3])) <= {0, 255}
+        assert not image[image[:, :, 3] == 0].any(), "the background must not lie hidden in the file"
+    from tests.export_run import masters
+
+    expected = {key: mask for key, mask in masters(run).items() if key[1] == 1}
+    assert set(found) == set(expected)
+    assert all(np.array_equal(found[key], mask) for key, mask in expected.items())
+    plain = export_run(run, "coco", images=True).folder / "images"
+    for path in report.files:
+        frame = pixels(plain / f"{path.stem}.jpg")
+        assert read_number(frame) == int(path.stem)
+        inside = pixels(path)[:, :, 3] == 255
+        assert np.abs(pixels(path)[inside][:, :3].astype(int) - frame[inside]).mean() < 6  # JPEG against the video
+
+
+def test_images_of_a_folder_keep_their_names(tmp_path):
+    run = make_run(tmp_path / "run")
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for number in range(10):
+        Image.fromarray(np.full((48, 64, 3), 20 * number, np.uint8)).save(folder / f"shot_{number}.png")
+    report = export_run(run, "coco", video=folder, images=True)
+    assert sorted(p.name for p in report.files if p.suffix == ".png") == [f"shot_{n}.png" for n in range(2, 8)]
+    names = [image["file_name"] for image in json.loads((report.folder / "annotations.json").read_text())["images"]]
+    assert names == [f"shot_{n}.png" for n in range(2, 8)]
+    assert [p.name for p in export_run(run, "palette-png", video=folder).files] == names
