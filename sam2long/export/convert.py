@@ -144,8 +144,6 @@ def _check_options(name: str, chosen: Format, shape: str | None, tolerance: floa
         raise ConfigError(f"the tolerance is {tolerance}; expected pixels, 0 or more")
     shape = shape or next(iter(chosen.shapes), None)
     if tolerance and shape != "polygon":
-        raise ConfigError(
-            f"a tolerance goes with polygons only, and {name} writes {shape or 'none'}; leave it out")
-        )
+        raise ConfigError(f"a tolerance goes with polygons only, and {name} has {shape or 'none'}; leave it out")
     if images and not chosen.takes_images:
         raise ConfigError(f"{name} has no place for images of the frames; leave --images out")
