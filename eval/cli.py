@@ -114,7 +114,7 @@ def _add_run(commands) -> None:
     p.add_argument("--seed", type=int)
     p.add_argument("--engine", choices=("local", "ray"), default="local")
     p.add_argument("--address", help="ray: the cluster, e.g. auto")
-    p.add_argument("--workers", type=int, help="ray: how many; default: one per GPU")
+    p.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
     p.add_argument("--score", action="store_true", help="score afterwards, where ground truth is at hand")
     p.set_defaults(run=_run)
 

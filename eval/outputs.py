@@ -55,15 +55,22 @@ class VideoWriter:
         return [self.part / p.label for p in self.prompts] if self.per_object else [self.part]
 
     def write(self, frame: int, logits: np.ndarray) -> None:
+        if frame in self._left:
+            self.put(frame, self.encode(logits))
+
+    def encode(self, logits: np.ndarray) -> list[bytes]:
+        """The PNGs of a frame, one for each folder."""
+        if self.per_object:
+            return [png_bytes(mask.astype(np.uint8)) for mask in logits > SCORE_ABOVE]
+        return [png_bytes(to_ids(logits, self.prompts))]
+
+    def put(self, frame: int, encoded: list[bytes]) -> None:
         if frame not in self._left:
             return
         self._left.remove(frame)
         name = f"{self.video.frame_names[frame]}.png"
-        if self.per_object:
-            for folder, mask in zip(self._folders(), logits > SCORE_ABOVE, strict=True):
-                (folder / name).write_bytes(png_bytes(mask.astype(np.uint8)))
-        else:
-            (self.part / name).write_bytes(png_bytes(to_ids(logits, self.prompts)))
+        for folder, png in zip(self._folders(), encoded, strict=True):
+            (folder / name).write_bytes(png)
 
     def close(self) -> None:
         """Fill in frames before the first prompt and put the folder in its place."""

@@ -29,12 +29,12 @@ def _worker_class(ray):
             self.tracker = trackers.build(spec)
 
         def run(self, dataset: Dataset, name: str, out: Path):
-            from eval import runner
+            from eval import processes, runner
 
             try:
                 return runner.run_video(dataset, self.tracker, name, out), None
             except Exception as error:
-                return None, runner.reason(error)
+                return None, processes.reason(error)
 
     return ray.remote(Worker)
 

@@ -11,12 +11,13 @@ import json
 import sys
 import tempfile
 import time
-import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eval import manifest, pngs, trackers
-from eval.datasets.base import Dataset
+from eval import manifest, pngs, processes, trackers
+from eval.datasets.base import Dataset, Prompt, Video
 from eval.outputs import VideoWriter
 from eval.progress import Progress
 from eval.trackers import Tracker, TrackerSpec
@@ -32,6 +33,8 @@ class VideoRecord:
     objects: int
     seconds: float  # tracking and writing, without loading the model
     peak_memory_bytes: int
+    settings: int = 1  # how many settings went over the video together and share the seconds (see eval/sweep.py)
+    tree: dict[str, int] | None = None  # trackers.tree_counts, where the tracker has a tree
 
 
 @dataclass(frozen=True)
@@ -49,45 +52,77 @@ def record_path(out: Path, video: str) -> Path:
     return out / "videos" / f"{video}.json"
 
 
-def run_video(dataset: Dataset, tracker: Tracker, name: str, out: Path, on_frame=lambda: None) -> VideoRecord:
-    """Track one video and write its masks; nothing but whole files and folders, whatever interrupts it."""
-    started = time.perf_counter()
+@contextmanager
+def opened(dataset: Dataset, name: str) -> Iterator[tuple[Video, list[Prompt], Path]]:
+    """A video, its prompts, and a folder of its frames for as long as it takes."""
     video = dataset.video(name)
     prompts = dataset.prompts(video)
     if not prompts:
         raise DataError(f"video {name} of {dataset.name} has no object to track; {dataset._get()}")
-    tracker.reset_peak_memory()
-    writer = VideoWriter(predictions_folder(out), video, prompts, dataset.per_object)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="eval-frames-") as work,
-            dataset.frames_folder(video, Path(work)) as folder,
-        ):
-            expected = min(p.frame for p in prompts)
-            for _ in range(expected):
+    with (
+        tempfile.TemporaryDirectory(prefix="eval-frames-") as work,
+        dataset.frames_folder(video, Path(work)) as folder,
+    ):
+        yield video, prompts, folder
+
+
+def write_record(out: Path, record: VideoRecord) -> None:
+    """The mark of a finished video; its masks are in place."""
+    pngs.atomic_write(record_path(out, record.video), (json.dumps(asdict(record), indent=1) + "\n").encode())
+
+
+class InOrder:
+    """A tracker gives every frame from the first prompt to the last, once each; anything else is an error of its."""
+
+    def __init__(self, video: Video, prompts: list[Prompt]):
+        self.video = video
+        self.expected = min(p.frame for p in prompts)
+
+    def take(self, frame: int) -> None:
+        if frame != self.expected:
+            raise RuntimeError(f"the tracker gave frame {frame} of video {self.video.name}; expected {self.expected}")
+        self.expected += 1
+
+    def finish(self) -> None:
+        if self.expected != len(self.video.frame_names):
+            raise RuntimeError(
+                f"the tracker stopped before frame {self.expected} of {len(self.video.frame_names)} "
+                f"of video {self.video.name}"
+            )
+
+
+def run_video(
+    dataset: Dataset, tracker: Tracker, name: str, out: Path, on_frame: Callable[[], None] = lambda: None
+) -> VideoRecord:
+    """Track one video and write its masks; nothing but whole files and folders, whatever interrupts it."""
+    started = time.perf_counter()
+    with opened(dataset, name) as (video, prompts, folder):
+        tracker.reset_peak_memory()
+        writer, order = (
+            VideoWriter(predictions_folder(out), video, prompts, dataset.per_object),
+            InOrder(video, prompts),
+        )
+        try:
+            for _ in range(order.expected):
                 on_frame()
             for frame, logits in tracker.track(folder, video, prompts):
-                if frame != expected:
-                    raise RuntimeError(f"the tracker gave frame {frame} of video {name}; expected {expected}")
+                order.take(frame)
                 writer.write(frame, logits)
-                expected += 1
                 on_frame()
-            if expected != len(video.frame_names):
-                raise RuntimeError(
-                    f"the tracker stopped before frame {expected} of {len(video.frame_names)} of video {name}"
-                )
-        writer.close()
-    except BaseException:
-        writer.abandon()
-        raise
+            order.finish()
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
     record = VideoRecord(
         video=name,
         frames=len(video.frame_names),
         objects=len(prompts),
         seconds=round(time.perf_counter() - started, 3),
         peak_memory_bytes=tracker.peak_memory(),
+        tree=tracker.tree_counts() if hasattr(tracker, "tree_counts") else None,
     )
-    pngs.atomic_write(record_path(out, name), (json.dumps(asdict(record), indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 
@@ -105,7 +140,8 @@ def run(
     """Run what is not yet done. One video that fails is reported and the rest goes on.
 
     Args:
-        engine: "local" (this process), or "ray" (one worker per GPU, or `workers` on the CPU; `address` of a cluster).
+        engine: "local" (this process, or `workers` processes of this machine), or "ray" (one worker per GPU, or
+            `workers` on the CPU; `address` of a cluster).
     Raises:
         DataError: the data set has faults, or `out` holds another run.
     """
@@ -115,7 +151,7 @@ def run(
     todo = [n for n in names if not record_path(out, n).exists()]
     skipped = [n for n in names if n not in todo]
     if keep_gt and hasattr(dataset, "export_gt") and not (out / "gt").exists():
-        _export_gt(dataset, out / "gt")
+        export_gt(dataset, out / "gt")
     failed: dict[str, str] = {}
     if todo:
         total = sum(len(dataset.video(n).frame_names) for n in todo)
@@ -125,32 +161,48 @@ def run(
 
                 failed = ray_engine.run_videos(dataset, spec, out, todo, progress, address=address, workers=workers)
             else:
-                failed = _run_here(dataset, spec, out, todo, progress)
-    _write_failures(out, failed)
+                failed = _run_here(dataset, spec, out, todo, progress, workers or 1)
+    write_failures(out, failed)
     return RunResult([n for n in todo if n not in failed], skipped, failed)
 
 
-def _run_here(dataset: Dataset, spec: TrackerSpec, out: Path, todo: list[str], progress: Progress) -> dict[str, str]:
-    tracker, failed = trackers.build(spec), {}
-    for name in todo:
-        try:
-            record = run_video(dataset, tracker, name, out, progress.frame)
+@dataclass
+class _Job:
+    """One setting on one video after the other."""
+
+    dataset: Dataset
+    spec: TrackerSpec
+    out: Path
+
+    def start(self) -> None:
+        self.tracker = trackers.build(self.spec)
+
+    def run(self, video: str, on_frame: Callable[[], None]) -> VideoRecord:
+        return run_video(self.dataset, self.tracker, video, self.out, on_frame)
+
+
+def longest_first(dataset: Dataset, names: list[str]) -> list[str]:
+    """Of the order in which several workers end at about the same time."""
+    return sorted(names, key=lambda name: -len(dataset.video(name).frame_names))
+
+
+def _run_here(
+    dataset: Dataset, spec: TrackerSpec, out: Path, todo: list[str], progress: Progress, workers: int
+) -> dict[str, str]:
+    failed = {}
+    ordered = longest_first(dataset, todo) if workers > 1 else todo
+    for name, record, why in processes.each(_Job(dataset, spec, out), ordered, workers, progress.frame):
+        if workers > 1:
+            progress.frame(len(dataset.video(name).frame_names))
+        if why is None:
             progress.video(name, record)
-        except Exception as error:  # whatever is wrong with one video must not cost the others
-            failed[name] = reason(error)
-            progress.failure(name, failed[name])
+        else:
+            failed[name] = why
+            progress.failure(name, why)
     return failed
 
 
-def reason(error: BaseException) -> str:
-    if isinstance(error, DataError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    where = f" at {Path(last[0].filename).name}:{last[0].lineno}" if last else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def _write_failures(out: Path, failed: dict[str, str]) -> None:
+def write_failures(out: Path, failed: dict[str, str]) -> None:
     path = out / "failures.json"
     if failed:
         pngs.atomic_write(path, (json.dumps(failed, indent=1) + "\n").encode())
@@ -160,7 +212,7 @@ def _write_failures(out: Path, failed: dict[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _export_gt(dataset: Dataset, folder: Path) -> None:
+def export_gt(dataset: Dataset, folder: Path) -> None:
     """Ground truth of generated or raw data sets, in the layout that the scorer reads."""
     import shutil
 

@@ -14,12 +14,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from eval.datasets.base import Prompt, Video
 from sam2long.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_OBJECT = -1024.0  # logit of an object before its prompt, as in sam2
 OLD_OUTPUTS_KEPT = 40  # sam2 reads at most 15 frames back; the rest of its outputs would only fill memory
@@ -50,6 +53,8 @@ class Tracker(Protocol):
 
     def peak_memory(self) -> int:
         """Bytes since the reset: of the GPU where there is one, else of this process since it started."""
+
+    # A tracker with a memory tree may also have `tree_counts() -> dict[str, int]`, of the video tracked last.
 
 
 def build(spec: TrackerSpec) -> Tracker:
@@ -125,12 +130,27 @@ def process_peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def tree_counts(report: pd.DataFrame) -> dict[str, int]:
+    """Of a track report: how many object-frames were tracked, uncertain, and had more than one different pathway."""
+    tracked = report[~report["prompted"].astype(bool)]
+    return {
+        "tracked": len(tracked),
+        "uncertain": int((tracked["status"] == "uncertain").sum()),
+        "diverged": int((tracked["pathways"] > 1).sum()),
+    }
+
+
 class Sam2Long(_Torch):
     """This package's predictor: all objects in one state, late ones included."""
 
+    _state = None
+
+    def tree_counts(self) -> dict[str, int]:
+        return tree_counts(self.predictor.track_report(self._state))
+
     def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
         self._seed()
-        state = self.predictor.init_state(str(folder))
+        state = self._state = self.predictor.init_state(str(folder))
         for p in prompts:
             self.predictor.add_new_mask(state, p.frame, p.obj, p.mask)
         order = [p.obj for p in prompts]

@@ -5,8 +5,9 @@ all.
     python scripts/ablate.py --dataset sav-val --root DIR --model sam2-large --tables pathways,iou_threshold --out
     runs/abl
 
-Equal settings are run once, whichever tables they stand in. Stop it when you like and start it again: finished videos
-stay. `--videos`, `--size` and `--frames` make a smaller set of synthlong.
+Equal settings are run once, whichever tables they stand in, and all settings of one model go over each video together
+(eval/sweep.py), so there is no speed in the tables. Stop it when you like and start it again: finished videos stay.
+`--videos`, `--size` and `--frames` make a smaller set of synthlong.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import pandas as pd
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from eval import bootstrap, cli, runner, score, settings
+from eval import bootstrap, cli, runner, score, settings, sweep
 from eval.report import Run, markdown_table
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError, Sam2LongError
@@ -105,15 +106,34 @@ def run_folder(out: Path, spec: TrackerSpec) -> Path:
     return out / "runs" / key
 
 
-def run_and_score(dataset, spec: TrackerSpec, out: Path, args: argparse.Namespace) -> Run:
-    folder, scores = run_folder(out, spec), None
-    result = runner.run(dataset, spec, folder, engine=args.engine, address=args.address, workers=args.workers)
-    if result.failed:
-        raise ConfigError(
-            f"{len(result.failed)} videos failed in {folder}: {', '.join(result.failed)}; see failures.json"
-        )
+def run_all(dataset, specs: list[TrackerSpec], out: Path, args: argparse.Namespace) -> dict[Path, Run]:
+    """Every different spec, each in its folder; settings of one model go over each video together."""
+    folders = {run_folder(out, spec): spec for spec in specs}
+    groups: dict[str, dict[Path, TrackerSpec]] = {}
+    for folder, spec in folders.items():
+        together = spec.method == "sam2long" and args.engine == "local" and not args.no_sweep
+        groups.setdefault(repr(sweep.of_one_model(spec)) if together else str(folder), {})[folder] = spec
+    runs = {}
+    for number, group in enumerate(groups.values(), start=1):
+        print(f"{number} of {len(groups)}: {len(group)} settings, {next(iter(group.values())).method}", flush=True)
+        if len(group) > 1:
+            results = sweep.run(dataset, group, workers=args.workers or 1)
+        else:
+            folder, spec = next(iter(group.items()))
+            results = {folder: runner.run(dataset, spec, folder, engine=args.engine, address=args.address,
+                                          workers=args.workers)}  # fmt: skip
+        for folder, result in results.items():
+            if result.failed:
+                raise ConfigError(
+                    f"{len(result.failed)} videos failed in {folder}: {', '.join(result.failed)}; see failures.json"
+                )
+            runs[folder] = scored(dataset, folder, anew=bool(result.done))
+    return runs
+
+
+def scored(dataset, folder: Path, anew: bool) -> Run:
     run = Run(folder, dataset.protocol)
-    if result.done or not (run.scores_folder / "scores.json").exists():
+    if anew or not (run.scores_folder / "scores.json").exists():
         gt = runner.gt_of(dataset, folder)
         if gt is None:
             raise ConfigError(
@@ -122,6 +142,14 @@ def run_and_score(dataset, spec: TrackerSpec, out: Path, args: argparse.Namespac
         scores = score.evaluate(dataset.protocol, gt, runner.predictions_folder(folder), **score.restrict(dataset, gt))
         score.write(scores, run.scores_folder)
     return run
+
+
+def tree_shares(run: Run) -> dict[str, float]:
+    """Percent of the object-frames tracked that were uncertain, and that had more than one different pathway."""
+    counts = [tree for tree in run.records.get("tree", []) if isinstance(tree, dict)]
+    tracked = sum(tree["tracked"] for tree in counts)
+    return {f"{what}_percent": 100 * sum(tree[what] for tree in counts) / tracked if tracked else float("nan")
+            for what in ("uncertain", "diverged")}  # fmt: skip
 
 
 def table_rows(table: Table, runs: dict[str, Run]) -> pd.DataFrame:
@@ -136,8 +164,7 @@ def table_rows(table: Table, runs: dict[str, Run]) -> pd.DataFrame:
         if default is not None and v is not default:
             d = bootstrap.paired(runs[default.name].by_object(), run.by_object())
             row |= {"minus_default": d.mean, "low": d.low, "high": d.high}
-        row["frames_per_s"] = run.records["frames"].sum() / run.records["seconds"].sum()
-        row["peak_gib"] = run.records["peak_memory_bytes"].max() / 2**30
+        row |= tree_shares(run)
         row |= dict(zip((f"published: {c}" for c in table.published_columns), v.published, strict=False))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -181,7 +208,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--address")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
+    parser.add_argument("--no-sweep", action="store_true", help="one run after the other, as eval run does it")
     args = parser.parse_args(argv)
     try:
         return ablate(args)
@@ -196,8 +224,9 @@ def ablate(args: argparse.Namespace) -> int:
     names = args.tables.split(",") if args.tables else sorted(p.stem for p in TABLES.glob("*.yaml"))
     tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
     started, parts = time.monotonic(), [f"# Ablations on {dataset.name}, model {Path(args.model).name}"]
+    found = run_all(dataset, [v.spec for table in tables for v in table.variants], args.out, args)
     for table in tables:
-        runs = {v.name: run_and_score(dataset, v.spec, args.out, args) for v in table.variants}
+        runs = {v.name: found[run_folder(args.out, v.spec)] for v in table.variants}
         rows = table_rows(table, runs)
         args.out.mkdir(parents=True, exist_ok=True)
         rows.to_csv(args.out / f"{table.name}.csv", index=False)

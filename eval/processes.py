@@ -1,0 +1,111 @@
+"""Videos over several processes of this machine: `--workers N` of the local engine, N = 1 being this process.
+
+Each process loads the model once and takes the next video when it has finished one. A process that is lost costs the
+videos that were under way; starting the same command again does those and no others.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Protocol
+
+from sam2long.errors import DataError
+
+Outcome = tuple[str, Any, str | None]  # video, result, what went wrong
+
+
+class Job(Protocol):
+    """What a process does; it is pickled to get there."""
+
+    def start(self) -> None:
+        """Load what all videos need."""
+
+    def run(self, video: str, on_frame: Callable[[], None]) -> Any: ...
+
+
+def each(job: Job, videos: Sequence[str], workers: int = 1, on_frame: Callable[[], None] = lambda: None) -> (
+    Iterator[Outcome]
+):  # fmt: skip
+    """Run the job on every video, in this order; results come as they are ready.
+
+    Args:
+        workers: processes; with more than one, each computes on its share of the cores.
+        on_frame: called after each frame, where the work is done in this process.
+    """
+    workers = min(workers, len(videos))
+    if workers > 1:
+        yield from _in_pool(job, videos, workers)
+        return
+    if videos:
+        job.start()
+    for video in videos:
+        yield _attempt(job, video, on_frame)
+
+
+def _attempt(job: Job, video: str, on_frame: Callable[[], None]) -> Outcome:
+    try:
+        return video, job.run(video, on_frame), None
+    except Exception as error:  # whatever is wrong with one video must not cost the others
+        return video, None, reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, DataError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" at {Path(last[0].filename).name}:{last[0].lineno}" if last else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _in_pool(job: Job, videos: Sequence[str], workers: int) -> Iterator[Outcome]:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")  # a fork would take over torch's thread pools in a broken state
+    with ProcessPoolExecutor(workers, context, _prepare, (job, threads)) as pool:
+        pending = {pool.submit(_run, video): video for video in videos}
+        try:
+            for future in as_completed(pending):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    yield pending[future], None, "its process was lost (out of memory?); start the same command again"
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """What a worker process holds between videos."""
+
+    job: Job | None = None
+    started = False
+
+
+def _prepare(job: Job, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _Worker.job = job
+
+
+def _leave_with_parent() -> None:
+    """Without its parent a worker would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _run(video: str) -> Outcome:
+    try:
+        if not _Worker.started:
+            _Worker.job.start()
+            _Worker.started = True
+    except Exception as error:  # here and not in `_prepare`, where it would only break the pool
+        return video, None, reason(error)
+    return _attempt(_Worker.job, video, lambda: None)

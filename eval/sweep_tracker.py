@@ -1,0 +1,196 @@
+"""Many settings of SAM2Long over one video at once, on one model.
+
+The image encoder runs once per frame for all of them, prompts are read once, and the rows of all settings with equal
+key weights go through the network as one batch. A row that several settings would compute alike, because they still
+agree on everything that it reads, is computed once: most settings go together for a long time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eval import trackers
+from eval.datasets.base import Prompt, Video
+from eval.trackers import TrackerSpec
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
+from sam2long.report import to_frame
+from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
+from sam2long.session import FORWARD
+from sam2long.tracker import Prompted, Track, step
+
+Key = TypeVar("Key")
+Masks = tuple[Tensor | None, ...]  # of all objects, low-resolution logits [1, 1, h, w]; None: absent
+
+
+@dataclass(frozen=True, eq=False)
+class _Expanded(Proposals):
+    """Proposals of all rows, of which equal ones were computed once."""
+
+    first: list[int]  # of each row, the first one that is equal to it
+
+
+class SharedRows:
+    """A model that computes equal rows once. Everything else is the model's own."""
+
+    def __init__(self, model: Sam2Model) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def propose(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> _Expanded:
+        places: dict[tuple, int] = {}
+        unique: list[int] = []  # the first row of each kind
+        row_of = []
+        for row, reading in enumerate(readings):
+            place = places.setdefault(_tensors_of(reading), len(unique))
+            if place == len(unique):
+                unique.append(row)
+            row_of.append(place)
+        few = self.model.propose(features, [readings[row] for row in unique], num_pointers)
+        index = torch.tensor(row_of, device=self.model.device)
+        everything = {
+            field.name: value[index] if isinstance(value, Tensor) else [value[place] for place in row_of]
+            for field in dataclasses.fields(Proposals)
+            for value in [getattr(few, field.name)]
+        }
+        return _Expanded(**everything, first=[unique[place] for place in row_of])
+
+    def remember(
+        self, features: FrameFeatures, proposals: _Expanded, kept: Sequence[tuple[int, int]]
+    ) -> list[Remembered]:
+        wanted = [(proposals.first[row], k) for row, k in kept]
+        unique = list(dict.fromkeys(wanted))
+        remembered = dict(zip(unique, self.model.remember(features, proposals, unique), strict=True))
+        return [remembered[each] for each in wanted]  # the same tensors again: that is how later rows are found equal
+
+
+def _tensors_of(reading: Reading) -> tuple:
+    """Equal for readings of the same tensors in the same places."""
+
+    def of(read: Any) -> tuple:
+        places = [getattr(read, field.name) for field in dataclasses.fields(read) if field.name != "memory"]
+        tensors = [value for field in dataclasses.fields(read.memory)
+                   if isinstance(value := getattr(read.memory, field.name), Tensor)]  # fmt: skip
+        return (*places, *map(id, tensors))
+
+    return tuple(map(of, reading.spatial)), tuple(map(of, reading.pointers))
+
+
+@dataclass(eq=False)
+class _Setting:
+    """One setting's tracks, in the order of the prompts."""
+
+    tracks: list[Track]
+    next_frame: int
+
+    def ready(self) -> Iterator[tuple[int, Masks]]:
+        """What all its objects have settled."""
+        for _ in range(min(len(track.ready) for track in self.tracks)):
+            entries = [track.ready.popleft() for track in self.tracks]
+            yield entries[0][0], tuple(hypothesis.mask for _, hypothesis in entries)
+
+
+class Sweep:
+    """Holds the model between videos.
+
+    Args:
+        spec: model, device and precision; its settings are not used.
+    """
+
+    def __init__(self, spec: TrackerSpec) -> None:
+        self._tracker = trackers.Sam2Long(spec)
+        self.reset_peak_memory, self.peak_memory = self._tracker.reset_peak_memory, self._tracker.peak_memory
+        self._settings: dict[Any, _Setting] = {}
+        self._objects: list[int] = []
+
+    def track(
+        self, folder: Path, video: Video, prompts: list[Prompt], configs: Mapping[Key, Sam2LongConfig]
+    ) -> Iterator[tuple[Key, int, Masks]]:
+        """(setting, frame, masks) of every setting and frame from the first prompt on; each setting's frames in order.
+
+        `logits` makes masks of the video's size of them. Settings that agree on a frame give the same tensors.
+        """
+        self._tracker._seed()
+        first = min(p.frame for p in prompts)
+        predictors = {
+            key: SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
+            for key, config in configs.items()
+        }
+        sessions = {key: predictor.init_state(str(folder)).session for key, predictor in predictors.items()}
+        self._objects = [p.obj for p in prompts]
+        self._settings = {
+            key: _Setting([session.new_track(FORWARD)[0] for _ in prompts], first) for key, session in sessions.items()
+        }
+        models: dict[tuple, SharedRows] = {}  # settings with the same one share their batches
+        together: dict[tuple, list[Track]] = {}
+        for key, config in configs.items():
+            kind = _of_the_model(config)
+            models.setdefault(kind, SharedRows(sessions[key].model))
+            together.setdefault(kind, []).extend(self._settings[key].tracks)
+        reader, model = (lambda s: (s.reader, s.model))(next(iter(sessions.values())))
+        for frame, features in reader.sequence(first, len(video.frame_names) - 1, FORWARD):
+            with model.running():
+                for place, p in enumerate(prompts):
+                    if p.frame == frame:
+                        prompted = _read_prompt(self._tracker.predictor, model, features, p)
+                        for setting in self._settings.values():
+                            setting.tracks[place].prompts = {frame: prompted}
+                for kind, tracks in together.items():
+                    step(models[kind], tracks, frame, features)
+            yield from self._ready()
+        for setting in self._settings.values():
+            for track in setting.tracks:
+                track.flush()
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[tuple[Any, int, Masks]]:
+        for key, setting in self._settings.items():
+            for frame, masks in setting.ready():
+                yield key, frame, masks
+
+    @torch.inference_mode()
+    def logits(self, masks: Masks, size: tuple[int, int]):
+        """[N, H, W] float32: what the predictor gives for these masks, enlarged as sam2 does it."""
+        side = self._tracker.predictor.sam_prompt_encoder.mask_input_size[0]
+        rows = [torch.full((1, 1, side, side), trackers.NO_OBJECT) if m is None else m.cpu() for m in masks]
+        rows = torch.cat(rows)
+        if tuple(rows.shape[-2:]) != tuple(size):
+            rows = F.interpolate(rows, size=size, mode="bilinear", align_corners=False)
+        return rows[:, 0].numpy()
+
+    def tree_counts(self, key: Any) -> dict[str, int]:
+        tracks = self._settings[key].tracks
+        return trackers.tree_counts(to_frame([(o, list(t.log)) for o, t in zip(self._objects, tracks, strict=True)]))
+
+
+def _of_the_model(config: Sam2LongConfig) -> tuple:
+    """The settings that are the model's and not the track's."""
+    return config.modulation, getattr(config, "memory_tokens", "all")
+
+
+def _read_prompt(
+    predictor: SAM2LongVideoPredictor, model: Sam2Model, features: FrameFeatures, prompt: Prompt
+) -> Prompted:
+    from sam2long.prompts import check_mask
+
+    height, width = prompt.mask.shape
+    mask = check_mask(prompt.mask, height=height, width=width, image_size=predictor.image_size, device=predictor.device)
+    output = model.prompt(features, mask=mask.float()[None, None])
+    memory = FrameMemory(
+        frame=prompt.frame,
+        mask_features=model.remember_prompt(features, output),
+        object_ptr=output.object_ptr,
+        iou=1.0,
+        object_logit=PROMPTED_LOGIT,
+    )
+    return Prompted(output.mask, float(output.object_logit), memory, seen_from_before=True)
