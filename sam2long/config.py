@@ -11,6 +11,8 @@ from sam2long.errors import ConfigError
 
 TWINS = ("keep", "merge")
 EMIT = ("settled", "online")
+MEMORY_TOKENS = ("all", "sparse")
+SPARSE_SHARE = 0.05  # of a memory's tokens, how many "sparse" keeps in each layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Sam2LongConfig:
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int = 8  # prompted frames read at once: the first and the nearest
+    memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
+    merge_agreeing: float | None = None  # pathways whose masks' IoU has long been above this become one; None: never
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modulation", _pair(self.modulation))
@@ -60,6 +64,19 @@ class Sam2LongConfig:
             "max_prompted_frames",
             "an integer of 1 or more",
         )
+
+        _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
+        _require(
+            self.merge_agreeing is None or (_is_number(self.merge_agreeing) and 0 < self.merge_agreeing <= 1),
+            self,
+            "merge_agreeing",
+            "an IoU above 0 and up to 1, or None to merge nothing",
+        )
+
+    @property
+    def sparse_share(self) -> float:
+        """Of a memory's tokens, how many stay readable once it is no longer the newest."""
+        return SPARSE_SHARE if self.memory_tokens == "sparse" else 1.0
 
     @classmethod
     def sam2(cls) -> Sam2LongConfig:

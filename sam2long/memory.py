@@ -25,6 +25,7 @@ class FrameMemory:
     object_ptr: Tensor  # [1, D], on the compute device
     iou: float  # the decoder's own estimate in 0..1, not measured
     object_logit: float  # > 0: SAM 2 believes the object is visible
+    kept_tokens: Tensor | None = None  # [layers, n] int64: what is read of it from now on; None: all tokens
 
     def __repr__(self) -> str:
         features = None if self.mask_features is None else list(self.mask_features.shape)
@@ -41,6 +42,8 @@ class SpatialRead:
 
     memory: FrameMemory
     slot: int  # row of sam2's `maskmem_tpos_enc`: 0 is the previous frame's, the last row the prompted frames'
+    prompted: bool = False
+    whole: bool = True  # False: only its `kept_tokens`
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,9 @@ class Reading:
     pointers: tuple[PointerRead, ...]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows with the same shape can share one batch."""
-        return len(self.spatial), len(self.pointers)
+    def layout(self) -> tuple[tuple[bool, ...], int]:
+        """Rows with the same layout can share one batch."""
+        return tuple(read.whole for read in self.spatial), len(self.pointers)
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -82,6 +85,7 @@ class BankRules:
     iou_threshold: float = 0.3
     object_aware: bool = True
     max_prompted: int = 8
+    sparse: bool = False  # a memory that is neither prompted nor the newest is read by its kept tokens
     direction: int = 1  # -1: time runs backwards
 
 
@@ -118,6 +122,13 @@ def _faded(memory: FrameMemory) -> FrameMemory:
     return memory if memory.mask_features is None else replace(memory, mask_features=None)
 
 
+def keep_tokens(memories: Sequence[FrameMemory], tokens: Tensor | None) -> tuple[FrameMemory, ...]:
+    """The bank once its newest memory has been read whole, and `tokens` [layers, n] turned out to matter."""
+    if tokens is None or not memories:
+        return tuple(memories)
+    return (*memories[:-1], replace(memories[-1], kept_tokens=tokens))
+
+
 def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, FrameMemory], rules: BankRules) -> Reading:
     """What a pathway attends to on `frame`.
 
@@ -136,10 +147,15 @@ def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fra
     else:
         far = [memory for at, memory in prompted.items() if at not in near]
         spatial, pointers = _select_by_age(frame, (*memories, *far), rules)
+    if rules.sparse:
+        newest = memories[-1] if memories else None
+        spatial = tuple(
+            replace(read, whole=read.memory is newest or read.memory.kept_tokens is None) for read in spatial
+        )
     if not rules.use_pointers:
         pointers = ()
     return Reading(
-        spatial=(*(SpatialRead(memory, rules.num_spatial) for memory in near.values()), *spatial),
+        spatial=(*(SpatialRead(memory, rules.num_spatial, prompted=True) for memory in near.values()), *spatial),
         pointers=(*_prompted_pointers(frame, near.values(), rules), *pointers),
     )
 

@@ -20,6 +20,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
 from sam2long.memory import FrameMemory
+from sam2long.memory_read import MemoryReader
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import PromptOutput
 from sam2long.tracker import Hypothesis, Leads, Pathway, Track
@@ -56,6 +57,7 @@ class _Writer:
                     "ptr": self.tensor(value.object_ptr),
                     "iou": value.iou,
                     "logit": value.object_logit,
+                    "kept": self.tensor(value.kept_tokens),
                 }
             )
         return self.memories[id(value)][0]
@@ -71,6 +73,7 @@ class _Writer:
                     "slot": p.slot,
                     "score": p.score,
                     "lineage": list(p.lineage),
+                    "agreed": {str(node): count for node, count in p.agreed.items()},
                     "memories": [self.memory(m) for m in p.memories],
                 }
                 for p in unique.values()
@@ -119,6 +122,7 @@ class _Reader:
                 object_ptr=self.tensor(entry["ptr"], self.device),
                 iou=entry["iou"],
                 object_logit=entry["logit"],
+                kept_tokens=self.tensor(entry.get("kept"), self.device),
             )
             for entry in header["memories"]
         ]
@@ -135,6 +139,7 @@ class _Reader:
                 score=entry["score"],
                 memories=tuple(self.memories[number] for number in entry["memories"]),
                 lineage=tuple(entry["lineage"]),
+                agreed={int(node): count for node, count in entry.get("agreed", {}).items()},
             )
             for entry in packed["nodes"]
         }
@@ -196,7 +201,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
     if content["video"] != (ours := _video(session)):
         raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
     session.config = Sam2LongConfig.from_mapping(content["config"])
-    session.model.modulation = session.config.modulation
+    session.model.reader = MemoryReader(session.model.model, session.config.modulation, session.config.sparse_share)
     session.hole_area = content["hole_area"]
     session.revision = content["revision"]
     session.next_frame = {int(direction): tuple(value) for direction, value in content["next_frame"].items()}

@@ -201,7 +201,9 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
 
     def _session_options(self, offload: bool) -> dict[str, Any]:
         return {
-            "model": Sam2Model(self, self.sam2long.modulation, self.compute_dtype()),
+            "model": Sam2Model(
+                self, self.sam2long.modulation, self.compute_dtype(), sparse_share=self.sam2long.sparse_share
+            ),
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,

@@ -1,12 +1,9 @@
-"""The seam into sam2: the only file that touches its protected names.
+"""The seam into sam2: the only file, beside memory_read.py, that touches its protected names.
 
 Names relied on, each once, as of sam2 1.1.0 (facebookresearch/sam2, commit 2b90b9f, sam2/modeling/sam2_base.py).
 tests/test_sam2_contract.py pins them, so that a new sam2 release fails there first.
 
   forward_image, _prepare_backbone_features   image features, once per frame
-  maskmem_tpos_enc, no_mem_embed              temporal positions of spatial memories
-  obj_ptr_tpos_proj, get_1d_sine_pe           temporal positions of object pointers
-  memory_attention                            the memory read, fed with banks that we assemble
   sam_prompt_encoder, sam_mask_decoder        the decoder; `_forward_sam_heads` gives only the best pointer
   obj_ptr_proj, no_obj_ptr                    the pointers of the other candidates
   _use_multimask, _forward_sam_heads          clicks on a frame that has memory
@@ -27,12 +24,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from sam2long.errors import StateError
 from sam2long.memory import BankRules, Reading
-from sam2long.modulation import rank_weights, weight_keys
+from sam2long.memory_read import MemoryReader
 from sam2long.tree import Verdict
 
 if TYPE_CHECKING:
@@ -77,6 +73,7 @@ class Proposals:
     tokens: Tensor  # [R, K or 1, D] decoder tokens that object pointers are made of
     object_logits: Tensor  # [R, 1]
     verdicts: list[Verdict]
+    kept_tokens: list[Tensor | None]  # of each row's newest memory, [layers, n], when memories are read sparsely
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +114,7 @@ class Sam2Model:
         modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
         dtype: float32, or what autocast computes in.
         row_budget: bytes that one batch of rows may take in memory attention; more rows than fit are split.
+        sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
     """
 
     def __init__(
@@ -125,15 +123,14 @@ class Sam2Model:
         modulation: tuple[float, float],
         dtype: torch.dtype = torch.float32,
         row_budget: int = 2 << 30,
+        sparse_share: float = 1.0,
     ) -> None:
         self.model = model
-        self.modulation = modulation
+        self.reader = MemoryReader(model, modulation, sparse_share)
         self.dtype = dtype
         self.row_budget = row_budget
         self.encoder_passes = 0  # how often the image encoder ran; one per frame is the promise
         self.rows_read = 0  # how many rows went through memory attention and decoder
-        self._spatial_positions: Tensor | None = None  # [slots, hw, 1, C]
-        self._spatial_key: tuple[torch.device, torch.dtype] | None = None  # what they were made for
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -156,10 +153,16 @@ class Sam2Model:
     @property
     def feature_size(self) -> int:
         """Side of the coarsest feature map, and of a spatial memory."""
-        return self.model.image_size // self.model.backbone_stride
+        return self.reader.side
 
     def rules(
-        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+        self,
+        *,
+        iou_threshold: float,
+        object_aware: bool,
+        max_prompted: int,
+        num_frames: int | None,
+        direction: int,
     ) -> BankRules:
         """The sizes of this model's bank. `num_frames`: length of the video, None for an endless stream."""
         model = self.model
@@ -176,6 +179,7 @@ class Sam2Model:
             iou_threshold=iou_threshold,
             object_aware=object_aware,
             max_prompted=max_prompted,
+            sparse=self.reader.sparse_share < 1,
             direction=direction,
         )
 
@@ -200,7 +204,13 @@ class Sam2Model:
         """
         self.rows_read += len(readings)
         batches = self._batches(readings)
-        parts = [self._propose_batch(features, [readings[row] for row in batch], num_pointers) for batch in batches]
+        parts, kept_tokens = [], [None] * len(readings)
+        for batch in batches:
+            part, mattered = self._propose_batch(features, [readings[row] for row in batch], num_pointers)
+            parts.append(part)
+            if mattered is not None:
+                for row, tokens in zip(batch, mattered, strict=True):
+                    kept_tokens[row] = tokens.clone()  # a view would keep the whole batch alive
         if len(batches) == 1:
             masks, ious, tokens, logits = parts[0]
         else:
@@ -216,128 +226,50 @@ class Sam2Model:
                     'try dtype="float32", and check that the weights belong to this config'
                 )
             verdicts.append(Verdict(tuple(row_ious), logit))
-        return Proposals(masks, tokens, logits, verdicts)
+        return Proposals(masks, tokens, logits, verdicts, kept_tokens)
+
+    def agreement(self, proposals: Proposals, kept: Sequence[tuple[int, int]]) -> list[list[float]]:
+        """IoU of each kept candidate's mask with each other's; 1 where both are empty. kept: U (row, k) pairs."""
+        rows = torch.tensor([row for row, _ in kept], device=self.device)
+        ks = torch.tensor([k for _, k in kept], device=self.device)
+        inside = (proposals.masks[rows, ks].flatten(1) > 0).float()  # [U, pixels]
+        both = inside @ inside.T
+        area = inside.sum(1)
+        either = area[:, None] + area[None] - both
+        return torch.where(either > 0, both / either.clamp(min=1), 1.0).tolist()
 
     def _batches(self, readings: Sequence[Reading]) -> list[list[int]]:
         """Row numbers grouped by bank shape, each group small enough for the row budget."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[tuple, list[int]] = defaultdict(list)
         for row, reading in enumerate(readings):
-            groups[reading.shape].append(row)
+            groups[reading.layout].append(row)
         batches = []
-        for (spatial, pointers), rows in groups.items():
-            size = self._rows_per_batch(spatial, pointers)
+        for rows in groups.values():
+            size = self._rows_per_batch(readings[rows[0]])
             batches += [rows[start : start + size] for start in range(0, len(rows), size)]
         return batches
 
-    def _rows_per_batch(self, spatial: int, pointers: int) -> int:
+    def _rows_per_batch(self, reading: Reading) -> int:
         model = self.model
-        tokens = spatial * self.feature_size**2 + pointers * max(1, model.hidden_dim // model.mem_dim)
         # Keys, values, their RoPE copies and the tokens themselves, in float32.
-        row_bytes = (tokens + self.feature_size**2) * 4 * (6 * model.hidden_dim + 2 * model.mem_dim)
-        return max(1, self.row_budget // row_bytes)
+        token_bytes = 4 * (6 * model.hidden_dim + 2 * model.mem_dim)
+        return max(1, self.row_budget // ((self.reader.tokens(reading) + self.feature_size**2) * token_bytes))
 
     def _propose_batch(
         self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        conditioned = self.condition(features, readings, num_pointers)
-        return self._decode(features, conditioned)
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor | None]:
+        conditioned, mattered = self.condition(features, readings, num_pointers)
+        return self._decode(features, conditioned), mattered
 
-    def condition(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> Tensor:
-        """Image features that have read their memories. Readings must have one shape. Returns [R, D, h, w]."""
-        rows = len(readings)
-        memory, memory_pos, pointer_tokens = self.assemble(readings, num_pointers)
-        read = self.model.memory_attention(
-            curr=[features.levels[-1].expand(-1, rows, -1)],
-            curr_pos=[features.positions[-1].expand(-1, rows, -1)],
-            memory=memory,
-            memory_pos=memory_pos,
-            num_obj_ptr_tokens=pointer_tokens,
-        )
-        return read.permute(1, 2, 0).view(rows, self.model.hidden_dim, *features.sizes[-1])
+    def condition(
+        self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Image features that have read their memories, [R, D, h, w]; and which tokens of the newest one mattered.
 
-    def assemble(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor, int]:
-        """The banks of R rows as memory attention takes them.
-
-        Returns:
-            memory [L, R, C], memory_pos [L, R, C] (already weighted), number of pointer tokens among L.
+        Readings must have one layout.
         """
-        spatial, spatial_pos = self._assemble_spatial(readings)  # [L, R, C]
-        num_spatial, num_ptrs = readings[0].shape
-        memory, positions, pointer_tokens = [spatial], [spatial_pos], 0
-        if num_ptrs:
-            pointers, pointer_pos = self._assemble_pointers(readings, num_pointers)
-            memory.append(pointers)
-            positions.append(pointer_pos)
-            pointer_tokens = pointers.shape[0]
-        memory, positions = torch.cat(memory), torch.cat(positions)
-        if memory.dtype != positions.dtype:
-            memory = memory.to(positions.dtype)  # without pointers nothing has promoted the bfloat16 features
-        if num_spatial > 1 and self.modulation != (1.0, 1.0):
-            positions = weight_keys(memory, positions, self._token_weights(readings, pointer_tokens))
-        return memory, positions, pointer_tokens
-
-    def _assemble_spatial(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
-        rows, count = len(readings), len(readings[0].spatial)
-        features = torch.cat(
-            [read.memory.mask_features.to(self.device, non_blocking=True) for row in readings for read in row.spatial]
-        )  # [R*n, C, h, w]
-        channels = features.shape[1]
-        tokens = features.flatten(2).reshape(rows, count, channels, -1).permute(1, 3, 0, 2).flatten(0, 1)
-        table = self._spatial_table()
-        slots = [[read.slot for read in row.spatial] for row in readings]
-        if all(row == slots[0] for row in slots):
-            positions = table[slots[0]].flatten(0, 1).expand(-1, rows, -1)  # [n*hw, R, C]
-        else:
-            positions = torch.stack([table[row].flatten(0, 1)[:, 0] for row in slots], dim=1)
-        return tokens, positions
-
-    def _spatial_table(self) -> Tensor:
-        """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""
-        kind = self.device.type
-        # The memory encoder hands its position encoding out in the precision of its features.
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        if self._spatial_positions is None or self._spatial_key != (self.device, dtype):
-            like = torch.zeros(1, self.model.mem_dim, self.feature_size, self.feature_size, device=self.device)
-            grid = self.model.memory_encoder.position_encoding(like).to(dtype)
-            grid = grid.flatten(2).permute(2, 0, 1)  # [hw, 1, C]
-            self._spatial_positions = torch.stack([grid + slot for slot in self.model.maskmem_tpos_enc])
-            self._spatial_key = (self.device, dtype)
-        return self._spatial_positions
-
-    def _assemble_pointers(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor]:
-        model, rows, count = self.model, len(readings), len(readings[0].pointers)
-        pointers = torch.stack(
-            [torch.cat([row.pointers[i].memory.object_ptr for row in readings]) for i in range(count)]
-        )  # [n, R, D]
-        if model.add_tpos_enc_to_obj_ptrs:
-            distances = [[read.position for read in row.pointers] for row in readings]
-            shared = all(row == distances[0] for row in distances)
-            steps = torch.tensor(distances[0] if shared else distances).to(self.device, non_blocking=True)
-            width = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
-            positions = model.obj_ptr_tpos_proj(get_1d_sine_pe(steps / (num_pointers - 1), dim=width))
-            # [n, C] when all rows agree, else [R, n, C]
-            positions = positions.unsqueeze(1).expand(-1, rows, -1) if shared else positions.transpose(0, 1)
-        else:
-            positions = pointers.new_zeros(count, rows, model.mem_dim)
-        split = max(1, model.hidden_dim // model.mem_dim)  # a pointer is wider than a memory token
-        if split > 1:
-            pointers = pointers.reshape(count, rows, split, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
-            positions = positions.repeat_interleave(split, dim=0)
-        return pointers, positions
-
-    def _token_weights(self, readings: Sequence[Reading], pointer_tokens: int) -> Tensor:
-        """Key weights, [L, R]: spatial memories and pointers are ranked separately."""
-        num_spatial, num_ptrs = readings[0].shape
-        tokens_each = [self.feature_size**2] * num_spatial
-        weights = [self._ranked([[read.memory.object_logit for read in row.spatial] for row in readings])]
-        if num_ptrs:
-            tokens_each += [pointer_tokens // num_ptrs] * num_ptrs
-            weights.append(self._ranked([[read.memory.object_logit for read in row.pointers] for row in readings]))
-        repeats = torch.tensor(tokens_each)
-        return torch.cat(weights, dim=1).repeat_interleave(repeats, dim=1).t().to(self.device, non_blocking=True)
-
-    def _ranked(self, logits: list[list[float]]) -> Tensor:
-        return rank_weights(torch.tensor(logits), *self.modulation)  # on the CPU: the logits are there already
+        bank = self.reader.assemble(readings, num_pointers)
+        return self.reader.read(features.levels[-1], features.positions[-1], bank)
 
     def _decode(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Masks [R, K, 4h, 4w], IoUs [R, K], tokens [R, K or 1, D], object logits [R, 1]."""
@@ -444,7 +376,7 @@ class Sam2Model:
         point_inputs = None if points is None else {"point_coords": points[0], "point_labels": points[1]}
         if points is not None and reading is not None:
             _, _, _, low_res, _, pointer, logit = self.model._forward_sam_heads(
-                backbone_features=self.condition(features, [reading], num_pointers),
+                backbone_features=self.condition(features, [reading], num_pointers)[0],
                 point_inputs=point_inputs,
                 mask_inputs=previous,
                 high_res_features=self._high_res(features, 1),

@@ -19,6 +19,8 @@ from sam2long.memory import BankRules, FrameMemory, Reading
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
 
+Node = tuple[int, int]  # a candidate as the network gave it: row, k
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pathway:
@@ -30,6 +32,7 @@ class Pathway:
     score: float  # sum of log(iou + eps) since the last prompt; higher is better
     memories: tuple[FrameMemory, ...] = ()  # oldest first
     lineage: tuple[int, ...] = ()  # nodes of the frames that wait, oldest first, the leaf last
+    agreed: Mapping[int, int] = field(default_factory=dict)  # frames in a row with the same mask as another leaf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +137,38 @@ class Track:
         margin = tree.margin(candidates, kept, [pathway.node for pathway in pathways])
         return Decision(kept, [rows[candidate.parent] for candidate in kept], margin, certain)
 
+    def merge(self, frame: int, decision: Decision, overlaps: Sequence[Sequence[float]]) -> Decision:
+        """Let a pathway whose masks have long been those of a better one become its twin.
+
+        "Long" is as far back as either of the two remembers, so that what they would read differs by next to
+        nothing; children of one pathway share their past.
+
+        Args:
+            overlaps: IoU of the masks of each two of `decision.unique()`.
+        """
+        leaves, unique = self.leaves(), decision.unique()
+        into: dict[Node, Node] = {}
+        agreed: dict[tuple[Node, Node], int] = {}
+        for j, worse in enumerate(unique):
+            for i, better in enumerate(unique[:j]):
+                if better in into or overlaps[i][j] < self.config.merge_agreeing:
+                    continue
+                one, other = leaves[better[0]], leaves[worse[0]]
+                count = 1 + one.agreed.get(other.node, 0)
+                reach = max((abs(frame - entry.frame) for entry in (*one.memories, *other.memories)), default=1)
+                if one is other or count >= reach:
+                    into[worse] = better
+                    break
+                agreed[better, worse] = count
+        if into:
+            pairs = [(row, c.mask) for c, row in zip(decision.kept, decision.rows, strict=True)]
+            first = [pairs.index(into.get(pair, pair)) for pair in pairs]  # of several twins the best
+            decision = replace(
+                decision, kept=[decision.kept[at] for at in first], rows=[decision.rows[at] for at in first]
+            )
+        alive = set(unique) - set(into)
+        return replace(decision, agreed={pair: count for pair, count in agreed.items() if alive.issuperset(pair)})
+
     def grow(
         self,
         frame: int,
@@ -141,6 +176,7 @@ class Track:
         readings: Sequence[Reading],
         verdicts: Sequence[tree.Verdict],
         remembered: Mapping[tuple[int, int], Remembered],
+        kept_tokens: Sequence[Tensor | None],
     ) -> None:
         """Replace the pathways by their kept children, and hand out what has settled."""
         self.before = self.leads()
@@ -164,7 +200,7 @@ class Track:
                 parent=parent.node,
                 slot=slot,
                 score=score,
-                memories=memory.remember(parent.memories, entry, self.rules),
+                memories=memory.remember(memory.keep_tokens(parent.memories, kept_tokens[row]), entry, self.rules),
                 lineage=(*parent.lineage, node),
             )
             report = FrameReport(
@@ -178,6 +214,10 @@ class Track:
                 memory_frames=readings[row].frames,
             )
             self.waiting[node] = Hypothesis(new.mask if verdict.object_logit > 0 else None, report)
+        for (one, other), count in decision.agreed.items():
+            a, b = children[one], children[other]
+            children[one] = replace(a, agreed={**a.agreed, b.node: count})
+            children[other] = replace(b, agreed={**b.agreed, a.node: count})
         self.pathways = tuple(
             children[row, candidate.mask] for candidate, row in zip(decision.kept, decision.rows, strict=True)
         )
@@ -349,8 +389,9 @@ class Decision:
     rows: list[int]  # the track's network row of each kept candidate's parent
     margin: float
     certain: bool
+    agreed: Mapping[tuple[Node, Node], int] = field(default_factory=dict)  # frames in a row, of two of `unique()`
 
-    def unique(self) -> list[tuple[int, int]]:
+    def unique(self) -> list[Node]:
         """(row, k) of each different kept node, best first."""
         return list(dict.fromkeys((row, c.mask) for c, row in zip(self.kept, self.rows, strict=True)))
 
@@ -378,15 +419,38 @@ def step(model: Sam2Model, tracks: Sequence[Track], frame: int, features: FrameF
     )
     verdicts = [proposals.verdicts[rows.start : rows.stop] for rows in rows_of]
     decisions = [track.decide(said) for track, said in zip(running, verdicts, strict=True)]
-    kept = [
-        (rows.start + row, k) for rows, decision in zip(rows_of, decisions, strict=True) for row, k in decision.unique()
-    ]
+    if any(track.config.merge_agreeing is not None for track in running):
+        decisions = _merged(model, running, frame, proposals, rows_of, decisions)
+    kept = _kept(rows_of, decisions)
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, rows, decision, track_readings, said in zip(
         running, rows_of, decisions, readings, verdicts, strict=True
     ):
         own = {(row - rows.start, k): entry for (row, k), entry in remembered.items() if row in rows}
-        track.grow(frame, decision, track_readings, said, own)
+        tokens = proposals.kept_tokens[rows.start : rows.stop]
+        track.grow(frame, decision, track_readings, said, own, tokens)
+
+
+def _kept(rows_of: Sequence[range], decisions: Sequence[Decision]) -> list[tuple[int, int]]:
+    """(network row, k) of every node that was kept, track by track."""
+    return [
+        (rows.start + row, k) for rows, decision in zip(rows_of, decisions, strict=True) for row, k in decision.unique()
+    ]
+
+
+def _merged(
+    model: Sam2Model, tracks: Sequence[Track], frame: int, proposals: Proposals, rows_of: Sequence[range],
+    decisions: list[Decision],
+) -> list[Decision]:  # fmt: skip
+    """Decisions after pathways that agree have become one; costs a second transfer of numbers."""
+    overlaps = model.agreement(proposals, _kept(rows_of, decisions))
+    merged, start = [], 0
+    for track, decision in zip(tracks, decisions, strict=True):
+        stop = start + len(decision.unique())
+        own = [line[start:stop] for line in overlaps[start:stop]]
+        merged.append(decision if track.config.merge_agreeing is None else track.merge(frame, decision, own))
+        start = stop
+    return merged
 
 
 def _row_ranges(readings: Sequence[Sequence[Reading]]) -> list[range]:

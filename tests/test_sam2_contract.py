@@ -171,9 +171,9 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     for steps, (memory, memory_pos, tokens) in enumerate(fed, start=1):
         frame = start + sign * steps
         with model.running():
-            ours = model.assemble([read(frame, memories, prompted, rules)], rules.num_pointers)
-        assert ours[2] == tokens
-        assert torch.equal(ours[0], memory) and torch.equal(ours[1], memory_pos)
+            ours = model.reader.assemble([read(frame, memories, prompted, rules)], rules.num_pointers)
+        assert ours.pointer_tokens == tokens
+        assert torch.equal(ours.memory, memory) and torch.equal(ours.positions, memory_pos)
         memories = remember(memories, entry(frame, outputs["non_cond_frame_outputs"][frame]), rules)
     assert len(fed) == 5
 
@@ -244,7 +244,7 @@ def test_batched_rows_equal_rows_one_by_one(tiny):
         alone = [model.propose(features, [reading], rules.num_pointers) for reading in readings]
         model.row_budget = 1  # one row at a time, whatever the shapes
         split = model.propose(features, readings, rules.num_pointers)
-    assert len({reading.shape for reading in readings}) > 1, "rows of different bank shapes belong to this test"
+    assert len({reading.layout for reading in readings}) > 1, "rows of different bank shapes belong to this test"
     for row, single in enumerate(alone):
         assert torch.equal(split.masks[row], single.masks[0])
         assert (together.masks[row] - single.masks[0]).abs().max() < 1e-4

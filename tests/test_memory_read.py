@@ -1,0 +1,183 @@
+"""The memory read: shared where it can be, sparse where it is asked to be."""
+
+import itertools
+
+import pytest
+import torch
+
+from sam2long import Sam2LongConfig
+from sam2long.memory import FrameMemory, keep_tokens
+from sam2long.memory_read import MemoryReader
+from sam2long.tracker import Decision, Pathway, Track
+from sam2long.tree import Candidate
+from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same
+
+VIDEO = noise_video(30)
+SPARSE = Sam2LongConfig(memory_tokens="sparse")
+
+
+def started(predictor, prompts=((0, 1, MASK), (0, 2, OTHER))):
+    state = predictor.init_state(VIDEO)
+    for frame, obj_id, mask in prompts:
+        predictor.add_new_mask(state, frame, obj_id, mask)
+    return state
+
+
+def with_reader(predictor, share):
+    """A state whose memories keep this share of their tokens."""
+    state = started(predictor)
+    model = state.session.model
+    model.reader = MemoryReader(model.model, model.reader.modulation, share)
+    return state
+
+
+def test_all_rows_share_the_first_self_attention(tiny, monkeypatch):
+    seen = []
+    for depth, layer in enumerate(tiny.memory_attention.layers):
+        inner = layer._forward_sa
+
+        def recording(tgt, query_pos, inner=inner, depth=depth):
+            seen.append((depth, len(tgt)))
+            return inner(tgt, query_pos)
+
+        monkeypatch.setattr(layer, "_forward_sa", recording)
+    collect(tiny, started(tiny))
+    assert {rows for depth, rows in seen if depth == 0} == {1}
+    assert max(rows for depth, rows in seen if depth == 1) > 2
+
+
+def test_keeping_every_token_sparsely_is_the_exact_read(tiny):
+    """The sparse read's gathering, rotating and weighting against sam2's own layers."""
+    exact = collect(tiny, started(tiny))
+    state = with_reader(tiny, 0.999)
+    assert state.session.model.reader.kept == 16  # of 4 x 4
+    sparse = collect(tiny, state)
+    readings = state.session.objects[1].tracks[1].readings(len(VIDEO))
+    assert any(not read.whole for reading in readings for read in reading.spatial)
+    for frame, masks in exact.items():
+        assert (sparse[frame] - masks).abs().max() < 1e-3
+
+
+def test_a_sparse_read_skips_tokens_and_changes_masks(tiny):
+    state = started(reconfigured(tiny, SPARSE))
+    sparse = collect(reconfigured(tiny, SPARSE), state)
+    assert not same(sparse, collect(tiny, started(tiny)))
+    reader = state.session.model.reader
+    full = max(state.session.objects[1].tracks[1].readings(len(VIDEO)), key=lambda reading: len(reading.spatial))
+    whole = [read.whole for read in full.spatial]
+    assert full.spatial[0].prompted and whole == [True, *[False] * (len(whole) - 2), True]
+    assert reader.kept == 1
+    pointers = reader.model.hidden_dim // reader.model.mem_dim * len(full.pointers)
+    assert reader.tokens(full) == 2 * 16 + (len(whole) - 2) * 1 + pointers
+
+
+def test_the_tokens_that_are_kept_are_those_that_got_the_attention(tiny):
+    """Against softmax(q k) written out, for one layer and head count as it comes."""
+    reader = MemoryReader(tiny, (1.0, 1.0), sparse_share=0.25)
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, 16, 8), torch.randn(2, 2, 40, 8)
+    tokens = reader._mattered(q, k, slice(20, 36))
+    share = torch.zeros(2, 16)
+    for row, head, query in itertools.product(range(2), range(2), range(16)):
+        scores = torch.stack([q[row, head, query] @ key for key in k[row, head]]) / 8**0.5
+        share[row] += torch.softmax(scores, 0)[20:36]
+    assert tokens.shape == (2, 4)
+    for row in range(2):
+        assert set(tokens[row].tolist()) == set(share[row].argsort(descending=True)[:4].tolist())
+
+
+def test_only_the_newest_memory_learns_which_tokens_matter():
+    entries = [FrameMemory(frame=f, mask_features=None, object_ptr=None, iou=1.0, object_logit=1.0) for f in range(3)]
+    kept = keep_tokens(entries, torch.tensor([[1]]))
+    assert [entry.kept_tokens is not None for entry in kept] == [False, False, True]
+    assert keep_tokens(entries, None) == tuple(entries) and keep_tokens((), torch.tensor([[1]])) == ()
+
+
+def test_a_sparse_state_can_be_left_saved_and_gone_on_with(tiny, tmp_path):
+    predictor = reconfigured(tiny, SPARSE)
+    whole = collect(predictor, started(predictor))
+    state = started(predictor)
+    first = collect(predictor, state, max_frame_num_to_track=14)
+    predictor.save_state(state, tmp_path / "state")
+    again = predictor.load_state(tmp_path / "state", VIDEO)
+    second = collect(predictor, again, start_frame_idx=15)
+    assert same(first | second, whole)
+
+
+def test_a_correction_replays_the_sparse_reads(tiny):
+    predictor = reconfigured(tiny, SPARSE)
+    state = started(predictor)
+    before = collect(predictor, state)
+    predictor.add_new_mask(state, 20, 1, OTHER)
+    after = collect(predictor, state)
+    assert same({f: after[f] for f in range(20)}, {f: before[f] for f in range(20)})
+
+
+def test_the_batch_is_split_by_layout_and_budget_without_changing_masks(tiny):
+    predictor = reconfigured(tiny, SPARSE)
+    whole = collect(predictor, started(predictor))
+    state = started(predictor)
+    state.session.model.row_budget = 1
+    for frame, masks in collect(predictor, state).items():
+        assert (masks - whole[frame]).abs().max() < 1e-3
+
+
+# -- merging pathways that agree -------------------------------------------------------------------------------------
+
+
+def memory_of(frame):
+    return FrameMemory(frame=frame, mask_features=None, object_ptr=None, iou=0.9, object_logit=5.0)
+
+
+def leaf(node, frames, agreed=None):
+    return Pathway(
+        node=node, parent=None, slot=node, score=-node, memories=tuple(map(memory_of, frames)), agreed=agreed or {}
+    )
+
+
+def decision(*pairs):
+    kept = [Candidate(parent=row, mask=k, score=-1.0 - i, signed_iou=0.9) for i, (row, k) in enumerate(pairs)]
+    return Decision(kept, rows=[row for row, _ in pairs], margin=0.1, certain=True)
+
+
+def track_of(*leaves, threshold=0.9):
+    return Track(rules=None, config=Sam2LongConfig(merge_agreeing=threshold), pathways=leaves)
+
+
+def test_children_of_one_pathway_with_the_same_mask_become_twins():
+    track = track_of(leaf(0, [1, 2]), leaf(1, [1, 2]))
+    merged = track.merge(3, decision((0, 0), (0, 1), (1, 0)), [[1, 0.95, 0.2], [0.95, 1, 0.2], [0.2, 0.2, 1]])
+    assert merged.unique() == [(0, 0), (1, 0)]
+    assert [c.score for c in merged.kept] == [-1.0, -1.0, -3.0]
+
+
+def test_pathways_merge_once_they_have_agreed_for_as_long_as_they_remember():
+    overlaps = [[1, 0.95], [0.95, 1]]
+    for before, unique in ((1, 2), (2, 2), (3, 1)):
+        track = track_of(leaf(7, [6, 9], {8: before}), leaf(8, [6, 9], {7: before}))
+        merged = track.merge(10, decision((0, 0), (1, 2)), overlaps)
+        assert len(merged.unique()) == unique
+        assert merged.agreed == ({((0, 0), (1, 2)): before + 1} if unique == 2 else {})
+
+
+def test_one_frame_of_disagreement_starts_the_count_again():
+    track = track_of(leaf(7, [6, 9], {8: 30}), leaf(8, [6, 9], {7: 30}))
+    merged = track.merge(10, decision((0, 0), (1, 2)), [[1, 0.5], [0.5, 1]])
+    assert len(merged.unique()) == 2 and merged.agreed == {}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_merging_saves_rows(tiny, threshold):
+    states = []
+    for config in (Sam2LongConfig(), Sam2LongConfig(merge_agreeing=threshold)):
+        predictor = reconfigured(tiny, config)
+        states.append(started(predictor))
+        collect(predictor, states[-1])
+    exact, merged = states
+    assert merged.rows_read < exact.rows_read
+
+
+def test_merging_nothing_changes_nothing(tiny):
+    """With one pathway there is nothing to merge: the same bits."""
+    one, merged = (reconfigured(tiny, Sam2LongConfig(num_pathways=1, merge_agreeing=merge)) for merge in (None, 0.9))
+    assert same(run(one, VIDEO), run(merged, VIDEO))
