@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sam2long._version import __version__
 from sam2long.errors import ConfigError
-from sam2long.export import coco, mot, stills
+from sam2long.export import coco, cvat, labelme, mot, stills, videos, yolo
 from sam2long.export.atomic import write_json
 from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
 from sam2long.export.job import ExportJob, Progress
@@ -48,8 +48,39 @@ FORMATS: dict[str, Format] = {
     "mots": Format(
         description="MOTS challenge text: run lengths with track ids", write=mot.write_mots, takes_images=True
     ),
+    "yolo": Format(
+        description="YOLO segmentation text (Ultralytics): a polygon per object",
+        write=yolo.write_yolo,
+        shapes=("polygon",),
+        takes_images=True,
+    ),
+    "labelme": Format(
+        description="LabelMe JSON per frame, group_id as track id",
+        write=labelme.write_labelme,
+        shapes=("polygon", "rectangle", "mask"),
+        takes_images=True,
+    ),
+    "x-anylabeling": Format(
+        description="X-AnyLabeling JSON per frame, group_id as track id",
+        write=labelme.write_x_anylabeling,
+        shapes=("polygon", "rectangle", "rotation"),
+        takes_images=True,
+    ),
+    "cvat": Format(
+        description="CVAT for video 1.1 XML, a track per object",
+        write=cvat.write_cvat,
+        shapes=("polygon", "rectangle", "mask"),
+    ),
     "cutout-png": Format(
         description="PNG per frame and object, clear around the object", write=stills.write_cutouts, needs_video=True
+    ),
+    "alpha-mov": Format(
+        description="ProRes 4444 .mov with alpha, for editors", write=videos.write_prores, needs_video=True
+    ),
+    "alpha-webm": Format(description="VP9 .webm with alpha, for browsers", write=videos.write_vp9, needs_video=True),
+    "matte": Format(description="mp4, objects white on black", write=videos.write_matte, needs_video=True),
+    "green-screen": Format(
+        description="mp4, objects before chroma key green", write=videos.write_green_screen, needs_video=True
     ),
 }
 
@@ -107,6 +138,8 @@ def export_run(
                 images=images, progress=progress,
             )  # fmt: skip
             chosen.write(job)
+            if tolerance:
+                job.lost.add(f"The exact edges: polygons may leave them by {tolerance:g} pixels, as asked for")
             lost = job.lost.sentences()
             files = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
             write_json(

@@ -50,6 +50,7 @@ class Recording:
         self.video = str(video if video is not None else header.get("video") or "")
         self.name = Path(self.video).stem or "video"
         self._files = self._image_files()
+        self._length: int | None = None
 
     def class_of(self, obj_id: int) -> str:
         return self.labels[obj_id] or NO_LABEL
@@ -81,13 +82,22 @@ class Recording:
         """Object id -> COCO run lengths of the objects looked at."""
         return {obj_id: rle for obj_id, rle in self.masks.rles(frame).items() if obj_id in self.labels}
 
+    def video_length(self) -> int:
+        """Frames of the whole video; as far as the run looked, when the video is not there."""
+        if self._length is None:
+            known = self.source_frame(max(self.masks.header.get("num_frames") or 0, self.frames[-1] + 1) - 1) + 1
+            if Path(self.video).exists():
+                known = max(known, open_source(self.video).num_frames or 0)
+            self._length = known
+        return self._length
+
     def open_video(self) -> FrameSource:
         """The frames from the first to the last tracked one; frame i of it is tracked frame `frames[0] + i`.
 
         Raises:
             VideoError: not there, or not the video that was tracked.
         """
-        if not self.video or not (Path(self.video).exists() or "://" in self.video):
+        if not self.video or not Path(self.video).exists():
             raise VideoError(
                 f"the video {self.video or '(unknown)'} is not where the run found it; say where it is with --video"
             )

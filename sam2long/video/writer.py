@@ -20,7 +20,11 @@ from sam2long.video.file import VideoFileSource
 from sam2long.video.model_input import check_image
 from sam2long.video.source import FrameSource, Selection
 
-COPIED_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}  # others are coded again, as AAC
+COPIED = {  # sound that a container takes as it is; other kinds are coded again, as AAC
+    "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
+    "mov": {"aac", "mp3", "ac3", "eac3", "alac"},
+    "webm": {"opus", "vorbis"},
+}
 AAC_FRAME = 1024  # samples that an AAC encoder takes at a time
 FINE_CLOCK = Fraction(1, 90_000)  # for frames that bring their own times
 HD_HEIGHT = 576  # players take larger pictures for BT.709 and others for BT.601 where a file does not say
@@ -46,6 +50,9 @@ class VideoWriter:
         audio: "copied", "encoded" or None.
         audio_note: why sound that there is was left out; else None.
     """
+
+    container_format = "mp4"
+    container_options = {"movflags": "+faststart"}
 
     def __init__(
         self,
@@ -73,7 +80,7 @@ class VideoWriter:
         try:
             self._partial.touch()  # a folder that is missing or closed shows now, and not with the first frame
             self._container = av.open(
-                str(self._partial), "w", format="mp4", container_options={"movflags": "+faststart"}
+                str(self._partial), "w", format=self.container_format, container_options=self.container_options
             )
             self._video = self._add_video(crf, preset)
             self._sound = _Sound.find(audio_from, self._container)
@@ -101,20 +108,13 @@ class VideoWriter:
         """
         if self._container is None:
             raise VideoError(f"{self.path} is closed; frames cannot be added")
-        check_image(image, f"frame {self.frames_written}")
+        self._check(image, f"frame {self.frames_written}")
         if image.shape[:2] != (self.height, self.width):
             raise VideoError(
                 f"frame {self.frames_written} is {image.shape[1]}x{image.shape[0]}; "
                 f"expected {self.width}x{self.height} (width x height), as at the start"
             )
-        pad = self.height % 2, self.width % 2
-        if any(pad):
-            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-        frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=self._colours,
-        )
+        frame = self._picture(image)
         context = self._video.codec_context
         if self.frames_written == 0:
             context.time_base = 1 / self._rate if time is None else FINE_CLOCK
@@ -158,6 +158,20 @@ class VideoWriter:
         else:
             self.abort()
 
+    def _check(self, image: np.ndarray, name: str) -> None:
+        check_image(image, name)
+
+    def _picture(self, image: np.ndarray) -> av.VideoFrame:
+        """An image as the encoder takes it."""
+        pad = self.height % 2, self.width % 2
+        if any(pad):
+            image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=self._colours,
+        )
+
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         codec = "libx264" if "libx264" in av.codecs_available else "h264"
         video = self._container.add_stream(codec, rate=self._rate)
@@ -165,13 +179,15 @@ class VideoWriter:
         video.pix_fmt = "yuv420p"
         if codec == "libx264":
             video.options = {"crf": str(crf), "preset": preset}
+        self._tag_colours(video.codec_context)
+        return video
+
+    def _tag_colours(self, context: av.VideoCodecContext) -> None:
         hd = self.height > HD_HEIGHT
         self._colours = "ITU709" if hd else "ITU601"
-        context = video.codec_context
         context.colorspace = 1 if hd else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
         context.color_primaries = context.color_trc = 1 if hd else 6
         context.color_range = 1  # limited, as players expect
-        return video
 
     def _finish(self) -> None:
         self._container.mux(self._video.encode(None))
@@ -225,6 +241,10 @@ class _Sound:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
                 return cls()
+            codec = _codec(container.streams.audio[0])
+            if out.format.name == "webm" and codec not in COPIED["webm"]:
+                container.close()
+                return cls(note=f"WebM takes Opus and Vorbis, and the video has {codec}")
             if selection.stride != 1:
                 container.close()
                 return cls(note=f"with every {selection.stride}th frame the pictures run faster than the sound")
@@ -249,7 +269,7 @@ class _Sound:
             begin = container.start_time / av.time_base
         sound = cls()
         sound._out, sound._source = out, container
-        if audio.codec_context.name.split("_")[0] in COPIED_IN_MP4:
+        if _codec(audio) in COPIED[out.format.name]:
             track = out.add_stream_from_template(audio)
             sound.how = "copied"
             sound._packets = _copied(container, audio, track, begin)
@@ -287,6 +307,11 @@ class _Sound:
                 close()
             self._source.close()
             self._source = None
+
+
+def _codec(audio: av.AudioStream) -> str:
+    """The codec without the name of the library that decodes it: opus, mp3, ..."""
+    return audio.codec_context.name.removeprefix("lib").split("_")[0]
 
 
 def _copied(

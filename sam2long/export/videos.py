@@ -1,0 +1,76 @@
+"""Videos for editing: alpha, matte, green screen. All objects of the export together; choose with `objects`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from sam2long.export.job import ExportJob, MaskFrame
+from sam2long.export.overlay import FALLBACK_FPS
+from sam2long.video import VideoWriter
+from sam2long.video.alpha import ProResWriter, Vp9Writer
+
+GREEN = (0, 177, 64)  # chroma key green
+RIM = 8  # pixels of the picture that stay around the object, so that coding does not darken its edge
+FINE = 12  # x264's and VP9's quality; edges matter more here than size
+
+Compose = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, mask -> picture
+
+
+def write_prores(job: ExportJob) -> None:
+    """alpha.mov: ProRes 4444, straight alpha."""
+    _write(job, ProResWriter, "alpha.mov", with_alpha)
+
+
+def write_vp9(job: ExportJob) -> None:
+    """alpha.webm: VP9 with alpha."""
+    _write(job, Vp9Writer, "alpha.webm", with_alpha)
+
+
+def write_matte(job: ExportJob) -> None:
+    """matte.mp4: the objects white on black."""
+    _write(job, VideoWriter, "matte.mp4", lambda image, mask: np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2))
+
+
+def write_green_screen(job: ExportJob) -> None:
+    """green.mp4: the objects before chroma key green."""
+    _write(job, VideoWriter, "green.mp4", lambda image, mask: np.where(mask[:, :, None], image, np.uint8(GREEN)))
+
+
+def with_alpha(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """[H, W, 4]: the mask as alpha; colours stay on the object and a rim around it, everything else is black."""
+    alpha = mask.astype(np.uint8) * 255
+    near = np.asarray(Image.fromarray(alpha).filter(ImageFilter.MaxFilter(2 * RIM + 1))) > 0
+    return np.dstack([image * near[:, :, None], alpha])
+
+
+def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compose) -> None:
+    run = job.run
+    first_time = None
+    with run.open_video() as source:  # for the sound
+        variable = getattr(source, "variable_rate", False)
+        fps = source.fps or run.fps or FALLBACK_FPS
+        with writer(job.folder / name, fps, run.width, run.height, audio_from=source, crf=FINE) as out:
+            for frame, image, time in job.pictures():
+                first_time = time if first_time is None else first_time
+                out.write(compose(image, _together(job, frame)), time - first_time if variable else None)
+        note = out.audio_note
+    _note_losses(job, note)
+
+
+def _together(job: ExportJob, frame: MaskFrame) -> np.ndarray:
+    whole = np.zeros((job.run.height, job.run.width), bool)
+    for _, mask in frame.masks():
+        whole |= mask
+    return whole
+
+
+def _note_losses(job: ExportJob, audio_note: str | None) -> None:
+    if len(job.run.objects) > 1:
+        job.lost.add("Which object is which: the video shows all of them together; --objects chooses")
+    if any(job.run.labels.values()):
+        job.lost.add("The objects' names: a video has no place for them")
+    if audio_note:
+        job.lost.add(f"The sound: {audio_note}")

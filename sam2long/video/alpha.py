@@ -1,0 +1,59 @@
+"""Video files with an alpha channel: ProRes 4444 for editors, VP9 for browsers."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+
+from sam2long.errors import VideoError
+from sam2long.video.writer import VideoWriter
+
+
+class AlphaWriter(VideoWriter):
+    """As VideoWriter, but frames are [H, W, 4] uint8 RGBA; straight alpha, which means that colours are not darkened
+    by it. Sides may be odd."""
+
+    pixel_format: str
+
+    def _check(self, image: np.ndarray, name: str) -> None:
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 4):
+            kind = getattr(image, "dtype", type(image).__name__)
+            raise VideoError(f"{name} is {kind} {getattr(image, 'shape', '')}; expected an array [H, W, 4] uint8 RGBA")
+
+    def _picture(self, image: np.ndarray) -> av.VideoFrame:
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba"),
+            format=self.pixel_format,
+            dst_colorspace=self._colours,
+        )
+
+
+class ProResWriter(AlphaWriter):
+    """ProRes 4444 in QuickTime, alpha without loss."""
+
+    container_format = "mov"
+    pixel_format = "yuva444p10le"
+
+    def _add_video(self, crf: int, preset: str) -> av.VideoStream:
+        video = self._container.add_stream("prores_ks", rate=self._rate)
+        video.width, video.height, video.pix_fmt = self.width, self.height, self.pixel_format
+        video.options = {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
+        self._tag_colours(video.codec_context)
+        return video
+
+
+class Vp9Writer(AlphaWriter):
+    """VP9 in WebM, alpha as a second picture, as browsers play it."""
+
+    container_format = "webm"
+    container_options: dict[str, str] = {}
+    pixel_format = "yuva420p"
+
+    def _add_video(self, crf: int, preset: str) -> av.VideoStream:
+        video = self._container.add_stream("libvpx-vp9", rate=self._rate)
+        video.width, video.height, video.pix_fmt = self.width, self.height, self.pixel_format
+        video.codec_context.bit_rate = 0  # constant quality
+        video.options = {"crf": str(crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}
+        video.metadata["alpha_mode"] = "1"
+        self._tag_colours(video.codec_context)
+        return video
