@@ -1,4 +1,4 @@
-"""The `sam2long` command: track, demo, doctor, models. One module per command; torch is loaded when it is needed."""
+"""The `sam2long` command, one module for each subcommand; torch is loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 from sam2long._version import __version__
 from sam2long.cli.demo import Demo
 from sam2long.cli.doctor import Doctor
+from sam2long.cli.export import EXAMPLES as EXPORT_EXAMPLES
+from sam2long.cli.export import Export
 from sam2long.cli.models import Models
 from sam2long.cli.track import EXAMPLES, Track
 from sam2long.errors import Sam2LongError
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     commands = (
         Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
+        | Annotated[Export, subcommand("export", description=EXPORT_EXAMPLES, prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
         | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
         | Annotated[Models, subcommand("models", prefix_name=False)]
