@@ -1,8 +1,8 @@
 """Many settings of SAM2Long over one video at once, on one model.
 
-The image encoder runs once per frame for all of them, prompts are read once, and the rows of all settings with equal
-key weights go through the network as one batch. A row that several settings would compute alike, because they still
-agree on everything that it reads, is computed once: most settings go together for a long time.
+The image encoder runs once per frame for all of them, prompts are read once, and the rows of all settings go through
+the network as one batch. A row that several settings would compute alike, because they still agree on everything that
+it reads, is computed once: most settings go together for a long time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +23,10 @@ from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
+from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
 from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
-from sam2long.session import FORWARD
+from sam2long.session import FORWARD, Session
 from sam2long.tracker import Prompted, Track, step
 
 Key = TypeVar("Key")
@@ -38,6 +40,35 @@ class _Expanded(Proposals):
     first: list[int]  # of each row, the first one that is equal to it
 
 
+@dataclass(frozen=True, slots=True)
+class _WeightedReading(Reading):
+    """A reading that brings its setting's key weights along."""
+
+    modulation: tuple[float, float]
+
+
+class _WeightedTrack(Track):
+    def readings(self, frame: int) -> list[_WeightedReading]:
+        return [
+            _WeightedReading(reading.spatial, reading.pointers, self.config.modulation)
+            for reading in super().readings(frame)
+        ]
+
+
+class _MixedWeights(MemoryReader):
+    """Reads rows of different key weights as one batch."""
+
+    def _weights(self, readings: Sequence[_WeightedReading]) -> tuple[Tensor | None, Tensor | None]:
+        kinds = {reading.modulation for reading in readings}
+        if len(kinds) == 1:  # to the bit what the setting has alone
+            (self.modulation,) = kinds
+            return super()._weights(readings)
+        self.modulation = (1.0, 2.0)
+        ladders = super()._weights(readings)
+        low, high = torch.tensor([reading.modulation for reading in readings]).t().unsqueeze(2)  # [R, 1] each
+        return tuple(None if ladder is None else low + (ladder - 1) * (high - low) for ladder in ladders)
+
+
 class SharedRows:
     """A model that computes equal rows once. Everything else is the model's own."""
 
@@ -47,7 +78,7 @@ class SharedRows:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def propose(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> _Expanded:
+    def propose(self, features: FrameFeatures, readings: Sequence[_WeightedReading], num_pointers: int) -> _Expanded:
         places: dict[tuple, int] = {}
         unique: list[int] = []  # the first row of each kind
         row_of = []
@@ -74,8 +105,8 @@ class SharedRows:
         return [remembered[each] for each in wanted]  # the same tensors again: that is how later rows are found equal
 
 
-def _tensors_of(reading: Reading) -> tuple:
-    """Equal for readings of the same tensors in the same places."""
+def _tensors_of(reading: _WeightedReading) -> tuple:
+    """Equal for readings of the same tensors in the same places with the same weights."""
 
     def of(read: Any) -> tuple:
         places = [getattr(read, field.name) for field in dataclasses.fields(read) if field.name != "memory"]
@@ -83,7 +114,7 @@ def _tensors_of(reading: Reading) -> tuple:
                    if isinstance(value := getattr(read.memory, field.name), Tensor)]  # fmt: skip
         return (*places, *map(id, tensors))
 
-    return tuple(map(of, reading.spatial)), tuple(map(of, reading.pointers))
+    return reading.modulation, tuple(map(of, reading.spatial)), tuple(map(of, reading.pointers))
 
 
 @dataclass(eq=False)
@@ -91,7 +122,6 @@ class _Setting:
     """One setting's tracks, in the order of the prompts."""
 
     tracks: list[Track]
-    next_frame: int
 
     def ready(self) -> Iterator[tuple[int, Masks]]:
         """What all its objects have settled."""
@@ -122,23 +152,22 @@ class Sweep:
         """
         self._tracker._seed()
         first = min(p.frame for p in prompts)
-        predictors = {
-            key: SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
-            for key, config in configs.items()
-        }
-        sessions = {key: predictor.init_state(str(folder)).session for key, predictor in predictors.items()}
-        self._objects = [p.obj for p in prompts]
-        self._settings = {
-            key: _Setting([session.new_track(FORWARD)[0] for _ in prompts], first) for key, session in sessions.items()
-        }
-        models: dict[tuple, SharedRows] = {}  # settings with the same one share their batches
-        together: dict[tuple, list[Track]] = {}
+        sessions = {}
         for key, config in configs.items():
-            kind = _of_the_model(config)
-            models.setdefault(kind, SharedRows(sessions[key].model))
-            together.setdefault(kind, []).extend(self._settings[key].tracks)
-        reader, model = (lambda s: (s.reader, s.model))(next(iter(sessions.values())))
-        for frame, features in reader.sequence(first, len(video.frame_names) - 1, FORWARD):
+            predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
+            sessions[key] = predictor.init_state(str(folder)).session
+        self._objects = [p.obj for p in prompts]
+        self._settings = {key: _Setting([_new_track(session) for _ in prompts]) for key, session in sessions.items()}
+        models: dict[float, SharedRows] = {}  # settings with the same one share their batches
+        together: dict[float, list[Track]] = {}
+        for key, config in configs.items():
+            if config.sparse_share not in models:
+                sessions[key].model.reader = _MixedWeights(self._tracker.predictor, (1.0, 1.0), config.sparse_share)
+                models[config.sparse_share] = SharedRows(sessions[key].model)
+            together.setdefault(config.sparse_share, []).extend(self._settings[key].tracks)
+        any_session = next(iter(sessions.values()))  # encodes for all
+        model = any_session.model
+        for frame, features in any_session.reader.sequence(first, len(video.frame_names) - 1, FORWARD):
             with model.running():
                 for place, p in enumerate(prompts):
                     if p.frame == frame:
@@ -159,7 +188,7 @@ class Sweep:
                 yield key, frame, masks
 
     @torch.inference_mode()
-    def logits(self, masks: Masks, size: tuple[int, int]):
+    def logits(self, masks: Masks, size: tuple[int, int]) -> np.ndarray:
         """[N, H, W] float32: what the predictor gives for these masks, enlarged as sam2 does it."""
         side = self._tracker.predictor.sam_prompt_encoder.mask_input_size[0]
         rows = [torch.full((1, 1, side, side), trackers.NO_OBJECT) if m is None else m.cpu() for m in masks]
@@ -173,9 +202,9 @@ class Sweep:
         return trackers.tree_counts(to_frame([(o, list(t.log)) for o, t in zip(self._objects, tracks, strict=True)]))
 
 
-def _of_the_model(config: Sam2LongConfig) -> tuple:
-    """The settings that are the model's and not the track's."""
-    return config.modulation, getattr(config, "memory_tokens", "all")
+def _new_track(session: Session) -> _WeightedTrack:
+    track, _ = session.new_track(FORWARD)
+    return _WeightedTrack(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
 
 
 def _read_prompt(

@@ -1,9 +1,7 @@
-"""The ablation tables, on any data set: one CSV and one figure per table of configs/ablation, and a markdown page of
-all.
+"""The ablation tables, on any data set: one CSV and one figure per table of configs/ablation, and a page of all.
 
-    python scripts/ablate.py --dataset synthlong --out runs/ablations
-    python scripts/ablate.py --dataset sav-val --root DIR --model sam2-large --tables pathways,iou_threshold --out
-    runs/abl
+    python scripts/ablate.py --dataset synthlong --out runs/ablations --workers 2
+    python scripts/ablate.py --dataset sav-val --root DIR --model sam2-large --tables pathways --out runs/sav
 
 Equal settings are run once, whichever tables they stand in, and all settings of one model go over each video together
 (eval/sweep.py), so there is no speed in the tables. Stop it when you like and start it again: finished videos stay.
