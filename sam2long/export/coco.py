@@ -10,7 +10,7 @@ import numpy as np
 from sam2long._version import __version__
 from sam2long.export.job import ExportJob
 from sam2long.export.json_stream import write_json_stream
-from sam2long.export.masks import encode_mask
+from sam2long.export.masks import decode_mask, encode_mask, run_lengths
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds, which SA-V's size buckets take over
 
@@ -72,7 +72,7 @@ def write_youtube_vis(job: ExportJob) -> None:
             measured = [(rle, *area_and_box(rle)) if rle else (None, 0, []) for rle in found]
             yield {
                 "id": number, "video_id": 1, "category_id": categories[run.class_of(obj_id)], "iscrowd": 0, **size,
-                "segmentations": [rle if area else None for rle, area, _ in measured],
+                "segmentations": [_plain(rle) if area else None for rle, area, _ in measured],
                 "areas": [area or None for _, area, _ in measured],
                 "bboxes": [box if area else None for _, area, box in measured],
                 "track_id": obj_id,
@@ -140,6 +140,11 @@ def write_sav(job: ExportJob) -> None:
     if any(run.labels.values()):
         job.lost.add("The objects' names: SA-V has none")
     job.write_images(job.folder / run.name)
+
+
+def _plain(rle: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths as a list of numbers: as YouTube-VIS publishes them, and all that some of its readers take."""
+    return {"size": rle["size"], "counts": run_lengths(decode_mask(rle).ravel(order="F"))}
 
 
 def _info(job: ExportJob) -> dict[str, str]:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from sam2long.export.job import ExportJob
-from sam2long.export.masks import decode_mask
+from sam2long.export.masks import decode_mask, run_lengths
 from sam2long.export.polygons import box, outlines
 
 Shape = tuple[str, dict[str, Any]]  # tag and attributes
@@ -88,11 +88,8 @@ def _shapes(job: ExportJob, mask: np.ndarray) -> list[Shape]:
         # CVAT measures from corner to corner of pixels.
         return [("box", {"xtl": left, "ytl": top, "xbr": right + 1, "ybr": bottom + 1})]
     if job.shape == "mask":
-        flat = mask[_inside(mask)].ravel()
-        changes = np.flatnonzero(np.diff(flat, prepend=False, append=~flat[-1]))
-        lengths = np.diff(changes, prepend=0).tolist()  # begins with the pixels that are not the object
         place = {"left": left, "top": top, "width": right - left + 1, "height": bottom - top + 1}
-        return [("mask", {"rle": ", ".join(map(str, lengths)), **place})]
+        return [("mask", {"rle": ", ".join(map(str, run_lengths(mask[_inside(mask)].ravel()))), **place})]
     return [
         ("polygon", {"points": ";".join(f"{x + 0.5:.2f},{y + 0.5:.2f}" for x, y in ring)})
         for ring in outlines(mask, job.tolerance)

@@ -37,6 +37,12 @@ def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
     return coco.decode({"size": list(rle["size"]), "counts": str(rle["counts"]).encode("ascii")}).astype(bool)
 
 
+def run_lengths(flat: np.ndarray) -> list[int]:
+    """Lengths of the runs in [n] bool, n >= 1: first of False (maybe 0), then of True, and so on."""
+    changes = np.flatnonzero(np.diff(flat, prepend=False, append=~flat[-1]))
+    return np.diff(changes, prepend=0).tolist()
+
+
 class MaskWriter:
     """Adds frames to masks.jsonl; each is in the file when `write` returns.
 

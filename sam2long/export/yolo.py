@@ -33,6 +33,6 @@ def write_yolo(job: ExportJob) -> None:
     # JSON is YAML, and quotes whatever a name holds.
     listed = "\n".join(f"  {number}: {json.dumps(name)}" for name, number in classes.items())
     (job.folder / "data.yaml").write_text(
-        f"path: .\ntrain: images/train\nval: images/train\nnames:\n{listed}\n", encoding="utf-8"
+        f"train: images/train\nval: images/train\nnames:\n{listed}\n", encoding="utf-8"
     )
     job.write_images(job.folder / "images" / "train")
