@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from sam2long._version import __version__
+from sam2long.cli.annotate import EXAMPLES as ANNOTATE_EXAMPLES
+from sam2long.cli.annotate import Annotate
 from sam2long.cli.demo import Demo
 from sam2long.cli.doctor import Doctor
 from sam2long.cli.export import EXAMPLES as EXPORT_EXAMPLES
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = (
         Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
         | Annotated[Export, subcommand("export", description=EXPORT_EXAMPLES, prefix_name=False)]
+        | Annotated[Annotate, subcommand("annotate", description=ANNOTATE_EXAMPLES, prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
         | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
         | Annotated[Models, subcommand("models", prefix_name=False)]

@@ -146,7 +146,7 @@ class Track:
         prompts = self._prompts()  # before anything slow
         clock = _Clock()
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
-        _require_length(source, settings.video)
+        require_length(source, settings.video)
         first_prompted = settings.start if self.frame is None else self.frame
         indices = {p.frame: _index_of(p.frame, source) for p in prompts} or {
             first_prompted: _index_of(first_prompted, source)
@@ -220,7 +220,7 @@ class Track:
     def _check_same(self, info: Mapping[str, Any]) -> None:
         """Flags beside --resume may repeat what the run was started with, but not change it."""
         stored = info["settings"]
-        if self.video is not None and _absolute(self.video) != stored["video"]:
+        if self.video is not None and absolute(self.video) != stored["video"]:
             raise ConfigError(f"the run in {self.out} is of {stored['video']}, not of {self.video}; leave VIDEO out")
         given = {key: value for key, value in self._run_flags().items() if value is not None}
         if self.config is None:  # otherwise its values and the flags are compared as one
@@ -290,8 +290,8 @@ class Track:
 
     def _run_flags(self) -> dict[str, Any]:
         return {
-            "model": None if self.model is None else _absolute(self.model),
-            "checkpoint": None if self.checkpoint is None else _absolute(str(self.checkpoint)),
+            "model": None if self.model is None else absolute(self.model),
+            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
             "device": self.device,
             "dtype": self.dtype,
             "direction": self.direction,
@@ -313,7 +313,7 @@ class Track:
         unlimited = values["max_lag"] == NO_LIMIT
         if unlimited:
             values["max_lag"] = None
-        settings = settings_from(_absolute(self.video or ""), self.config, self._run_flags(), values)
+        settings = settings_from(absolute(self.video or ""), self.config, self._run_flags(), values)
         if unlimited:  # None means "not given" among flags
             settings.sam2long["max_lag"] = None
         return settings
@@ -360,7 +360,7 @@ def _check_device(device: str | None) -> None:
         ) from None
 
 
-def _require_length(source: Any, video: str) -> None:
+def require_length(source: Any, video: str) -> None:
     if source.num_frames is None:
         raise ConfigError(
             f"{video} has no known length; record it to a file first, or use the Python API for live video"
@@ -380,7 +380,7 @@ def _index_of(frame: int, source: Any) -> int:
     )
 
 
-def _absolute(text: str) -> str:
+def absolute(text: str) -> str:
     """Paths that exist become absolute, so that a run can be resumed from anywhere; names stay as they are."""
     return os.path.abspath(text) if text and os.path.exists(text) else text
 

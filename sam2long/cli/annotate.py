@@ -1,0 +1,194 @@
+"""`sam2long annotate`: a page in the browser to prompt, track, correct and export."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from sam2long.cli.track import absolute, build_predictor, require_length, shown
+from sam2long.config import Sam2LongConfig
+from sam2long.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from sam2long.cli.settings import RunSettings
+    from sam2long.ui.security import Access
+
+PORT = 8642
+TOKEN_BYTES = 24
+
+EXAMPLES = """Prompt, track, correct and export in the browser; everything is saved as you go.
+
+examples:
+  sam2long annotate dog.mp4
+  sam2long annotate dog.mp4 --out runs/dog --model sam2.1-large
+  sam2long annotate frames/ --host 0.0.0.0       # from another computer; prints an address with a token"""
+
+
+@dataclass(kw_only=True)
+class Annotate:
+    """Prompt, track, correct and export in the browser; everything is saved as you go."""
+
+    video: Annotated[Positional[str], arg(metavar="VIDEO", help_behavior_hint="")]
+    """Video file, or folder of JPEG/PNG images."""
+    out: Annotated[Path | None, shown("DIR")] = None
+    """Folder of the project; one that is there is opened where you left it, and a run of `sam2long track` can be
+    corrected. Default: beside the video, with its name and .sam2long."""
+    model: Annotated[str | None, shown("NAME")] = None
+    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    checkpoint: Annotated[Path | None, shown("FILE")] = None
+    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    config: Annotated[Path | None, shown("YAML")] = None
+    """Settings that differ from the defaults, e.g. configs/online.yaml."""
+    device: Annotated[str | None, shown("DEVICE")] = None
+    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
+    """What the network computes in. Default: auto."""
+    start: Annotated[int | None, shown("N")] = None
+    """First frame of the video to look at. Default: 0."""
+    stride: Annotated[int | None, shown("N")] = None
+    """Look at every n-th frame only. Default: 1."""
+    max_frames: Annotated[int | None, shown("N")] = None
+    """Look at no more frames than this."""
+    port: Annotated[int, arg(metavar="N")] = PORT
+    """Port to listen on; 0 takes a free one."""
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    """Address to listen on. Any but this computer's own needs a token, which is made when --token is left out."""
+    token: Annotated[str | None, shown("TEXT")] = None
+    """Who does not send this does not get in."""
+    allow_host: Annotated[UseAppendAction[tuple[str, ...]], shown("NAME")] = ()
+    """A name under which browsers reach this server, e.g. of a proxy; may be repeated."""
+    root: Annotated[Path | None, shown("DIR")] = None
+    """Exports may be written below this folder and the project's. Default: the video's folder."""
+    no_browser: bool = False
+    """Do not open a browser."""
+
+    def run(self) -> int:
+        try:
+            import cv2  # noqa: F401
+            import fastapi  # noqa: F401
+            import uvicorn
+        except ImportError as error:
+            raise ConfigError(
+                f"the page needs {error.name}, which is not installed; run: pip install 'sam2long[ui]'"
+            ) from None
+        from sam2long.ui.app import create_app
+        from sam2long.ui.desk import Desk
+        from sam2long.ui.project import Project
+        from sam2long.video import open_source
+
+        folder, root = self._folders()
+        access = self._access()
+        settings = self._settings(folder)
+        with open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride) as source:
+            require_length(source, settings.video)
+            listening = self._listen()
+            with listening:
+                predictor = build_predictor(settings)
+                project = Project(folder, source, settings)
+                desk = Desk(project, predictor, [root], title=Path(self.video).name)
+                try:
+                    port = listening.getsockname()[1]
+                    access = _for_port(access, port)
+                    server = uvicorn.Server(
+                        uvicorn.Config(
+                            create_app(desk, access), log_level="warning", timeout_graceful_shutdown=1,
+                            server_header=False,
+                        )
+                    )  # fmt: skip
+                    self._announce(port, access, folder)
+                    server.run(sockets=[listening])
+                finally:
+                    desk.close()
+        print("sam2long: saved", file=sys.stderr)
+        return 0
+
+    # ---- what was asked for -------------------------------------------------------------------------------------
+
+    def _folders(self) -> tuple[Path, Path]:
+        """(of the project, below which files are reached)"""
+        video = Path(self.video)
+        if "://" in self.video or not video.exists():
+            raise ConfigError(f"{self.video} does not exist; expected a video file or a folder of images")
+        root = self.root if self.root is not None else video.resolve().parent
+        if not root.is_dir():
+            raise ConfigError(f"--root {root} is not a folder; name one that exists")
+        out = self.out if self.out is not None else video.resolve().with_name(f"{video.resolve().stem}.sam2long")
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file; name a folder")
+        if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
+            raise DataError(f"{out} holds other files and no project; choose an empty folder or a new one")
+        return out.resolve(), root.resolve()
+
+    def _access(self) -> Access:
+        from sam2long.ui.security import LOOPBACK_NAMES, Access, is_loopback
+
+        if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not _is_plain(self.token)):
+            raise ConfigError("--token is shorter than 8 characters or has other ones than letters, digits, - and _")
+        names = LOOPBACK_NAMES | {name.lower() for name in self.allow_host}
+        if is_loopback(self.host):
+            return Access(hosts=names | {self.host}, token=self.token)
+        return Access(
+            hosts=names | {self.host, socket.gethostname().lower()},
+            any_address=True,
+            token=self.token or secrets.token_urlsafe(TOKEN_BYTES),
+        )
+
+    def _settings(self, folder: Path) -> RunSettings:
+        """What was asked for; where a project or run is there already, its choice of frames and its tracker."""
+        from sam2long.cli.run import RunFolder
+        from sam2long.cli.settings import RunSettings, settings_from
+
+        flags = {
+            "model": None if self.model is None else absolute(self.model),
+            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
+            "device": self.device, "dtype": self.dtype, "start": self.start, "stride": self.stride,
+            "max_frames": self.max_frames,
+        }  # fmt: skip
+        given = {name: value for name, value in flags.items() if value is not None}
+        if not RunFolder(folder).info.exists() or self.config is not None:
+            return settings_from(absolute(self.video), self.config, given, {})
+        stored = RunFolder(folder).read_info().get("settings", {})
+        known = {entry.name for entry in fields(RunSettings)}
+        kept = {name: value for name, value in stored.items() if name in known}
+        Sam2LongConfig.from_mapping(kept.get("sam2long", {}))  # of another version: say so now
+        return RunSettings.from_dict({"overrides": (), **kept, **given, "video": absolute(self.video)})
+
+    # ---- the address --------------------------------------------------------------------------------------------
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            return socket.create_server((self.host, self.port), family=family)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"cannot listen on {self.host}, port {self.port} ({reason}); choose another --port, or 0 for a free one"
+            ) from None
+
+    def _announce(self, port: int, access: Access, folder: Path) -> None:
+        import webbrowser
+
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
+        host = f"[{host}]" if ":" in host else host
+        address = f"http://{host}:{port}/" + (f"?token={access.token}" if access.token else "")
+        print(f"sam2long: open {address}", flush=True)
+        print(f"sam2long: saving to {folder}; Ctrl-C stops", flush=True)
+        if not self.no_browser:
+            webbrowser.open(address)
+
+
+_OURS = ("prompts.json", "masks.jsonl", "run.json", ".lock")
+
+
+def _is_plain(token: str) -> bool:
+    return all(character.isalnum() or character in "-_" for character in token)
+
+
+def _for_port(access: Access, port: int) -> Access:
+    return replace(access, cookie=f"sam2long-{port}")

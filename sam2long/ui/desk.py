@@ -1,0 +1,232 @@
+"""A project on the desk: annotator, thread and events together, and what the page is shown of them."""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any
+
+from sam2long.doubt import next_stretch, ranked
+from sam2long.errors import Sam2LongError
+from sam2long.ui.annotator import Annotator, Cancelled, Progress
+from sam2long.ui.jobs import Hub, Worker
+from sam2long.ui.pictures import JpegFrames
+from sam2long.ui.project import Project
+from sam2long.ui.store import Row
+
+PROGRESS_SECONDS = 0.1  # pages hear of progress this often
+NOTHING, STALE_BIT, DOUBTFUL_BIT = ".", 1, 2
+
+
+class Desk:
+    """Everything behind one page.
+
+    Args:
+        project, predictor: opened by the caller.
+        roots: folders that exports may be written below.
+        title: shown on the page.
+    """
+
+    def __init__(self, project: Project, predictor: Any, roots: Collection[Path], title: str) -> None:
+        self.project, self.title = project, title
+        self.roots = [project.folder.path, *roots]
+        self.hub, self.worker = Hub(), Worker()
+        self.pictures = JpegFrames(project.source)
+        self.annotator = Annotator(project, predictor, self._changed, self.progressed)
+        self.exports: dict[str, Path] = {}  # name -> folder, of this session
+        self._touched: set[int] = set()
+        self._busy: dict[str, Any] | None = None
+        self._told_at = 0.0
+
+    def close(self) -> None:
+        """Stop what is under way, and save."""
+        try:
+            self.worker.close(self.annotator.close)
+        finally:
+            self.project.close()
+
+    # ---- doing --------------------------------------------------------------------------------------------------
+
+    def acted(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a short action in the model's thread, and tell the pages what it changed."""
+        self._touched.clear()
+        try:
+            return action(*args, **kwargs)
+        finally:
+            self._tell(self._touched)
+
+    def begin(self, what: str, work: Callable[[Callable[[], bool]], dict[str, Any]]) -> None:
+        """Start something long; the pages hear of its progress, and of its end."""
+
+        def begun(cancelled: Callable[[], bool]) -> dict[str, Any]:
+            self._busy = {"what": what, "direction": "", "frame": None, "done": 0, "total": 0}
+            self._tell()
+            return work(cancelled)
+
+        self.worker.submit_long(what, begun, lambda future: self._ended(what, future))
+
+    def save(self) -> None:
+        """The tracker's state, and the files that other tools read."""
+        self.annotator.save_state()
+        self.project.write_info()
+
+    def _ended(self, what: str, future: Future) -> None:
+        self._busy = None
+        event: dict[str, Any] = {"type": "done", "what": what, "error": None}
+        try:
+            event |= future.result()
+        except (Cancelled, CancelledError):
+            event["text"] = "Cancelled"
+        except Sam2LongError as error:
+            event["error"] = " ".join(str(error).split())
+        except Exception as error:  # whatever happens in the thread, the page must not wait for ever
+            traceback.print_exception(error)
+            event["error"] = f"{what} broke off ({type(error).__name__}: {error}); what was done is kept"
+        self._tell(self.project.objects)
+        self.hub.publish(event)
+
+    def progressed(self, progress: Progress) -> None:
+        if self._busy is not None and time.monotonic() - self._told_at > PROGRESS_SECONDS:
+            self._told_at = time.monotonic()
+            self._busy |= {
+                "direction": progress.direction, "frame": progress.frame, "done": progress.done,
+                "total": progress.total,
+            }  # fmt: skip
+            self.hub.publish({"type": "progress", "busy": self._busy})
+
+    def _changed(self, frame: int, obj_ids: Sequence[int]) -> None:
+        self._touched.update(obj_ids)
+        if self.worker.busy and frame >= 0:
+            cells = {str(obj_id): self._cell(self.project.store.row(frame, obj_id), False) for obj_id in obj_ids}
+            self.hub.publish({"type": "masks", "frame": frame, "cells": cells})
+
+    def _tell(self, obj_ids: Collection[int] = ()) -> None:
+        self.hub.publish({"type": "state", "state": self.state(), "objects": sorted(obj_ids)})
+
+    # ---- showing ------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything but masks and timelines."""
+        project, source = self.project, self.project.source
+        with project.lock:
+            objects = [
+                {
+                    "id": entry.id, "name": entry.name, "label": entry.label, "colour": entry.colour,
+                    "prompts": sorted(project.prompts[entry.id]),
+                }
+                for entry in project.objects.values()
+            ]  # fmt: skip
+            revision = project.revision
+        return {
+            "title": self.title,
+            "project": str(project.folder.path),
+            "model": project.settings.model,
+            "device": str(self.annotator.predictor.device),
+            "video": {
+                "width": source.width, "height": source.height, "frames": source.num_frames, "fps": source.fps,
+                "start": project.settings.start, "stride": project.settings.stride, "damage": source.damage,
+            },
+            "objects": objects,
+            "undo": self.annotator.undo_steps,
+            "revision": revision,
+            "busy": self._busy,
+            "formats": formats(),
+        }  # fmt: skip
+
+    def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:
+        """For each object one character a frame (v, u, a: visible, uncertain, absent; "." nothing), doubt in percent
+        and flags (1 stale, 2 worth a look) as base64 of a byte a frame."""
+        count = self.project.source.num_frames
+        with self.project.lock:
+            chosen = [o for o in self.project.objects if obj_ids is None or o in obj_ids]
+            stale = {obj_id: set(self.project.stale[obj_id]) for obj_id in chosen}
+        found = {}
+        for obj_id in chosen:
+            status, doubts, flags = [NOTHING] * count, bytearray(count), bytearray(count)
+            for frame, row in self.project.store.rows(obj_id).items():
+                status[frame], doubts[frame], flags[frame] = self._cell(row, frame in stale[obj_id])
+            found[str(obj_id)] = {
+                "status": "".join(status),
+                "doubt": base64.b64encode(doubts).decode(),
+                "flags": base64.b64encode(flags).decode(),
+            }
+        return {"frames": count, "objects": found}
+
+    def on_frame(self, frame: int) -> dict[str, Any]:
+        """Masks, prompts and doubts of a frame."""
+        project = self.project
+        masks = project.store.masks(frame)
+        found = {}
+        with project.lock:
+            said = {o: (project.prompt(o, frame), frame in project.stale[o]) for o in project.objects}
+        for obj_id, (prompt, stale) in said.items():
+            row = project.store.row(frame, obj_id)
+            if row is None and prompt is None:
+                continue
+            found[str(obj_id)] = {
+                "mask": masks.get(obj_id),
+                "prompt": prompt and {
+                    "points": prompt.points, "labels": prompt.labels, "box": prompt.box,
+                    "mask": prompt.mask is not None,
+                },
+                "row": row and _row(row, stale),
+            }  # fmt: skip
+        return {"frame": frame, "objects": found}
+
+    def next_doubtful(self, frame: int, backward: bool = False, obj_id: int | None = None) -> dict[str, Any] | None:
+        """Where the next stretch of frames begins that somebody should look at."""
+        best = None
+        for candidate in [obj_id] if obj_id is not None else list(self.project.objects):
+            doubtful = [at for at, row in self.project.store.rows(candidate).items() if row.reasons]
+            found = next_stretch(doubtful, frame, backward)
+            if found is not None and (best is None or (found > best[0] if backward else found < best[0])):
+                best = found, candidate
+        return best and self._doubtful(*best)
+
+    def most_doubtful(self, limit: int) -> list[dict[str, Any]]:
+        """Frames in the order in which they are worth a look."""
+        scored = {}
+        for obj_id in list(self.project.objects):
+            for frame, row in self.project.store.rows(obj_id).items():
+                if row.reasons and row.doubt > scored.get(frame, (0.0, 0))[0]:
+                    scored[frame] = row.doubt, obj_id
+        order = ranked([(frame, score) for frame, (score, _) in scored.items()])
+        return [self._doubtful(frame, scored[frame][1]) for frame in order[:limit]]
+
+    def _doubtful(self, frame: int, obj_id: int) -> dict[str, Any]:
+        return {"frame": frame, "object": obj_id, **_row(self.project.store.row(frame, obj_id), False)}
+
+    @staticmethod
+    def _cell(row: Row, stale: bool) -> tuple[str, int, int]:
+        return row.status[0], round(100 * row.doubt), STALE_BIT * stale + DOUBTFUL_BIT * bool(row.reasons)
+
+
+def _row(row: Row, stale: bool) -> dict[str, Any]:
+    return {
+        "status": row.status,
+        "prompted": row.prompted,
+        "iou": round(row.iou, 3) if math.isfinite(row.iou) else None,
+        "pathways": row.pathways,
+        "margin": round(row.margin, 3) if math.isfinite(row.margin) else None,
+        "doubt": round(row.doubt, 3),
+        "reasons": row.reasons,
+        "stale": stale,
+    }
+
+
+def formats() -> list[dict[str, Any]]:
+    """What a project can be exported to."""
+    from sam2long.export.convert import FORMATS
+
+    return [
+        {
+            "name": name, "description": entry.description, "shapes": list(entry.shapes),
+            "images": entry.takes_images, "needs_video": entry.needs_video,
+        }
+        for name, entry in FORMATS.items()
+    ]  # fmt: skip

@@ -1,0 +1,394 @@
+"""A project: the folder that `sam2long annotate` works in, saved at every step.
+
+    prompts.json    objects and prompts; `sam2long track --prompts` reads it too
+    masks.jsonl     every mask, see store.py
+    run.json        settings, versions, objects: with masks.jsonl this is a run, as `sam2long track` leaves one
+    report.csv      what the tracker thought
+    view.json       where the user was
+    .resume/        the tracker's state, so that tracking goes on as if nothing had happened
+
+prompts.json names the state that goes with it. When that is missing or older, the prompts are given again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sam2long.cli.prompting import ObjectPrompt, from_file
+from sam2long.cli.run import COMPLETE, RUNNING, RunFolder, versions
+from sam2long.cli.settings import RunSettings
+from sam2long.errors import DataError, StateError
+from sam2long.export.atomic import write_json
+from sam2long.export.masks import decode_mask, encode_mask
+from sam2long.export.overlay import COLOURS
+from sam2long.export.report import write_report
+from sam2long.report import COLUMNS
+from sam2long.ui.store import MaskStore, Rle, Row
+from sam2long.video import FrameSource
+
+FORMAT = "sam2long-project"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedObject:
+    """What the user calls an object."""
+
+    id: int
+    name: str = ""
+    label: str = ""  # its class
+    colour: str = ""  # #rrggbb
+
+    @property
+    def title(self) -> str:
+        """What other tools call it: its class, or else its name."""
+        return self.label or self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Everything said of one object on one frame: clicks and a box, or a mask."""
+
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()  # 1 object, 0 not
+    box: tuple[float, float, float, float] | None = None
+    mask: Rle | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As prompts.json of `sam2long track` has it, but for frame and object."""
+        said: dict[str, Any] = {}
+        if self.points:
+            said |= {"points": [list(point) for point in self.points], "labels": list(self.labels)}
+        if self.box:
+            said["box"] = list(self.box)
+        if self.mask and not said:
+            said["mask"] = dict(self.mask)
+        return said
+
+    @classmethod
+    def from_object_prompt(cls, prompt: ObjectPrompt) -> Prompt:
+        mask = None if prompt.mask is None else encode_mask(prompt.mask)
+        return cls(points=prompt.points, labels=prompt.point_labels, box=prompt.box, mask=mask)
+
+
+def default_colour(obj_id: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*COLOURS[(obj_id - 1) % len(COLOURS)])
+
+
+class Project:
+    """Objects, prompts and masks of one video. Written by one thread, read by any.
+
+    Args:
+        path: the folder; made when missing. A run of `sam2long track` becomes a project.
+        source: the video.
+        settings: of model and tracker.
+    Raises:
+        StateError: another program has the project open.
+        DataError: damaged, or of another video.
+    """
+
+    def __init__(self, path: Path, source: FrameSource, settings: RunSettings) -> None:
+        self.folder = RunFolder(path)
+        self.prompts_file = path / "prompts.json"
+        self.view_file = path / "view.json"
+        self.source, self.settings = source, settings
+        self.lock = threading.RLock()
+        self.objects: dict[int, AnnotatedObject] = {}
+        self.prompts: dict[int, dict[int, Prompt]] = {}  # object -> frame -> prompt
+        self.stale: dict[int, set[int]] = {}  # object -> frames tracked before something they depend on was changed
+        self.next_id = 1
+        self.revision = 0  # counts the changes of prompts
+        self.saved_state: tuple[str, int] | None = None  # file in .resume/, and the revision that it belongs to
+        path.mkdir(parents=True, exist_ok=True)
+        self._file_lock = FileLock(path / ".lock")
+        try:
+            self._file_lock.acquire(timeout=0)
+        except Timeout:
+            raise StateError(
+                f"{path} is open in another `sam2long annotate`; close that one, or choose another --out"
+            ) from None
+        try:
+            self._load()
+        except BaseException:
+            self._file_lock.release()
+            raise
+
+    # ---- opening and closing ------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self.prompts_file.exists():
+            self._load_prompts()
+        elif self.folder.info.exists():
+            self._load_run()
+        self.store = MaskStore(self.folder.masks, self._header(), self._place)
+        for obj_id in self.store.objects():
+            if obj_id not in self.objects:
+                self.add_object(AnnotatedObject(id=obj_id))
+        if not self.prompts_file.exists():
+            self._take_report()
+            self._take_mask_prompts()
+        self.store.tidy()
+        self.save()
+        self.write_info()
+
+    def _load_prompts(self) -> None:
+        try:
+            content = json.loads(self.prompts_file.read_text(encoding="utf-8"))
+            if content.get("format") != FORMAT or content.get("version") != VERSION:
+                raise DataError(
+                    f"{self.prompts_file} is not of a project of version {VERSION}; choose another --out, "
+                    "or move that file away"
+                )
+            self._check_video(content["video"])
+            for entry in content["objects"]:
+                self.add_object(AnnotatedObject(**entry))
+            self.next_id = max(self.next_id, content["next_id"])
+            self.revision = content["revision"]
+            self.saved_state = content["state"] and (content["state"]["file"], content["state"]["revision"])
+            self.stale = {int(key): set(_spread(spans)) for key, spans in content["stale"].items()}
+            if content["prompts"]:
+                for prompt in from_file(self.prompts_file):
+                    self._add_prompt(prompt)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{self.prompts_file} is damaged ({type(error).__name__}: {error}); restore it, or choose another --out"
+            ) from None
+
+    def _check_video(self, video: Mapping[str, Any]) -> None:
+        here = self._video()
+        for key, shown in (("num_frames", "frames"), ("height", "pixels high"), ("width", "pixels wide")):
+            if video.get(key) != here[key]:
+                raise DataError(
+                    f"{self.folder.path} is a project of a video with {video.get(key)} {shown}; this one has "
+                    f"{here[key]}. Open that video ({video.get('path')}), or choose another --out"
+                )
+
+    def _load_run(self) -> None:
+        """A run of `sam2long track`, to be corrected."""
+        info = self.folder.read_info()
+        for obj_id, entry in info.get("objects", {}).items():
+            self.add_object(AnnotatedObject(id=int(obj_id), label=entry.get("label", "")))
+        for said in info.get("prompts", ()):
+            if index := self._index(said["frame"]):
+                self.prompts.setdefault(said["object"], {})[index[0]] = Prompt(
+                    points=tuple(map(tuple, said.get("points", ()))),
+                    labels=tuple(said.get("labels", ())),
+                    box=tuple(said["box"]) if said.get("box") else None,
+                )
+        self.revision = 1
+
+    def _take_mask_prompts(self) -> None:
+        """run.json does not hold the masks that were given as prompts; masks.jsonl does."""
+        for obj_id, prompts in self.prompts.items():
+            for frame, prompt in list(prompts.items()):
+                if not prompt.points and prompt.box is None:
+                    mask = self.store.mask(frame, obj_id)
+                    if mask is None:
+                        del prompts[frame]
+                    else:
+                        prompts[frame] = Prompt(mask=mask)
+
+    def _take_report(self) -> None:
+        """report.csv of `sam2long track`, into the lines of masks.jsonl."""
+        if not self.folder.report.exists():
+            return
+        import pandas as pd
+
+        table = pd.read_csv(self.folder.report, keep_default_na=False, na_values={"iou": [""], "margin": [""]})
+        for values in table.itertuples():
+            if (mask := self.store.mask(values.frame, values.obj_id)) is not None:
+                row = Row(
+                    values.status, float(values.iou), float(values.object_logit), int(values.pathways),
+                    float(values.margin), bool(values.prompted),
+                )  # fmt: skip
+                self.store.put(values.frame, {values.obj_id: mask}, {values.obj_id: row})
+
+    def close(self) -> None:
+        self.store.close()
+        self._file_lock.release()
+
+    # ---- objects and prompts ------------------------------------------------------------------------------------
+
+    def add_object(self, entry: AnnotatedObject) -> AnnotatedObject:
+        entry = dataclasses.replace(entry, colour=entry.colour or default_colour(entry.id))
+        with self.lock:
+            self.objects[entry.id] = entry
+            self.next_id = max(self.next_id, entry.id + 1)
+            self.prompts.setdefault(entry.id, {})
+            self.stale.setdefault(entry.id, set())
+        return entry
+
+    def remove_object(self, obj_id: int) -> None:
+        with self.lock:
+            for table in (self.objects, self.prompts, self.stale):
+                table.pop(obj_id, None)
+
+    def prompt(self, obj_id: int, frame: int) -> Prompt | None:
+        with self.lock:
+            return self.prompts.get(obj_id, {}).get(frame)
+
+    def set_prompt(self, obj_id: int, frame: int, prompt: Prompt | None) -> None:
+        with self.lock:
+            if prompt is None:
+                self.prompts[obj_id].pop(frame, None)
+            else:
+                self.prompts[obj_id][frame] = prompt
+            self.revision += 1
+
+    def mark_stale(self, obj_id: int, frame: int) -> None:
+        """What was tracked from `frame` on, in either direction, no longer follows from the prompts."""
+        rows = self.store.rows(obj_id)
+        with self.lock:
+            self.stale[obj_id].discard(frame)
+            self.stale[obj_id].update(
+                at
+                for at, row in rows.items()
+                if at not in self.prompts[obj_id] and (at < frame if row.backward else at > frame)
+            )
+
+    def _add_prompt(self, prompt: ObjectPrompt) -> None:
+        if index := self._index(prompt.frame):
+            if prompt.obj_id not in self.objects:
+                self.add_object(AnnotatedObject(id=prompt.obj_id, label=prompt.label))
+            self.prompts[prompt.obj_id][index[0]] = Prompt.from_object_prompt(prompt)
+
+    def _index(self, source_frame: int) -> tuple[int] | None:
+        """The index of a frame of the video, in a tuple; None when it is not among those looked at."""
+        index, rest = divmod(source_frame - self.settings.start, self.settings.stride)
+        return (index,) if rest == 0 and 0 <= index < self.source.num_frames else None
+
+    # ---- saving -------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Objects and prompts, to disk, whole or not at all."""
+        with self.lock:
+            labels = {obj_id: entry.title for obj_id, entry in self.objects.items()}
+            content = {
+                "format": FORMAT,
+                "version": VERSION,
+                "video": self._video(),
+                "objects": [dataclasses.asdict(entry) for entry in self.objects.values()],
+                "next_id": self.next_id,
+                "revision": self.revision,
+                "state": self.saved_state and {"file": self.saved_state[0], "revision": self.saved_state[1]},
+                "stale": {str(obj_id): _spans(frames) for obj_id, frames in self.stale.items()},
+                "prompts": [
+                    {"frame": self.source.source_index(frame), "object": obj_id, "label": labels[obj_id]}
+                    | prompt.to_json()
+                    for obj_id, prompts in self.prompts.items()
+                    for frame, prompt in sorted(prompts.items())
+                ],
+            }
+        write_json(self.prompts_file, content)
+        self.store.set_header(self._header())
+
+    def write_info(self, running: bool = False) -> None:
+        """run.json, as `sam2long track` writes it, so that other tools take the project for a run."""
+        with self.lock:
+            objects, prompts = dict(self.objects), {obj_id: dict(said) for obj_id, said in self.prompts.items()}
+        first_last = {}
+        for obj_id, entry in objects.items():
+            frames = sorted(prompts[obj_id]) or sorted(self.store.rows(obj_id)) or [0]
+            first_last[str(obj_id)] = {"first": frames[0], "last": frames[-1], "label": entry.title}
+        write_json(
+            self.folder.info,
+            {
+                "status": RUNNING if running else COMPLETE,
+                "command": "sam2long annotate",
+                "settings": self.settings.to_dict(),
+                "prompts": [
+                    ObjectPrompt(
+                        frame=self.source.source_index(frame), obj_id=obj_id, label=objects[obj_id].title,
+                        points=said.points, point_labels=said.labels, box=said.box,
+                        mask=decode_mask(said.mask) if said.mask else None,
+                    ).describe()
+                    for obj_id, by_frame in prompts.items()
+                    for frame, said in sorted(by_frame.items())
+                ],
+                "versions": versions(),
+                "video": {
+                    "height": self.source.height, "width": self.source.width, "fps": self.source.fps,
+                    "frames": self.source.num_frames,
+                },
+                "objects": first_last,
+                "frames_tracked": len(self.store.frames()),
+                "notes": [self.source.damage] if self.source.damage else [],
+            },
+        )  # fmt: skip
+
+    def finish_files(self) -> None:
+        """Everything that other tools read, up to date: before an export, and when the page is closed."""
+        self.store.tidy()
+        self.write_info()
+        report = self.report()
+        labels = {obj_id: entry.title for obj_id, entry in self.objects.items()}
+        write_report(report, self.folder.report, labels=labels, source_frame=self.source.source_index)
+
+    def report(self) -> Any:
+        """A table as `track_report` gives it, of all masks that are kept."""
+        import pandas as pd
+
+        rows = [
+            (frame, obj_id, row.prompted, row.iou, row.object_logit, row.status, row.pathways, row.margin, "")
+            for obj_id in self.objects
+            for frame, row in self.store.rows(obj_id).items()
+        ]
+        return pd.DataFrame(sorted(rows, key=lambda row: row[:2]), columns=list(COLUMNS))
+
+    def view(self) -> dict[str, Any]:
+        """Where the user was."""
+        try:
+            view = json.loads(self.view_file.read_text(encoding="utf-8"))
+            return view if isinstance(view, dict) else {}
+        except (OSError, ValueError):
+            return {}  # it is of no great value
+
+    def save_view(self, view: Mapping[str, Any]) -> None:
+        with self.lock:  # pages call this from several threads
+            write_json(self.view_file, dict(view))
+
+    def _place(self, frame: int) -> tuple[int, float | None]:
+        return self.source.source_index(frame), self.source.time(frame)
+
+    def _video(self) -> dict[str, Any]:
+        source = self.source
+        return {
+            "path": self.settings.video, "height": source.height, "width": source.width,
+            "num_frames": source.num_frames, "start": self.settings.start, "stride": self.settings.stride,
+        }  # fmt: skip
+
+    def _header(self) -> dict[str, Any]:
+        video = self._video()
+        objects = {str(obj_id): entry.title for obj_id, entry in sorted(self.objects.items())}
+        return {"video": video.pop("path"), **video, "fps": self.source.fps, "objects": objects}
+
+
+def state_name(revision: int) -> str:
+    return f"state-{revision}-{os.getpid()}.safetensors"
+
+
+def _spans(frames: Iterable[int]) -> list[list[int]]:
+    """Runs of neighbouring frames, as [first, last]."""
+    spans: list[list[int]] = []
+    for frame in sorted(frames):
+        if spans and spans[-1][1] == frame - 1:
+            spans[-1][1] = frame
+        else:
+            spans.append([frame, frame])
+    return spans
+
+
+def _spread(spans: Iterable[list[int]]) -> Iterator[int]:
+    for first, last in spans:
+        yield from range(first, last + 1)

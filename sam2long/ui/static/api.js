@@ -1,0 +1,38 @@
+// Requests to the server. What it refuses is thrown as an Error with the server's own sentence.
+
+async function request(method, path, body, type) {
+  const options = { method, headers: {} };
+  if (body !== undefined) {
+    options.headers["content-type"] = type ?? "application/json";
+    options.body = type ? body : JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("the server does not answer; is `sam2long annotate` still running?");
+  }
+  let content = {};
+  try {
+    content = await response.json();
+  } catch {
+    // only an error without a sentence has no JSON
+  }
+  if (!response.ok) throw new Error(content.error ?? `the server answered ${response.status}`);
+  return content;
+}
+
+export const api = {
+  get: (path) => request("GET", path),
+  post: (path, body = {}) => request("POST", path, body),
+  put: (path, body) => request("PUT", path, body),
+  patch: (path, body) => request("PATCH", path, body),
+  remove: (path) => request("DELETE", path),
+  upload: (path, file) => request("PUT", path, file, "image/png"),
+};
+
+export function listen(onEvent, onLost) {
+  const source = new EventSource("/api/events");
+  source.onmessage = (message) => onEvent(JSON.parse(message.data));
+  source.onerror = onLost;
+}

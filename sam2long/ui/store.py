@@ -1,0 +1,258 @@
+"""masks.jsonl while it grows: any frame can be read and replaced at any time, and a kill loses at most one line.
+
+The file is that of `sam2long track`, with a "report" beside "objects" in each line: what the tracker thought.
+Only added to; a later line of a frame replaces the object's earlier one. What is kept in memory is where each mask
+lies and its report, not the masks. Now and then the file is written anew without what has been replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sam2long.doubt import doubt, reasons
+from sam2long.errors import DataError
+from sam2long.export.atomic import replacing
+from sam2long.export.masks import FORMAT, VERSION, MaskWriter, encode_mask
+from sam2long.report import ABSENT, UNCERTAIN, VISIBLE
+
+Rle = Mapping[str, Any]  # COCO run lengths: size, counts
+
+WASTE_FACTOR = 2  # written anew when it has this many times the lines it needs,
+WASTE_LINES = 2000  # and this many more
+
+
+class Row(NamedTuple):
+    """What is known of one object on one frame, beside the mask."""
+
+    status: str = VISIBLE
+    iou: float = math.nan
+    object_logit: float = math.nan
+    pathways: int = 1
+    margin: float = math.inf
+    prompted: bool = False
+    backward: bool = False  # from a backward pass
+
+    @property
+    def doubt(self) -> float:
+        return doubt(self.status, self.iou, self.pathways, self.margin, self.prompted)
+
+    @property
+    def reasons(self) -> list[str]:
+        return reasons(self.status, self.iou, self.pathways, self.margin, self.prompted)
+
+    def to_json(self) -> list[Any]:
+        numbers = [number if math.isfinite(number) else str(number) for number in self[1:5]]
+        return [self.status, *numbers, self.prompted, self.backward]
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Row:
+        status, iou, logit, pathways, margin, prompted, backward = values
+        if status not in (VISIBLE, UNCERTAIN, ABSENT):
+            raise ValueError(f"unknown status {status!r}")
+        return cls(status, float(iou), float(logit), int(pathways), float(margin), bool(prompted), bool(backward))
+
+
+class _Kept(NamedTuple):
+    start: int  # where the line begins in the file
+    row: Row
+
+
+def is_empty(rle: Rle) -> bool:
+    """Whether run lengths hold no pixel."""
+    from pycocotools import mask as coco
+
+    return not coco.area({"size": list(rle["size"]), "counts": rle["counts"].encode("ascii")})
+
+
+class MaskStore:
+    """The masks of a project.
+
+    Args:
+        path: of masks.jsonl; made when missing.
+        header: what its first line says beside the format; an existing file with another one is written anew.
+        place: frame index -> (number in the video, seconds).
+    Raises:
+        DataError: a file that is damaged, or of a video of another size.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any], place: Callable[[int], tuple[int, float | None]]) -> None:
+        self.path = path
+        self._place = place
+        self._lock = threading.Lock()
+        self._kept: dict[int, dict[int, _Kept]] = {}  # object -> frame -> where
+        self._lines = 0
+        self._dropped = False  # whether the file holds masks that have been dropped
+        self._header: dict[str, Any] = dict(header)
+        if path.exists():
+            found, size = self._scan(path)
+            self._written_header = {name: value for name, value in found.items() if name not in ("format", "version")}
+            for side in ("height", "width"):
+                if found.get(side) != header[side]:
+                    raise DataError(
+                        f"{path} holds masks of {found.get('width')} x {found.get('height')} pixels and the video has "
+                        f"{header['width']} x {header['height']}; choose another --out for this video"
+                    )
+        else:
+            with replacing(path) as partial:
+                MaskWriter(partial, header).close()
+            size, self._written_header = path.stat().st_size, self._header
+        self._open(size)
+
+    # ---- reading ----------------------------------------------------------------------------------------------
+
+    def objects(self) -> list[int]:
+        with self._lock:
+            return list(self._kept)
+
+    def rows(self, obj_id: int) -> dict[int, Row]:
+        """Frame -> what is known of the object there."""
+        with self._lock:
+            return {frame: kept.row for frame, kept in self._kept.get(obj_id, {}).items()}
+
+    def row(self, frame: int, obj_id: int) -> Row | None:
+        with self._lock:
+            kept = self._kept.get(obj_id, {}).get(frame)
+        return kept and kept.row
+
+    def frames(self) -> list[int]:
+        """The frames that have masks, rising."""
+        with self._lock:
+            return sorted(set().union(*self._kept.values())) if self._kept else []
+
+    def masks(self, frame: int) -> dict[int, Rle]:
+        """Object id -> run lengths."""
+        with self._lock:
+            return self._masks(frame, self._reader)
+
+    def mask(self, frame: int, obj_id: int) -> Rle | None:
+        return self.masks(frame).get(obj_id)
+
+    def _masks(self, frame: int, reader: Any) -> dict[int, Rle]:
+        places = {obj_id: frames[frame].start for obj_id, frames in self._kept.items() if frame in frames}
+        lines: dict[int, dict[str, Rle]] = {}
+        for start in set(places.values()):
+            reader.seek(start)
+            lines[start] = json.loads(reader.readline())["objects"]
+        return {obj_id: lines[start][str(obj_id)] for obj_id, start in places.items()}
+
+    # ---- writing ----------------------------------------------------------------------------------------------
+
+    def put(self, frame: int, masks: Mapping[int, Rle], rows: Mapping[int, Row]) -> None:
+        """Add or replace masks of a frame; in the file when this returns."""
+        with self._lock:
+            start = self._writer.size
+            self._write(self._writer, frame, masks, rows)
+            self._lines += 1
+            for obj_id in masks:
+                self._kept.setdefault(obj_id, {})[frame] = _Kept(start, rows[obj_id])
+
+    def drop(self, *obj_ids: int) -> None:
+        """Forget all masks of objects, also in the file."""
+        with self._lock:
+            for obj_id in obj_ids:
+                self._kept.pop(obj_id, None)
+        self.rewrite()
+
+    def drop_frame(self, obj_id: int, frame: int) -> None:
+        """Forget one mask. The file says so by an empty mask without a report, until it is written anew."""
+        with self._lock:
+            if self._kept.get(obj_id, {}).pop(frame, None) is not None:
+                side = self._header["height"], self._header["width"]
+                empty = {obj_id: encode_mask(np.zeros(side, bool))}
+                self._writer.write_encoded(frame, *self._place(frame), empty, report={str(obj_id): None})
+                self._lines += 1
+                self._dropped = True
+
+    def set_header(self, header: Mapping[str, Any]) -> None:
+        """Change the first line (an object was named); written with the next `tidy`."""
+        self._header = dict(header)
+
+    def tidy(self) -> None:
+        """Write the file anew when the header is not up to date or much of it has been replaced."""
+        with self._lock:
+            needed = len(set().union(*self._kept.values())) if self._kept else 0
+            wasteful = self._lines > WASTE_FACTOR * needed + WASTE_LINES
+            stale = self._header != self._written_header
+        if wasteful or stale or self._dropped:
+            self.rewrite()
+
+    def rewrite(self) -> None:
+        """One line per frame, in order; the file is whole at every moment."""
+        with self._lock:
+            header = self._header
+            with replacing(self.path) as partial:
+                with MaskWriter(partial, header) as writer:
+                    for frame in sorted(set().union(*self._kept.values())) if self._kept else []:
+                        rows = {obj_id: at[frame].row for obj_id, at in self._kept.items() if frame in at}
+                        self._write(writer, frame, self._masks(frame, self._reader), rows)
+                self._close()  # before it is replaced: Windows does not replace a file in use
+            self._kept = {}
+            _, size = self._scan(self.path)
+            self._open(size)
+            self._written_header = header
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def _open(self, size: int) -> None:
+        self._writer = MaskWriter.resume(self.path, size)
+        self._reader = self.path.open("rb")
+
+    def _write(self, writer: MaskWriter, frame: int, masks: Mapping[int, Rle], rows: Mapping[int, Row]) -> None:
+        report = {str(obj_id): rows[obj_id].to_json() for obj_id in masks}
+        writer.write_encoded(frame, *self._place(frame), masks, report=report)
+
+    def _scan(self, path: Path) -> tuple[dict[str, Any], int]:
+        """Find all masks; returns the header and where the last whole line ends."""
+        self._lines = 0
+        self._dropped = False
+        header, start = None, 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError("no end of line")
+                    record = json.loads(line)
+                    if header is None:
+                        if record.get("format") != FORMAT or record.get("version") != VERSION:
+                            raise DataError(f"{path} is not a masks.jsonl of version {VERSION} by its first line")
+                        header = record
+                    else:
+                        self._lines += 1
+                        self._take(record, start)
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    if isinstance(error, DataError):
+                        raise
+                    if file.read(1):
+                        raise DataError(
+                            f"{path} is broken in line {number}; restore it, or choose another --out"
+                        ) from None
+                    break  # torn: the program was killed while it wrote
+                start += len(line)
+        if header is None:
+            raise DataError(f"{path} has no header line; expected the masks.jsonl of a run or project")
+        return header, start
+
+    def _take(self, record: Mapping[str, Any], start: int) -> None:
+        frame, report = record["frame"], record.get("report", {})
+        for obj_id, rle in record["objects"].items():
+            frames = self._kept.setdefault(int(obj_id), {})
+            if obj_id not in report:  # of `sam2long track`, which keeps its report elsewhere
+                frames[frame] = _Kept(start, Row(status=ABSENT if is_empty(rle) else VISIBLE))
+            elif report[obj_id] is None:
+                frames.pop(frame, None)
+                self._dropped = True
+            else:
+                frames[frame] = _Kept(start, Row.from_json(report[obj_id]))
