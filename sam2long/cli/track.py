@@ -115,6 +115,10 @@ class Track:
     """Frames that a mask may wait for agreement; none for no limit. Default: 256."""
     max_prompted_frames: Annotated[int | None, shown("N")] = None
     """Prompted frames that are read at once: the first and the nearest. Default: 8."""
+    memory_tokens: Annotated[Literal["all", "sparse"] | None, shown("{all,sparse}")] = None
+    """Read all of every memory, or of older ones only what was attended to: faster, not exact. Default: all."""
+    merge_agreeing: Annotated[float | None, shown("X")] = None
+    """Hypotheses whose masks have long had an IoU above this become one. Default: never."""
 
     def run(self) -> int:
         from sam2long.cli.run import RunFolder
