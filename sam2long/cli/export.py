@@ -60,7 +60,7 @@ class Export:
         if self.run_dir is None or self.to is None:
             missing = "no run given; name a folder that `sam2long track --out` has left"
             raise ConfigError(missing if self.run_dir is None else f"say --to what: {', '.join(FORMATS)}")
-        with tqdm(desc=self.to, unit="frame", disable=self.quiet, dynamic_ncols=True) as bar:
+        with tqdm(desc=self.to, unit="frame", disable=self.quiet, dynamic_ncols=True, leave=False, delay=1) as bar:
 
             def show(done: int, total: int) -> None:
                 bar.total = total

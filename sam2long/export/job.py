@@ -138,5 +138,5 @@ class ExportJob:
             if not least <= obj_id <= most:
                 raise ConfigError(
                     f"object {obj_id} does not fit into {what}, whose ids are {least} to {most}; "
-                    "choose objects with --objects, or another format, e.g. object-png"
+                    "choose objects with --object, or another format, e.g. object-png"
                 )

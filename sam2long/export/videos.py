@@ -69,7 +69,7 @@ def _together(job: ExportJob, frame: MaskFrame) -> np.ndarray:
 
 def _note_losses(job: ExportJob, audio_note: str | None) -> None:
     if len(job.run.objects) > 1:
-        job.lost.add("Which object is which: the video shows all of them together; --objects chooses")
+        job.lost.add("Which object is which: the video shows all of them together; --object chooses")
     if any(job.run.labels.values()):
         job.lost.add("The objects' names: a video has no place for them")
     if audio_note:
