@@ -72,7 +72,7 @@ class Annotate:
         try:
             import cv2  # noqa: F401
             import fastapi  # noqa: F401
-            import uvicorn
+            import uvicorn  # noqa: F401
         except ImportError as error:
             raise ConfigError(
                 f"the page needs {error.name}, which is not installed; run: pip install 'sam2long[ui]'"
@@ -80,6 +80,7 @@ class Annotate:
         from sam2long.ui.app import create_app
         from sam2long.ui.desk import Desk
         from sam2long.ui.project import Project
+        from sam2long.ui.serving import serve
         from sam2long.video import open_source
 
         folder, root = self._folders()
@@ -95,14 +96,8 @@ class Annotate:
                 try:
                     port = listening.getsockname()[1]
                     access = _for_port(access, port)
-                    server = uvicorn.Server(
-                        uvicorn.Config(
-                            create_app(desk, access), log_level="warning", timeout_graceful_shutdown=1,
-                            server_header=False,
-                        )
-                    )  # fmt: skip
                     self._announce(port, access, folder)
-                    server.run(sockets=[listening])
+                    serve(create_app(desk, access), listening, desk.hub)
                 finally:
                     desk.close()
         print("sam2long: saved", file=sys.stderr)

@@ -275,7 +275,7 @@ class Annotator:
         mask = self._give(self.state, obj_id, frame, prompt)
         self._undo = [*self._undo[1 - MOST_UNDO :], before]
         rle = encode_mask(mask)
-        row = Row(VISIBLE if mask.any() else ABSENT, prompted=True)
+        row = Row(VISIBLE if mask.any() else ABSENT, prompted=True, empty=not mask.any())
         self.project.set_prompt(obj_id, frame, prompt)
         self.project.store.put(frame, {obj_id: rle}, {obj_id: row})
         self.project.mark_stale(obj_id, frame)
@@ -443,9 +443,9 @@ class Annotator:
                 continue
             report = tracked.tracks[direction].log.at(frame)
             masks[obj_id] = encode_mask(mask)
-            rows[obj_id] = Row(backward=sign < 0) if report is None else Row(
-                report.status, report.iou, report.object_logit, report.pathways, report.margin,
-                report.prompted, sign < 0,
+            rows[obj_id] = Row(
+                report.status, report.iou, report.object_logit, report.pathways, report.margin, report.prompted,
+                backward=sign < 0, empty=not mask.any(),
             )  # fmt: skip
         if not masks:
             return 0

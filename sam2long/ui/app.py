@@ -24,7 +24,7 @@ from sam2long.errors import DataError, Sam2LongError
 from sam2long.ui import schemas
 from sam2long.ui.annotator import Cancelled, Progress
 from sam2long.ui.desk import Desk
-from sam2long.ui.jobs import Busy
+from sam2long.ui.jobs import GOODBYE, Busy
 from sam2long.ui.pictures import check_frame, read_mask, shapes_of
 from sam2long.ui.security import Access, Guard, below
 
@@ -274,6 +274,8 @@ async def _events(desk: Desk) -> AsyncIterator[str]:
             if not done:
                 yield ": still here\n\n"
                 continue
+            if waiting.result() == GOODBYE:
+                return
             yield _event(waiting.result())
             waiting = asyncio.ensure_future(anext(listening))
     finally:

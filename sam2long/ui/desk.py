@@ -20,7 +20,8 @@ from sam2long.ui.project import Project
 from sam2long.ui.store import Row
 
 PROGRESS_SECONDS = 0.1  # pages hear of progress this often
-NOTHING, STALE_BIT, DOUBTFUL_BIT = ".", 1, 2
+NOTHING, PRESENT_CELL, ABSENT_CELL = ".", "p", "a"
+STALE_BIT, DOUBTFUL_BIT = 1, 2
 
 
 class Desk:
@@ -139,7 +140,7 @@ class Desk:
         }  # fmt: skip
 
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """For each object one character a frame (v, u, a: visible, uncertain, absent; "." nothing), doubt in percent
+        """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), doubt in percent
         and flags (1 stale, 2 worth a look) as base64 of a byte a frame."""
         count = self.project.source.num_frames
         with self.project.lock:
@@ -203,7 +204,8 @@ class Desk:
 
     @staticmethod
     def _cell(row: Row, stale: bool) -> tuple[str, int, int]:
-        return row.status[0], round(100 * row.doubt), STALE_BIT * stale + DOUBTFUL_BIT * bool(row.reasons)
+        shown = ABSENT_CELL if row.empty else PRESENT_CELL
+        return shown, round(100 * row.doubt), STALE_BIT * stale + DOUBTFUL_BIT * bool(row.reasons)
 
 
 def _row(row: Row, stale: bool) -> dict[str, Any]:

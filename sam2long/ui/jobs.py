@@ -18,6 +18,9 @@ from sam2long.errors import StateError
 QUEUE_LENGTH = 256  # events that a page may lag behind; then it is told to load everything anew
 
 
+GOODBYE = {"type": "goodbye"}  # the server ends
+
+
 class Busy(StateError):
     """Something else has to finish first."""
 
@@ -94,7 +97,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: dict[asyncio.Queue, asyncio.AbstractEventLoop] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler publishes too, in the middle of anything
 
     def publish(self, event: dict[str, Any]) -> None:
         with self._lock:

@@ -206,13 +206,15 @@ class Project:
         import pandas as pd
 
         table = pd.read_csv(self.folder.report, keep_default_na=False, na_values={"iou": [""], "margin": [""]})
-        for values in table.itertuples():
-            if (mask := self.store.mask(values.frame, values.obj_id)) is not None:
-                row = Row(
+        self.store.amend(
+            {
+                (values.frame, values.obj_id): Row(
                     values.status, float(values.iou), float(values.object_logit), int(values.pathways),
                     float(values.margin), bool(values.prompted),
-                )  # fmt: skip
-                self.store.put(values.frame, {values.obj_id: mask}, {values.obj_id: row})
+                )
+                for values in table.itertuples()
+            }
+        )  # fmt: skip
 
     def close(self) -> None:
         self.store.close()

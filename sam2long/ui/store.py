@@ -38,6 +38,7 @@ class Row(NamedTuple):
     margin: float = math.inf
     prompted: bool = False
     backward: bool = False  # from a backward pass
+    empty: bool = False  # the mask has no pixel
 
     @property
     def doubt(self) -> float:
@@ -49,14 +50,15 @@ class Row(NamedTuple):
 
     def to_json(self) -> list[Any]:
         numbers = [number if math.isfinite(number) else str(number) for number in self[1:5]]
-        return [self.status, *numbers, self.prompted, self.backward]
+        return [self.status, *numbers, self.prompted, self.backward, self.empty]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Row:
-        status, iou, logit, pathways, margin, prompted, backward = values
+        status, iou, logit, pathways, margin, prompted, backward, empty = values
         if status not in (VISIBLE, UNCERTAIN, ABSENT):
             raise ValueError(f"unknown status {status!r}")
-        return cls(status, float(iou), float(logit), int(pathways), float(margin), bool(prompted), bool(backward))
+        numbers = float(iou), float(logit), int(pathways), float(margin)
+        return cls(status, *numbers, bool(prompted), bool(backward), bool(empty))
 
 
 class _Kept(NamedTuple):
@@ -152,6 +154,14 @@ class MaskStore:
             self._lines += 1
             for obj_id in masks:
                 self._kept.setdefault(obj_id, {})[frame] = _Kept(start, rows[obj_id])
+
+    def amend(self, rows: Mapping[tuple[int, int], Row]) -> None:
+        """Replace what is known of masks that are there already; (frame, object) -> row."""
+        with self._lock:
+            for (frame, obj_id), row in rows.items():
+                if (kept := self._kept.get(obj_id, {}).get(frame)) is not None:
+                    self._kept[obj_id][frame] = kept._replace(row=row._replace(empty=kept.row.empty))
+        self.rewrite()
 
     def drop(self, *obj_ids: int) -> None:
         """Forget all masks of objects, also in the file."""
@@ -250,7 +260,8 @@ class MaskStore:
         for obj_id, rle in record["objects"].items():
             frames = self._kept.setdefault(int(obj_id), {})
             if obj_id not in report:  # of `sam2long track`, which keeps its report elsewhere
-                frames[frame] = _Kept(start, Row(status=ABSENT if is_empty(rle) else VISIBLE))
+                empty = is_empty(rle)
+                frames[frame] = _Kept(start, Row(status=ABSENT if empty else VISIBLE, empty=empty))
             elif report[obj_id] is None:
                 frames.pop(frame, None)
                 self._dropped = True

@@ -7,7 +7,7 @@ export const STALE = 1, DOUBTFUL = 2;
 
 class Model extends EventTarget {
   state = null;          // as /api/state has it, without the view
-  timelines = new Map(); // object id -> {status: Uint8Array of character codes, doubt, flags: Uint8Array}
+  timelines = new Map(); // object id -> {status: Uint8Array of the codes of p, a and ., doubt, flags: Uint8Array}
   annotations = new Map(); // frame -> objects of that frame
   frame = 0;
   selected = null;       // object id; null: the next click starts a new object

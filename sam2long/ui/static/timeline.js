@@ -2,9 +2,9 @@
 
 import { model, STALE, DOUBTFUL } from "./model.js";
 
-const RULER = 22, ROW = 28, GUTTER = 150, PAD = 12, PROMPT = 4.5;
+const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 15;
 const INK = { ground: "#131416", lane: "#1c1e20", line: "#2b2e32", text: "#e8eaed", muted: "#9aa1a9", amber: "#f2b84b", red: "#ff7b72", gone: "#6b7177", accent: "#6ea8fe" };
-const VISIBLE = "v".charCodeAt(0), UNCERTAIN = "u".charCodeAt(0), ABSENT = "a".charCodeAt(0);
+const PRESENT = "p".charCodeAt(0), ABSENT = "a".charCodeAt(0);
 
 const host = document.getElementById("timeline");
 const canvas = host.querySelector("canvas");
@@ -110,7 +110,7 @@ function paintFrames(object, row, top, width) {
     let seen = 0, gone = 0, stale = 0, doubt = 0, doubtful = 0;
     for (let frame = from; frame <= to; frame++) {
       const status = row.status[frame];
-      if (status === VISIBLE || status === UNCERTAIN) seen++;
+      if (status === PRESENT) seen++;
       else if (status === ABSENT) gone++;
       if (row.flags[frame] & STALE) stale++;
       if (row.flags[frame] & DOUBTFUL) doubtful++;
@@ -126,8 +126,8 @@ function paintFrames(object, row, top, width) {
       context.fillStyle = INK.gone;
       context.fillRect(x, top + 9, 1, 2);
     }
-    if (doubt > 8) {
-      const height = Math.max(1, Math.round(8 * doubt / 100));
+    if (doubt > FAINT) {
+      const height = Math.max(doubtful ? 3 : 1, Math.round(9 * doubt / 100));
       context.fillStyle = doubtful ? (doubt > 80 ? INK.red : INK.amber) : "#5d5236";
       context.fillRect(x, top + ROW - 4 - height, 1, height);
     }

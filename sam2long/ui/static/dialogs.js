@@ -1,0 +1,110 @@
+// Help, export and questions.
+
+import { api } from "./api.js";
+import { GROUPS, shownKey } from "./keys.js";
+import { model } from "./model.js";
+
+const $ = (id) => document.getElementById(id);
+
+// ---- help -------------------------------------------------------------------------------------------------------
+
+export function help() {
+  if (!$("help-keys").children.length) {
+    $("help-keys").append(...GROUPS.map(([title, commands]) => {
+      const section = document.createElement("section");
+      section.append(Object.assign(document.createElement("h3"), { textContent: title }));
+      for (const [, keys, text] of commands) {
+        const line = document.createElement("div");
+        const shown = document.createElement("span");
+        const parts = keys === "1 … 9" ? [keys] : keys.split(" ");
+        shown.append(...parts.map((key) => Object.assign(document.createElement("kbd"), { textContent: shownKey(key) })));
+        line.append(Object.assign(document.createElement("span"), { textContent: text }), shown);
+        section.append(line);
+      }
+      return section;
+    }));
+  }
+  $("help-dialog").showModal();
+}
+
+// ---- questions --------------------------------------------------------------------------------------------------
+
+// Answers: [text, value, class] triples; resolves to the value of the one chosen, or null.
+export function ask(title, text, answers) {
+  const dialog = $("confirm-dialog");
+  $("confirm-title").textContent = title;
+  $("confirm-text").textContent = text;
+  return new Promise((resolve) => {
+    let answer = null;
+    $("confirm-actions").replaceChildren(...[["Cancel", null, ""], ...answers].map(([label, value, kind]) => {
+      const button = Object.assign(document.createElement("button"), { textContent: label, className: kind });
+      button.addEventListener("click", () => { answer = value; dialog.close(); });
+      return button;
+    }));
+    dialog.addEventListener("close", () => resolve(answer), { once: true });
+    dialog.showModal();
+    $("confirm-actions").lastElementChild.focus();
+  });
+}
+
+// ---- export -----------------------------------------------------------------------------------------------------
+
+let exporting = false;
+
+export function openExport() {
+  const select = $("export-format");
+  if (!select.options.length) {
+    select.append(...model.state.formats.map(({ name }) => new Option(name, name)));
+    select.addEventListener("change", chosen);
+    $("export-start").addEventListener("click", start);
+    $("export-close").addEventListener("click", () => $("export-dialog").close());
+  }
+  $("export-result").replaceChildren();
+  chosen();
+  $("export-dialog").showModal();
+}
+
+function chosen() {
+  const format = model.state.formats.find(({ name }) => name === $("export-format").value);
+  const about = format.description;
+  $("export-about").textContent = about[0].toUpperCase() + about.slice(1) + ".";
+  $("export-folder").value = `export/${format.name}`;
+  $("export-shape").replaceChildren(...format.shapes.map((shape) => new Option(shape, shape)));
+  document.querySelectorAll("#export-dialog .shape").forEach((part) => { part.hidden = !format.shapes.length; });
+  document.querySelector("#export-dialog .images").hidden = !format.images;
+  $("export-images").checked = false;
+}
+
+async function start() {
+  const format = $("export-format").value;
+  const shape = $("export-shape").value || null;
+  const said = { format, shape, folder: $("export-folder").value.trim() || null, images: $("export-images").checked, overwrite: $("export-overwrite").checked };
+  result(["Exporting…"]);
+  try {
+    exporting = true;
+    $("export-start").disabled = true;
+    await api.post("/api/export", said);
+  } catch (error) {
+    exportEnded({ error: error.message });
+  }
+}
+
+export function exportEnded(event) {
+  if (!exporting) return;
+  exporting = false;
+  $("export-start").disabled = false;
+  if (event.error) return result([], [], event.error);
+  const link = event.name && Object.assign(document.createElement("a"), { href: `/api/exports/${encodeURIComponent(event.name)}.zip`, textContent: "Download as zip", download: "" });
+  result([event.text + ".", ...(link ? [link] : [])], event.lost ?? []);
+}
+
+function result(lines, lost = [], error = null) {
+  const parts = lines.map((line) => {
+    const part = document.createElement("div");
+    part.append(line);
+    return part;
+  });
+  for (const text of lost) parts.push(Object.assign(document.createElement("div"), { className: "lost", textContent: `Lost: ${text}` }));
+  if (error) parts.push(Object.assign(document.createElement("div"), { className: "error", textContent: error[0].toUpperCase() + error.slice(1) }));
+  $("export-result").replaceChildren(...parts);
+}
