@@ -44,6 +44,7 @@ def build_sam2long_video_predictor(
     *,
     sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
     dtype: str = "auto",
+    compile: bool = False,
     **kwargs: Any,
 ) -> SAM2LongVideoPredictor:
     """Build a predictor; takes what sam2's `build_sam2_video_predictor` takes.
@@ -56,15 +57,16 @@ def build_sam2long_video_predictor(
         mode: "eval"; SAM2Long does not train.
         hydra_overrides_extra: e.g. ["++model.image_size=512"].
         apply_postprocessing: sam2's: fill small holes, fall back to other masks when a clicked one is unstable.
-        vos_optimized: compile the image encoder.
+        vos_optimized: sam2's: compile the image encoder.
         sam2long: settings; None for the paper's.
         dtype: "auto", "float32", "bfloat16" or "float16".
+        compile: run the whole network through torch.compile; the first frames then take minutes.
         **kwargs: accepted and unused, as in sam2.
     Raises:
         ModelError: unknown config, weights that cannot be had or do not fit, a sam2 that is not the real one.
     """
     return _build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                  vos_optimized, sam2long, dtype)  # fmt: skip
+                  vos_optimized, sam2long, dtype, compile)  # fmt: skip
 
 
 def build_sam2long_camera_predictor(
@@ -78,6 +80,7 @@ def build_sam2long_camera_predictor(
     *,
     sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
     dtype: str = "auto",
+    compile: bool = False,
     **kwargs: Any,
 ) -> SAM2LongCameraPredictor:
     """Build a predictor for live frames, with the interface of the real-time forks of SAM 2.
@@ -88,7 +91,7 @@ def build_sam2long_camera_predictor(
     if sam2long is None:
         sam2long = Sam2LongConfig(emit="online")
     return _build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                  vos_optimized, sam2long, dtype)  # fmt: skip
+                  vos_optimized, sam2long, dtype, compile)  # fmt: skip
 
 
 def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
@@ -117,6 +120,7 @@ def _build(
     vos_optimized: bool,
     sam2long: Sam2LongConfig | Mapping[str, Any] | None,
     dtype: str,
+    compile: bool,
 ) -> Any:
     require_sam2()
     if mode != "eval":
@@ -140,7 +144,10 @@ def _build(
     model._set_up(sam2long or model.sam2long, dtype if dtype != "auto" else model.dtype)
     if ckpt_path is not None:
         load_weights(model, ckpt_path, name)
-    return model.to(best_device() if device is None else device).eval()
+    model = model.to(best_device() if device is None else device).eval()
+    if compile:
+        model.compile_model()
+    return model
 
 
 def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:

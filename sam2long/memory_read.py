@@ -1,12 +1,9 @@
 """The memory read: banks of many pathways assembled as tensors and attended to as one batch.
 
-Drives the layers of sam2's memory attention itself, for two reasons: the first self-attention sees the image alone,
-so all pathways of a frame share it; and a sparse read gives every layer tokens of its own. Names relied on:
+A sparse read gives every layer tokens of its own, so it drives the layers of sam2's memory attention itself.
+Names relied on, beside those of parts.py:
 
-  memory_attention.layers, .norm, .pos_enc_at_input      the stack
-  layer._forward_sa, _forward_ca, norm2, norm3,
-    linear1, linear2, activation                         one layer
-  cross_attn_image.q_proj, k_proj, v_proj, out_proj,
+  layer.norm2, cross_attn_image.q_proj, k_proj, v_proj, out_proj,
     num_heads, freqs_cis, compute_cis                    the sparse read
   maskmem_tpos_enc, memory_encoder.position_encoding     temporal and spatial positions of memories
   obj_ptr_tpos_proj, get_1d_sine_pe                      temporal positions of object pointers
@@ -28,6 +25,7 @@ from torch import Tensor, nn
 
 from sam2long.memory import Reading, SpatialRead
 from sam2long.modulation import rank_weights, weight_keys
+from sam2long.parts import Parts, entered, fed_forward
 
 JUDGES = 256  # queries that say which tokens of a new memory matter; spread evenly over the frame
 
@@ -62,10 +60,18 @@ class MemoryReader:
         model: any SAM2Base in eval mode; never changed.
         modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
+        parts: the network's calls; None for eager ones. A sparse read is always eager.
     """
 
-    def __init__(self, model: SAM2Base, modulation: tuple[float, float], sparse_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        modulation: tuple[float, float],
+        sparse_share: float = 1.0,
+        parts: Parts | None = None,
+    ) -> None:
         self.model = model
+        self.parts = parts or Parts.eager(model)
         self.modulation = modulation
         self.sparse_share = sparse_share
         self._table: Tensor | None = None  # [slots, hw, 1, C]
@@ -227,32 +233,31 @@ class MemoryReader:
             [R, D, h, w]; and, when the reader is sparse, which tokens of the newest memory mattered to each layer,
             [R, layers, n] int64.
         """
-        attention, rows = self.model.memory_attention, bank.memory.shape[1]
         memory, memory_pos = bank.memory.transpose(0, 1), bank.positions.transpose(0, 1)  # [R, L, C]
-        position = position.transpose(0, 1)  # [1, hw, D]
-        x = current.transpose(0, 1)
-        if attention.pos_enc_at_input:
-            x = x + 0.1 * position
-        choosing = self.sparse_share < 1 and bank.newest is not None
-        mattered = []
+        current, position = current.transpose(0, 1), position.transpose(0, 1)  # [1, hw, D]
+        mattered = None
+        if self.sparse_share < 1:
+            x, mattered = self._attend_sparsely(current, position, memory, memory_pos, bank)
+        else:
+            x = self.parts.attend(current, position, memory, memory_pos, bank.pointer_tokens)
+        return x.transpose(1, 2).view(len(x), self.model.hidden_dim, self.side, self.side), mattered
+
+    def _attend_sparsely(
+        self, current: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, bank: Bank
+    ) -> tuple[Tensor, Tensor | None]:
+        """`parts.attend` for a bank of which some memories are sparse; and what of the newest one mattered."""
+        attention, rows, mattered = self.model.memory_attention, len(memory), []
+        x = entered(attention, current, position)
         for depth, layer in enumerate(attention.layers):
-            # Before the first memory is read all rows are one.
             x = layer._forward_sa(x, position)
-            x, place = x.expand(rows, -1, -1), position.expand(rows, -1, -1)
-            if bank.sparse is None and not choosing:
-                x = layer._forward_ca(x, memory, place, memory_pos, bank.pointer_tokens)
-            else:
-                x, tokens = self._cross(layer, x, place, memory, memory_pos, bank, depth, choosing)
-                mattered.append(tokens)
-            x = x + layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))
-            position = place
-        x = attention.norm(x)
-        read = x.transpose(1, 2).view(rows, self.model.hidden_dim, self.side, self.side)
-        return read, torch.stack(mattered, dim=1) if choosing else None
+            x, position = x.expand(rows, -1, -1), position.expand(rows, -1, -1)
+            x, tokens = self._cross(layer, x, position, memory, memory_pos, bank, depth)
+            mattered.append(tokens)
+            x = fed_forward(layer, x)
+        return attention.norm(x), None if bank.newest is None else torch.stack(mattered, dim=1)
 
     def _cross(
-        self, layer: nn.Module, x: Tensor, place: Tensor, memory: Tensor, memory_pos: Tensor, bank: Bank, depth: int,
-        choosing: bool,
+        self, layer: nn.Module, x: Tensor, place: Tensor, memory: Tensor, memory_pos: Tensor, bank: Bank, depth: int
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """One layer's read of a bank of which some memories are sparse; and what of the newest one mattered."""
         attend = layer.cross_attn_image
@@ -275,7 +280,7 @@ class MemoryReader:
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         offset = angles.shape[2] - spatial
         mattered = None
-        if choosing:
+        if bank.newest is not None:
             mattered = self._mattered(q, k, slice(bank.newest.start + offset, bank.newest.stop + offset))
         return x + attend.out_proj(out), mattered
 

@@ -20,7 +20,6 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
 from sam2long.memory import FrameMemory
-from sam2long.memory_read import MemoryReader
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import PromptOutput
 from sam2long.tracker import Hypothesis, Leads, Pathway, Track
@@ -201,7 +200,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
     if content["video"] != (ours := _video(session)):
         raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
     session.config = Sam2LongConfig.from_mapping(content["config"])
-    session.model.reader = MemoryReader(session.model.model, session.config.modulation, session.config.sparse_share)
+    session.model.read_as(session.config)
     session.hole_area = content["hole_area"]
     session.revision = content["revision"]
     session.next_frame = {int(direction): tuple(value) for direction, value in content["next_frame"].items()}

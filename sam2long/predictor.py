@@ -16,6 +16,7 @@ from sam2long import persist, prompts
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError, StateError
 from sam2long.live import LiveSession
+from sam2long.parts import Parts
 from sam2long.report import to_frame
 from sam2long.sam2_adapter import NO_OBJ_SCORE, Sam2Model
 from sam2long.session import FORWARD, REVERSE, FrameMasks, Session
@@ -149,8 +150,16 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             raise ConfigError(f'dtype is {dtype!r}; expected "auto", "float32", "bfloat16" or "float16"')
         self.sam2long = sam2long
         self.dtype = dtype
+        self._parts: Parts | None = None  # None: eager
         # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
         self.non_overlap_masks_for_mem_enc = False
+
+    def compile_model(self) -> None:
+        """Run the network through torch.compile, for every state made from now on.
+
+        The first frames then take minutes; what cannot be compiled here runs eagerly, after one warning.
+        """
+        self._parts = Parts.compiled(self)
 
     def compute_dtype(self) -> torch.dtype:
         """What the network computes in on the device that it is on now."""
@@ -202,7 +211,11 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
     def _session_options(self, offload: bool) -> dict[str, Any]:
         return {
             "model": Sam2Model(
-                self, self.sam2long.modulation, self.compute_dtype(), sparse_share=self.sam2long.sparse_share
+                self,
+                self.sam2long.modulation,
+                self.compute_dtype(),
+                sparse_share=self.sam2long.sparse_share,
+                parts=self._parts,
             ),
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,

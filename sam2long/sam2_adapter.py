@@ -1,4 +1,4 @@
-"""The seam into sam2: the only file, beside memory_read.py, that touches its protected names.
+"""The seam into sam2: the only file, beside parts.py and memory_read.py, that touches its protected names.
 
 Names relied on, each once, as of sam2 1.1.0 (facebookresearch/sam2, commit 2b90b9f, sam2/modeling/sam2_base.py).
 tests/test_sam2_contract.py pins them, so that a new sam2 release fails there first.
@@ -26,9 +26,11 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
+from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.memory import BankRules, Reading
 from sam2long.memory_read import MemoryReader
+from sam2long.parts import Parts
 from sam2long.tree import Verdict
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class Sam2Model:
         dtype: float32, or what autocast computes in.
         row_budget: bytes that one batch of rows may take in memory attention; more rows than fit are split.
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
+        parts: the network's calls, eager when None.
     """
 
     def __init__(
@@ -124,14 +127,20 @@ class Sam2Model:
         dtype: torch.dtype = torch.float32,
         row_budget: int = 2 << 30,
         sparse_share: float = 1.0,
+        parts: Parts | None = None,
     ) -> None:
         self.model = model
-        self.reader = MemoryReader(model, modulation, sparse_share)
+        self.parts = parts or Parts.eager(model)
+        self.reader = MemoryReader(model, modulation, sparse_share, self.parts)
         self.dtype = dtype
         self.row_budget = row_budget
         self.encoder_passes = 0  # how often the image encoder ran; one per frame is the promise
         self.rows_read = 0  # how many rows went through memory attention and decoder
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
+
+    def read_as(self, config: Sam2LongConfig) -> None:
+        """Take over how another session read its memories."""
+        self.reader = MemoryReader(self.model, config.modulation, config.sparse_share, self.parts)
 
     @property
     def device(self) -> torch.device:
@@ -188,7 +197,7 @@ class Sam2Model:
     def encode(self, image: Tensor) -> FrameFeatures:
         """Image features of one frame. image: [1, 3, S, S] normalised float32 on the device."""
         self.encoder_passes += 1
-        backbone_out = self.model.forward_image(image)
+        backbone_out = self.parts.encode(image)
         _, levels, positions, sizes = self.model._prepare_backbone_features(backbone_out)
         return FrameFeatures(levels, positions, sizes)
 
@@ -275,7 +284,7 @@ class Sam2Model:
         """Masks [R, K, 4h, 4w], IoUs [R, K], tokens [R, K or 1, D], object logits [R, 1]."""
         model, rows = self.model, conditioned.shape[0]
         sparse, dense = self._no_prompt()
-        masks, ious, tokens, logits = model.sam_mask_decoder(
+        masks, ious, tokens, logits = self.parts.decode(
             image_embeddings=conditioned,
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse.expand(rows, -1, -1),
@@ -342,7 +351,7 @@ class Sam2Model:
 
     def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
         """Spatial memories [U, C, h, w] bfloat16 of masks [U, 1, S, S]."""
-        spatial, _ = self.model._encode_new_memory(
+        spatial, _ = self.parts.write(
             current_vision_feats=features.rows(high_res.shape[0]),
             feat_sizes=features.sizes,
             pred_masks_high_res=high_res,

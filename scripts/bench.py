@@ -1,0 +1,337 @@
+"""Speed of SAM2Long beside plain sam2: the same weights, frames and device, in one process, frame by frame in turn.
+
+    python scripts/bench.py --quick       # nano and SAM 2.1 tiny at 512 px; under two minutes on two idle cores
+    python scripts/bench.py --models nano sam2.1-base-plus --sizes 512 1024 --objects 1 5 20 --out runs/bench
+
+Writes bench.csv, bench.md and bench.png to --out. Every system takes one frame after the other in turns, so whatever
+else the machine does hits all of them; medians and p95 leave out the frames until the memory banks are full. Meta's
+models run with seeded random weights whose heads are spread so that the object is there: speed does not depend on
+what they find. Memory over thousands of frames is in bench_long.py.
+
+Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
+that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
+same with memory_tokens="sparse"; `default`: the paper's settings, pathways as they fall (nano only: random weights
+say nothing about that); `default, merged`: with merge_agreeing=0.9; `agree, compiled`: compile=True.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from eval.report import markdown_table
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
+from sam2long.errors import ModelError
+from sam2long.synthetic import generate
+from sam2long.weights import CHECKPOINTS
+
+BANK = 8  # frames until the spatial memories of a bank are full
+CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
+ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
+CONFIGS = {
+    "ours, all off": Sam2LongConfig(num_pathways=1, object_aware_memory=False, modulation=(1, 1), **ONLINE),
+    "agree": Sam2LongConfig(certainty_threshold=CERTAIN, **ONLINE),
+    "agree, compiled": Sam2LongConfig(certainty_threshold=CERTAIN, **ONLINE),
+    "distinct": Sam2LongConfig(certainty_threshold=UNCERTAIN, **ONLINE),
+    "distinct, sparse": Sam2LongConfig(certainty_threshold=UNCERTAIN, memory_tokens="sparse", **ONLINE),
+    "default": Sam2LongConfig(**ONLINE),
+    "default, merged": Sam2LongConfig(merge_agreeing=0.9, **ONLINE),
+}
+AS_THEY_FALL = ("default", "default, merged")
+STAGES = ("decode", "encoder", "assemble", "memory read", "decoder", "tree", "memory write", "output")
+
+
+@dataclass
+class Clock:
+    """Seconds per stage and frame. On a GPU every stage is synchronised, so stages are timed in a pass of their own."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    open: list[str] = field(default_factory=list)
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def wrap(self, stage: str, call: Callable) -> Callable:
+        def timed(*args, **kwargs):
+            begin, inner = self.now(), sum(self.seconds.values())
+            result = call(*args, **kwargs)
+            spent = self.now() - begin
+            # What stages inside this one took is theirs.
+            nested = sum(self.seconds.values()) - inner
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - nested
+            return result
+
+        return timed
+
+
+@contextmanager
+def patched(clock: Clock) -> Iterator[None]:
+    """Every stage of our way of a frame on the clock."""
+    from sam2long import predictor, session, tracker
+    from sam2long.frames import FrameReader
+    from sam2long.memory_read import MemoryReader
+    from sam2long.sam2_adapter import Sam2Model
+
+    places = [
+        (Sam2Model, "encode", "encoder"), (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
+        (Sam2Model, "_decode", "decoder"), (Sam2Model, "remember", "memory write"), (FrameReader, "_encode", "decode"),
+        (tracker.Track, "decide", "tree"), (tracker.Track, "grow", "tree"), (tracker.Track, "readings", "tree"),
+        (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
+        (predictor.SAM2LongVideoPredictor, "_video_masks", "output"),
+    ]  # fmt: skip
+    with ExitStack() as stack:
+        for owner, name, stage in places:
+            original = getattr(owner, name)
+            setattr(owner, name, clock.wrap(stage, original))
+            stack.callback(setattr, owner, name, original)
+        yield
+
+
+def build(model: str, size: int | None, device: str | None, dtype: str) -> SAM2LongVideoPredictor:
+    """nano with its weights; Meta's shapes with random ones, spread so that the object is there."""
+    import warnings
+
+    overrides = [f"++model.image_size={size}"] if size else []
+    torch.manual_seed(0)
+    if model == "nano":
+        return build_sam2long_video_predictor(
+            "nano", device=device, apply_postprocessing=False, hydra_overrides_extra=overrides, dtype=dtype
+        )
+    if model not in CHECKPOINTS:
+        raise ModelError(f"{model!r} is not a model; the models are {', '.join(CHECKPOINTS)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "the weights are random": they are meant to be
+        built = build_sam2long_video_predictor(
+            CHECKPOINTS[model].config, device=device, apply_postprocessing=False, hydra_overrides_extra=overrides,
+            dtype=dtype,
+        )  # fmt: skip
+    with torch.no_grad():
+        decoder = built.sam_mask_decoder
+        decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+        decoder.iou_prediction_head.layers[-1].weight.mul_(30)
+        for head in decoder.output_hypernetworks_mlps:
+            head.layers[-1].weight.mul_(20)
+    return built
+
+
+def as_sam2(predictor: SAM2LongVideoPredictor):
+    """sam2's own predictor with the same weights."""
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+    plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
+    plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(predictor).items()})
+    return plain
+
+
+def clip(frames: int, objects: int) -> tuple[np.ndarray, np.ndarray]:
+    scene = generate("long", seed=7, num_frames=frames, size=128, num_objects=objects)
+    made = [(frame.image, frame.ids) for frame in scene]
+    return np.stack([image for image, _ in made]), np.stack([ids for _, ids in made])
+
+
+def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
+    """A state with every object's mask on frame 0; objects that the scene hides there get a box of pixels."""
+    if isinstance(predictor, SAM2LongVideoPredictor):
+        state = predictor.init_state(images)
+    else:
+        state = _in_memory(predictor, images)
+    for obj_id in range(1, objects + 1):
+        mask = first == obj_id
+        if not mask.any():
+            mask = np.zeros_like(mask)
+            mask[4 * obj_id : 4 * obj_id + 12, 8:24] = True
+        predictor.add_new_mask(state, 0, obj_id, mask)
+    return state
+
+
+def _in_memory(plain, images: np.ndarray) -> dict:
+    """sam2 reads JPEG folders: written to one, and all of it read ahead, as it does."""
+    import tempfile
+
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(Path(folder) / f"{i:05d}.jpg", quality=95)
+        return plain.init_state(folder)
+
+
+def measure(model: str, size: int | None, objects: int, frames: int, args: argparse.Namespace) -> list[dict]:
+    """One row per system: median and p95 of the seconds per frame, and the stages of ours."""
+    predictor = build(model, size, args.device, args.dtype)
+    device = predictor.device
+    images, ids = clip(frames, objects)
+    names = [n for n in CONFIGS if (model == "nano" or n not in AS_THEY_FALL) and (args.compile or "compiled" not in n)]
+    systems = {"plain sam2": as_sam2(predictor)}
+    systems |= {n: SAM2LongVideoPredictor.from_sam2(predictor, CONFIGS[n]) for n in names}
+    if "agree, compiled" in systems:
+        systems["agree, compiled"].compile_model()
+    clock, mixed = Clock(device), predictor.compute_dtype()
+    autocast = torch.autocast(device.type, dtype=mixed) if mixed != torch.float32 else ExitStack()
+    times: dict[str, list[float]] = {n: [] for n in systems}
+    with torch.inference_mode(), autocast:
+        runs, states = {}, {}
+        for n, p in systems.items():
+            states[n] = prompted(p, images, ids[0], objects)
+            runs[n] = p.propagate_in_video(states[n])
+            next(runs[n])
+        for _ in range(1, frames):
+            for n, run in runs.items():
+                begin = clock.now()
+                next(run)
+                times[n].append(clock.now() - begin)
+    base = np.median(times["plain sam2"][BANK:])
+    rows = []
+    for n in systems:
+        settled = np.array(times[n][BANK:])
+        row = {"model": model, "size": predictor.image_size, "objects": objects, "system": n}
+        row |= {"ms": 1e3 * np.median(settled), "p95 ms": 1e3 * np.quantile(settled, 0.95)}
+        row |= {"times sam2": np.median(settled) / base}
+        if n in CONFIGS:
+            row["rows per frame"] = states[n].rows_read / (frames - 1)
+            if "compiled" not in n:
+                row |= stages(systems[n], images, ids[0], objects, frames, autocast)
+        rows.append(row)
+        print(f"  {n:>17}: {row['ms']:9.1f} ms, {row['times sam2']:.2f} of sam2", flush=True)
+    return rows
+
+
+def stages(predictor, images, first, objects: int, frames: int, autocast) -> dict[str, float]:
+    """Share of each stage in a frame, and of what is neither network nor decoding, over a pass of its own."""
+    clock = Clock(predictor.device)
+    short = min(frames, BANK + 6)
+    with torch.inference_mode(), autocast, patched(clock):
+        run = predictor.propagate_in_video(prompted(predictor, images, first, objects))
+        for _ in range(BANK):
+            next(run)
+        clock.seconds.clear()
+        begin = clock.now()
+        for _ in range(short - BANK):
+            next(run)
+        total = clock.now() - begin
+    shares = {f"% {stage}": 100 * clock.seconds.get(stage, 0.0) / total for stage in STAGES}
+    network = sum(shares[f"% {s}"] for s in ("decode", "encoder", "memory read", "decoder", "memory write"))
+    return shares | {"% overhead": 100 - network}
+
+
+def machine(args: argparse.Namespace) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    chip = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    load = os.getloadavg()[0]
+    return (
+        f"{chip}, {torch.get_num_threads()} torch threads of {os.cpu_count()} cores, load {load:.1f} at the start; "
+        f"torch {torch.__version__}, Python {platform.python_version()}, dtype {args.dtype}, commit {commit.strip()}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def figure(table: pd.DataFrame, path: Path) -> None:
+    cases = list(table.groupby(["model", "size", "objects"], sort=False))
+    fig, axes = plt.subplots(1, len(cases), figsize=(2.6 + 2.4 * len(cases), 3.8), squeeze=False, layout="constrained")
+    for axis, ((model, size, objects), rows) in zip(axes[0], cases, strict=True):
+        axis.barh(rows["system"], rows["times sam2"], color=["grey", *["tab:blue"] * (len(rows) - 1)])
+        axis.axvline(1, color="black", lw=0.8)
+        axis.invert_yaxis()
+        axis.set_title(f"{model}, {size} px, {objects} obj.", fontsize=9)
+        axis.set_xlabel("time per frame / plain sam2", fontsize=8)
+        axis.tick_params(labelsize=7)
+        if axis is not axes[0][0] and list(rows["system"]) == list(cases[0][1]["system"]):
+            axis.set_yticklabels([])
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    return (
+        f"{value:.2f}"
+        if isinstance(value, float) and value < 10
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--models", nargs="+", default=["nano", "sam2.1-tiny"], metavar="NAME")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[512], help="input sizes of Meta's models")
+    parser.add_argument(
+        "--objects", nargs="+", type=int, default=[1, 5], help="numbers of objects; Meta's models: the first"
+    )
+    parser.add_argument("--frames", type=int, default=60, help="of nano; Meta's models take a third")
+    parser.add_argument("--compile", action="store_true", help="compile=True as well; the first frames take minutes")
+    parser.add_argument("--all-objects", action="store_true", help="every number of objects with every model")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own choice")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.quick:
+        args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 40
+    short = max(BANK + 4, args.frames // 3)
+    if args.frames < BANK + 4:
+        parser.error(f"--frames is {args.frames}; expected {BANK + 4} or more, so that the memory banks fill")
+    where, begin, rows = machine(args), time.monotonic(), []
+    for model in args.models:
+        for size in [None] if model == "nano" else args.sizes:
+            many = args.objects if model == "nano" or args.all_objects else args.objects[:1]
+            for objects in many:
+                print(f"{model}, {size or 128} px, {objects} objects", flush=True)
+                rows += measure(model, size, objects, args.frames if model == "nano" else short, args)
+    table = pd.DataFrame(rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(args.out / "bench.csv", index=False)
+    figure(table, args.out / "bench.png")
+    plain = [c for c in table.columns if not c.startswith("%")]
+    shares = ["model", "size", "objects", "system", *[c for c in table.columns if c.startswith("%")]]
+    ours = table[table[shares[-1]].notna()]
+    parts = [where + ".", _markdown(table, plain), "Share of each stage in the time of a frame, in percent:",
+             _markdown(ours, shares)]  # fmt: skip
+    (args.out / "bench.md").write_text("\n\n".join(parts) + "\n")
+    print(f"{args.out}/bench.md, bench.csv, bench.png; {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def _markdown(table: pd.DataFrame, columns: list[str]) -> str:
+    return markdown_table(columns, [[_cell(row[c]) for c in columns] for _, row in table.iterrows()])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,77 @@
+"""compile=True: the same masks, few graphs, and eager where it cannot be done. Without a C++ compiler: dynamo alone."""
+
+import warnings
+
+import pytest
+import torch
+
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.parts import Compiled, Parts
+from tests.fakes import MASK, OTHER, noise_video, run, tiny_predictor
+
+VIDEO = noise_video(40)
+PROMPTS = ((0, 1, MASK), (3, 2, OTHER))
+
+
+@pytest.fixture
+def graphs():
+    """How many graphs dynamo has made so far."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+def captured(predictor) -> SAM2LongVideoPredictor:
+    """The same weights with every part through dynamo, whose graphs run eagerly."""
+    ours = SAM2LongVideoPredictor.from_sam2(predictor, Sam2LongConfig())
+    ours._parts = Parts.compiled(ours, backend="eager")
+    return ours
+
+
+def test_the_same_masks_and_nothing_is_compiled_once_the_banks_are_full(tiny, graphs):
+    predictor = captured(tiny)
+    state = predictor.init_state(VIDEO)
+    for frame, obj_id, mask in PROMPTS:
+        predictor.add_new_mask(state, frame, obj_id, mask)
+    masks, made = {}, {}
+    for frame, _, logits in predictor.propagate_in_video(state):
+        masks[frame], made[frame] = logits.clone(), graphs()
+    eager = run(tiny, VIDEO, PROMPTS)
+    assert all((masks[frame] - eager[frame]).abs().max() < 1e-3 for frame in eager)
+    assert 4 <= made[39] <= 40
+    assert made[39] == made[25], "a full bank must not cost another graph"
+    run(predictor, VIDEO[:20], PROMPTS)
+    assert graphs() == made[39], "another state must use the same graphs"
+
+
+def test_what_cannot_be_compiled_runs_eagerly_after_one_warning(graphs):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler on this machine")
+
+    double = Compiled(lambda x: x * 2, "the doubling", broken, dynamic=False)
+    with pytest.warns(UserWarning, match="the doubling cannot be compiled here and runs eagerly"):
+        assert double(torch.ones(2)).tolist() == [2, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert double(torch.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_errors_of_the_function_itself_are_not_swallowed(graphs):
+    def failing(x):
+        return x.reshape(7, 7)
+
+    part = Compiled(failing, "a part", "eager", dynamic=False)
+    with pytest.raises(RuntimeError):
+        part(torch.ones(3))
+
+
+def test_the_builder_compiles_on_request():
+    predictor = tiny_predictor(compile=True)
+    assert isinstance(predictor._parts.attend, Compiled)
+    assert tiny_predictor()._parts is None
+
+
+def test_plain_sam2_is_not_touched_by_a_compiled_copy(tiny):
+    ours = captured(tiny)
+    assert ours._parts is not None and tiny._parts is None
