@@ -22,11 +22,11 @@ from starlette.exceptions import HTTPException
 from sam2long._version import __version__
 from sam2long.errors import DataError, Sam2LongError
 from sam2long.ui import schemas
-from sam2long.ui.annotator import Cancelled, Progress
 from sam2long.ui.desk import Desk
 from sam2long.ui.jobs import GOODBYE, Busy
 from sam2long.ui.pictures import check_frame, read_mask, shapes_of
 from sam2long.ui.security import Access, Guard, below
+from sam2long.ui.tracking import Cancelled, Progress
 
 STATIC = Path(__file__).parent / "static"
 PING_SECONDS = 15.0  # so that proxies and browsers keep the stream of events open
@@ -178,10 +178,10 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
     @app.post("/api/track", status_code=202)
     async def track(said: schemas.TrackRequest) -> dict[str, Any]:
         check_frame(said.start, project.source)
-        annotator.check_can_track(said.objects)
+        annotator.tracker.check_can_track(said.objects)
 
         def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
-            frames = annotator.propagate(said.direction, said.start, said.end, said.objects, cancelled)
+            frames = annotator.tracker.propagate(said.direction, said.start, said.end, said.objects, cancelled)
             stopped = cancelled()
             return {"text": f"{'Cancelled: ' if stopped else ''}{frames} frames tracked", "frames": frames}
 

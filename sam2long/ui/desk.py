@@ -13,11 +13,12 @@ from typing import Any
 
 from sam2long.doubt import next_stretch, ranked
 from sam2long.errors import Sam2LongError
-from sam2long.ui.annotator import Annotator, Cancelled, Progress
+from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
 from sam2long.ui.pictures import JpegFrames
 from sam2long.ui.project import Project
 from sam2long.ui.store import Row
+from sam2long.ui.tracking import Cancelled, Progress
 
 PROGRESS_SECONDS = 0.1  # pages hear of progress this often
 NOTHING, PRESENT_CELL, ABSENT_CELL = ".", "p", "a"
@@ -73,7 +74,7 @@ class Desk:
 
     def save(self) -> None:
         """The tracker's state, and the files that other tools read."""
-        self.annotator.save_state()
+        self.annotator.tracker.save()
         self.project.write_info()
 
     def _ended(self, what: str, future: Future) -> None:
@@ -127,7 +128,7 @@ class Desk:
             "title": self.title,
             "project": str(project.folder.path),
             "model": project.settings.model,
-            "device": str(self.annotator.predictor.device),
+            "device": str(self.annotator.tracker.predictor.device),
             "video": {
                 "width": source.width, "height": source.height, "frames": source.num_frames, "fps": source.fps,
                 "start": project.settings.start, "stride": project.settings.stride, "damage": source.damage,

@@ -231,6 +231,12 @@ class Project:
             self.stale.setdefault(entry.id, set())
         return entry
 
+    def check_object(self, obj_id: int) -> AnnotatedObject:
+        if obj_id not in self.objects:
+            known = ", ".join(map(str, self.objects)) or "none yet"
+            raise StateError(f"there is no object {obj_id}; the objects are: {known}")
+        return self.objects[obj_id]
+
     def remove_object(self, obj_id: int) -> None:
         with self.lock:
             for table in (self.objects, self.prompts, self.stale):

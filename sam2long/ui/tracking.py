@@ -1,0 +1,271 @@
+"""The tracker behind a project: its state on disk and back, prompts, passes over the video."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam2long.errors import PromptError, Sam2LongError, StateError
+from sam2long.export.masks import decode_mask, encode_mask
+from sam2long.prompts import check_frame
+from sam2long.session import FORWARD, REVERSE, UserPrompt
+from sam2long.ui.project import Project, Prompt, state_name
+from sam2long.ui.store import Rle, Row, is_empty
+
+SAVE_SECONDS = 60.0  # while tracking, the state is saved this often, and
+SAVE_SHARE = 0.05  # saving may take this share of the time
+
+
+class Cancelled(Exception):
+    """The user wants to stop; raised between two frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of something long under way."""
+
+    direction: str
+    frame: int  # read last
+    done: int
+    total: int
+
+
+class Tracker:
+    """What the predictor knows of a project.
+
+    Args:
+        project: holds prompts and masks.
+        predictor: a SAM2LongVideoPredictor.
+        changed: called with (frame, object ids) whose masks are new.
+        progressed: called now and then while tracking.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        predictor: Any,
+        changed: Callable[[int, Sequence[int]], None],
+        progressed: Callable[[Progress], None],
+    ) -> None:
+        self.project, self.predictor = project, predictor
+        self.source = project.source
+        self.passes = 0  # counts the passes over the video
+        self.unsaved = False  # whether the state on disk is behind
+        self._changed, self._progressed = changed, progressed
+        self._saved_at, self._save_cost = time.monotonic(), 0.0
+        self.state = self._opened()
+
+    # ---- on disk ------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Any:
+        """The saved state when it goes with the prompts, or else a new one that is given the prompts again."""
+        saved = self.project.saved_state
+        if saved and saved[1] == self.project.revision and (file := self.project.folder.resume / saved[0]).is_file():
+            with contextlib.suppress(Sam2LongError):  # of another model or version: then it starts anew
+                return self.predictor.load_state(file, self.source)
+        state = self.predictor.init_state(self.source)
+        for obj_id, prompts in self.project.prompts.items():
+            for frame, prompt in sorted(prompts.items()):
+                # The mask that the user saw, and not what the clicks give without the frames before them.
+                mask = self.project.store.mask(frame, obj_id)
+                if mask is not None and not is_empty(mask):
+                    prompt = Prompt(mask=mask)
+                with contextlib.suppress(PromptError):  # a mask of a few pixels: the other frames go on
+                    self._given(state, obj_id, frame, prompt)
+        return state
+
+    def save(self) -> None:
+        """The tracker's state, to disk, when prompts or tracks have changed since."""
+        if not self.unsaved or not self.state.session.objects:
+            return
+        begun = time.monotonic()
+        resume = self.project.folder.resume
+        resume.mkdir(exist_ok=True)
+        before = set(resume.glob("state-*.safetensors"))
+        name = state_name(self.project.revision)
+        self.predictor.save_state(self.state, resume / name)
+        self.project.saved_state = name, self.project.revision
+        self.project.save()
+        for old in before - {resume / name}:
+            old.unlink(missing_ok=True)
+        self.unsaved = False
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - begun
+
+    # ---- prompts ------------------------------------------------------------------------------------------------
+
+    def give(self, obj_id: int, frame: int, prompt: Prompt) -> np.ndarray:
+        """Say where an object is; returns the mask [H, W] bool that the tracker makes of it."""
+        self.unsaved = True
+        return self._given(self.state, obj_id, frame, prompt)
+
+    def _given(self, state: Any, obj_id: int, frame: int, prompt: Prompt) -> np.ndarray:
+        if prompt.mask is not None and not prompt.points and prompt.box is None:
+            found = self.predictor.add_new_mask(state, frame, obj_id, decode_mask(prompt.mask))
+        else:
+            found = self.predictor.add_new_points_or_box(
+                state, frame, obj_id, points=list(prompt.points) or None, labels=list(prompt.labels) or None,
+                box=prompt.box,
+            )  # fmt: skip
+        _, obj_ids, logits = found
+        return (logits[obj_ids.index(obj_id), 0] > 0).cpu().numpy()
+
+    def take_back(self, obj_id: int, frame: int) -> None:
+        """Forget what was said of an object on a frame; one without prompts is none to the tracker."""
+        self.unsaved = True
+        tracked = self.state.session.objects.get(obj_id)
+        if tracked is not None and set(tracked.prompts) <= {frame}:
+            self.predictor.remove_object(self.state, obj_id, need_output=False)
+        elif tracked is not None:
+            self.predictor.clear_all_prompts_in_frame(self.state, frame, obj_id, need_output=False)
+
+    def put_back(self, obj_id: int, frame: int, given: UserPrompt) -> None:
+        """Undo: let what the tracker made of an earlier prompt count again."""
+        self.unsaved = True
+        self.state.session.put_back(frame, obj_id, given)
+
+    def given(self, obj_id: int, frame: int) -> UserPrompt | None:
+        """What the tracker made of a prompt."""
+        tracked = self.state.session.objects.get(obj_id)
+        return tracked.prompts.get(frame) if tracked else None
+
+    def remove(self, obj_id: int) -> None:
+        self.unsaved = True
+        self.predictor.remove_object(self.state, obj_id, need_output=False)
+
+    def reset(self) -> None:
+        self.unsaved = True
+        self.predictor.reset_state(self.state)
+
+    # ---- tracking -----------------------------------------------------------------------------------------------
+
+    def check_can_track(self, only: Sequence[int] | None = None) -> None:
+        """Raise when there is nothing to track."""
+        for obj_id in only or ():
+            self.project.check_object(obj_id)
+            if not self.project.prompts[obj_id]:
+                raise StateError(f"object {obj_id} has no prompt; click on it first")
+        if not any(self.project.prompts.values()):
+            raise StateError("nothing to track: click on an object first")
+
+    def propagate(
+        self,
+        direction: str,
+        start: int,
+        end: int | None = None,
+        only: Sequence[int] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Track from a frame on. Stopped in between, it keeps the frames done.
+
+        Args:
+            direction: "forward", "backward", or "both": first one way and then the other.
+            start: the first frame. end: the last one, included; None for the end of the video. Not with "both".
+            only: objects whose masks are replaced; None for all.
+            cancelled: asked before each frame.
+        Returns:
+            how many frames have new masks.
+        """
+        self.check_can_track(only)
+        last = self.source.num_frames - 1
+        start = check_frame(start, self.source.num_frames)
+        ways = [(1, last if end is None else end)] if direction == "forward" else []
+        ways = [(-1, 0 if end is None else end)] if direction == "backward" else ways or [(1, last), (-1, 0)]
+        for sign, stop in ways:
+            if (check_frame(stop, self.source.num_frames) - start) * sign < 0:
+                raise PromptError(f"frame {stop} is not {direction} of frame {start}; choose the other direction")
+        total = sum(abs(stop - start) + 1 for _, stop in ways)
+        self.project.write_info(running=True)
+        done = 0
+        for sign, stop in ways:
+            if not cancelled():
+                done += self._pass(sign, start, stop, only, cancelled, done, total)
+        self.save()
+        self.project.write_info()
+        return done
+
+    def _pass(
+        self,
+        sign: int,
+        start: int,
+        stop: int,
+        only: Sequence[int] | None,
+        cancelled: Callable[[], bool],
+        before: int,
+        total: int,
+    ) -> int:
+        """One way through the video; returns how many frames it gave."""
+        name = "forward" if sign > 0 else "backward"
+        read: list[int] = []
+        kept = 0
+        next_frame = start
+        self.passes += 1
+        self.unsaved = True
+
+        def before_frame(frame: int) -> None:
+            if cancelled():
+                raise Cancelled
+            read[:] = [frame]
+            self._progressed(Progress(name, frame, before + min(abs(frame - start) + 1, total), total))
+            if time.monotonic() - self._saved_at > max(SAVE_SECONDS, self._save_cost / SAVE_SHARE):
+                self.save()
+                self.unsaved = True
+
+        self.source.before_frame = before_frame
+        try:
+            for frame, logits in self._tracked(sign, start, stop):
+                kept += self._keep(sign, frame, logits, only)
+                next_frame = frame + sign
+        except Cancelled:
+            self.source.before_frame = None
+            # Frames done on which the hypotheses do not agree yet: the best one decides.
+            if read and (read[0] - next_frame) * sign >= 0:
+                for frame, logits in self._tracked(sign, next_frame, read[0]):
+                    kept += self._keep(sign, frame, logits, only)
+        finally:
+            self.source.before_frame = None
+            self.project.save()
+        return kept
+
+    def _tracked(self, sign: int, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
+        if sign < 0 and start == 0:
+            return  # sam2 tracks nothing backward from the first frame
+        results = self.predictor.propagate_in_video(
+            self.state, start_frame_idx=start, max_frame_num_to_track=abs(stop - start), reverse=sign < 0
+        )
+        with contextlib.closing(results):
+            for frame, _, logits in results:
+                yield frame, logits
+
+    def _keep(self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None) -> int:
+        """Store the masks of a frame; 1 when there is one to store."""
+        masks: dict[int, Rle] = {}
+        rows: dict[int, Row] = {}
+        direction = FORWARD if sign > 0 else REVERSE
+        found = (logits[:, 0] > 0).cpu().numpy()
+        for (obj_id, tracked), mask in zip(self.state.session.objects.items(), found, strict=True):
+            prompted = sorted(self.project.prompts[obj_id])
+            # Before its first prompt nothing is known of an object (after its last one, as time runs backward).
+            known = frame >= prompted[0] if sign > 0 else frame <= prompted[-1]
+            if not known or (only is not None and obj_id not in only):
+                continue
+            report = tracked.tracks[direction].log.at(frame)
+            masks[obj_id] = encode_mask(mask)
+            rows[obj_id] = Row(
+                report.status, report.iou, report.object_logit, report.pathways, report.margin, report.prompted,
+                backward=sign < 0, empty=not mask.any(),
+            )  # fmt: skip
+        if not masks:
+            return 0
+        self.project.store.put(frame, masks, rows)
+        with self.project.lock:
+            for obj_id in masks:
+                self.project.stale[obj_id].discard(frame)
+        self._changed(frame, list(masks))
+        return 1
