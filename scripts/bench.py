@@ -272,13 +272,9 @@ def figure(table: pd.DataFrame, path: Path) -> None:
 def _cell(value: object) -> str:
     if value is None or value != value:
         return "–"
-    return (
-        f"{value:.2f}"
-        if isinstance(value, float) and value < 10
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def main(argv: list[str] | None = None) -> int:

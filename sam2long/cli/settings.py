@@ -11,7 +11,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError
 
 DIRECTIONS = ("forward", "backward", "both")
-MODEL_KEYS = ("model", "checkpoint", "device", "dtype", "overrides")
+MODEL_KEYS = ("model", "checkpoint", "device", "dtype", "compile", "overrides")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class RunSettings:
     checkpoint: str | None = None
     device: str | None = None
     dtype: str = "auto"
+    compile: bool = False
     overrides: tuple[str, ...] = ()  # of the model's YAML, in Hydra's form
     direction: str = "forward"
     start: int = 0
@@ -59,7 +60,7 @@ def settings_from(
     Args:
         video: path, or what `open_source` takes as text.
         config_file: YAML with `sam2long:` fields (or fields at the top), `model`, `checkpoint`, `device`,
-            `dtype` and `overrides`; only what differs from the defaults.
+            `dtype`, `compile` and `overrides`; only what differs from the defaults.
         run_flags, field_flags: from the command line, None where not given; they win over the YAML.
     """
     known = {setting.name for setting in fields(Sam2LongConfig)}

@@ -30,6 +30,7 @@ examples:
   sam2long track dog.mp4 --point 200,150 --neg 400,90 --frame 30 --direction both --out runs/dog
   sam2long track frames/ --mask first_frame.png --model sam2.1-large --out runs/frames
   sam2long track street.mp4 --prompts prompts.json --config configs/online.yaml --out runs/street
+  sam2long track dog.mp4 --box 100,80,300,260 --import corrected_frames/ --out runs/dog2
   sam2long track street.mp4 --auto --max-objects 5 --out runs/street
   sam2long track --resume --out runs/dog"""
 
@@ -59,6 +60,9 @@ class Track:
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects and frames: a list of {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1,
     x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file)."""
+    import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
+    """Prompts from another program, alone or beside others: a LabelMe or X-AnyLabeling JSON, a COCO JSON, a mask PNG,
+    or a folder of them, one per frame. Of a folder that `sam2long export` made, the frames that were changed there."""
     auto: bool = False
     """Segment everything on the prompted frame and track it."""
     frame: Annotated[int | None, shown("N")] = None
@@ -82,6 +86,8 @@ class Track:
     """What the network computes in: auto, float32, bfloat16 or float16. Default: auto."""
     direction: Literal["forward", "backward", "both"] = "forward"
     """Which way to track from the prompted frame."""
+    compile: bool = False
+    """Compile the network first: minutes at the start, then faster frames. Worth it on a GPU and for long videos."""
     online: bool = False
     """Decide on each frame at once instead of waiting for the hypotheses to agree; same as --emit online."""
     start: Annotated[int, arg(metavar="N")] = 0
@@ -232,7 +238,7 @@ class Track:
         else:
             ours = self._settings().to_dict()
             given |= {"sam2long." + key: value for key, value in ours["sam2long"].items()}
-        asked = [self.box, self.mask, self.prompts, self.frame, *self.point, *self.neg]
+        asked = [self.box, self.mask, self.prompts, self.import_, self.frame, *self.point, *self.neg]
         if any(value is not None for value in asked) or self.auto or self.label:
             raise ConfigError(
                 f"the run in {self.out} has its prompts already; leave prompts, --frame and --label out with --resume, "
@@ -282,15 +288,35 @@ class Track:
         flags = prompting.from_flags(frame, self.box, self.point, self.neg, self.mask, self.label)
         ways = {"--prompts": self.prompts is not None, "--auto": self.auto, "--box, --point or --mask": bool(flags)}
         chosen = [way for way, is_used in ways.items() if is_used]
-        if not chosen:
+        if not chosen and self.import_ is None:
             raise PromptError(
-                "nothing to track: say where the object is with --box, --point, --mask, --prompts or --auto"
+                "nothing to track: say where the object is with --box, --point, --mask, --prompts, --import or --auto"
             )
+        if self.auto and self.import_ is not None:
+            raise PromptError("--auto does not go with --import, for both number their objects; choose one")
         if len(chosen) > 1:
             raise PromptError(f"{' and '.join(chosen)} exclude each other; several objects go into --prompts")
         if self.prompts is not None and self.frame is not None:
             raise PromptError("--frame does not go with --prompts, where every prompt names its own frame")
-        return prompting.from_file(self.prompts) if self.prompts is not None else flags
+        given = prompting.from_file(self.prompts) if self.prompts is not None else flags
+        return given if self.import_ is None else self._with_imported(given)
+
+    def _with_imported(self, given: list[ObjectPrompt]) -> list[ObjectPrompt]:
+        from sam2long.imports import read_prompts
+        from sam2long.video import open_source
+
+        names = open_source(self.video).names if os.path.isdir(self.video or "") else None
+        imported = read_prompts(self.import_, names)
+        both = {(prompt.frame, prompt.obj_id) for prompt in given} & {(p.frame, p.obj_id) for p in imported}
+        if both:
+            frame, obj_id = min(both)
+            raise PromptError(
+                f"object {obj_id} on frame {frame} is prompted here and in {self.import_}; leave one of the two out"
+            )
+        frames = sorted({prompt.frame for prompt in imported})
+        shown = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
+        self._say(f"{len(imported)} prompts from {self.import_}, on frame{'s' if len(frames) > 1 else ''} {shown}")
+        return [*given, *imported]
 
     def _run_flags(self) -> dict[str, Any]:
         return {
@@ -298,6 +324,7 @@ class Track:
             "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
             "device": self.device,
             "dtype": self.dtype,
+            "compile": self.compile or None,
             "direction": self.direction,
             "start": self.start,
             "stride": self.stride,
@@ -347,6 +374,7 @@ def build_predictor(settings: RunSettings) -> Any:
         hydra_overrides_extra=list(settings.overrides),
         sam2long=settings.config(),
         dtype=settings.dtype,
+        compile=settings.compile,
     )
 
 
