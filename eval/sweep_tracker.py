@@ -29,6 +29,9 @@ from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Mode
 from sam2long.session import FORWARD, Session
 from sam2long.tracker import Prompted, Track, step
 
+ROWS_AT_ONCE = 32  # in the memory write; on a CPU larger batches are hardly faster and take gigabytes
+CPU_ROW_BUDGET = 64 << 20  # bytes; about as many rows of the nano model in the memory read
+
 Key = TypeVar("Key")
 Masks = tuple[Tensor | None, ...]  # of all objects, low-resolution logits [1, 1, h, w]; None: absent
 
@@ -101,7 +104,10 @@ class SharedRows:
     ) -> list[Remembered]:
         wanted = [(proposals.first[row], k) for row, k in kept]
         unique = list(dict.fromkeys(wanted))
-        remembered = dict(zip(unique, self.model.remember(features, proposals, unique), strict=True))
+        remembered = {}
+        for start in range(0, len(unique), ROWS_AT_ONCE):
+            part = unique[start : start + ROWS_AT_ONCE]
+            remembered |= zip(part, self.model.remember(features, proposals, part), strict=True)
         return [remembered[each] for each in wanted]  # the same tensors again: that is how later rows are found equal
 
 
@@ -163,6 +169,8 @@ class Sweep:
         for key, config in configs.items():
             if config.sparse_share not in models:
                 sessions[key].model.reader = _MixedWeights(self._tracker.predictor, (1.0, 1.0), config.sparse_share)
+                if self._tracker.predictor.device.type == "cpu":
+                    sessions[key].model.row_budget = CPU_ROW_BUDGET
                 models[config.sparse_share] = SharedRows(sessions[key].model)
             together.setdefault(config.sparse_share, []).extend(self._settings[key].tracks)
         any_session = next(iter(sessions.values()))  # encodes for all
