@@ -1,6 +1,5 @@
 """The embedded nano model and the script that trains it."""
 
-import importlib.util
 import json
 import random
 import sys
@@ -14,15 +13,15 @@ from sam2long.synthetic import generate, write_davis
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
-spec = importlib.util.spec_from_file_location("train_nano", ROOT / "scripts" / "train_nano.py")
-nano = importlib.util.module_from_spec(spec)
-sys.modules["train_nano"] = nano  # dataclasses look their module up
-spec.loader.exec_module(nano)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import train_nano  # noqa: E402
+from nano import clips, curriculum, losses, network, optimisation, prompts, scoring, training  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def model():
-    return nano.load(WEIGHTS)
+    return network.load(WEIGHTS)
 
 
 def test_the_weights_fit_the_wheel_and_the_yaml(model):
@@ -32,12 +31,12 @@ def test_the_weights_fit_the_wheel_and_the_yaml(model):
 
 
 def test_it_tracks_held_out_videos(model):
-    run = nano.track_clips(model, "easy", clips=4, frames=40)
+    run = scoring.track_clips(model, "easy", clips=4, frames=40)
     assert float(run.iou.mean()) > 0.5  # the model card has the real figure; this catches broken weights or paths
 
 
 def test_it_tells_presence_from_absence(model):
-    found = nano.summary(nano.track_clips(model, "occlusion", clips=4, frames=50))
+    found = scoring.summary(scoring.track_clips(model, "occlusion", clips=4, frames=50))
     assert found["visible"] < 1 and found["presence_auc"] > 0.8
 
 
@@ -46,7 +45,7 @@ def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(nano.MODELS / "nano.yaml").model
+    config = OmegaConf.load(network.MODELS / "nano.yaml").model
     config._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
     predictor = instantiate(config)
     predictor.load_state_dict(model.state_dict())
@@ -54,7 +53,7 @@ def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
     frames, seed = 20, 41
     scene = generate("easy", seed, frames)
     folder = write_davis(scene, tmp_path)
-    images, masks = nano.prepare(
+    images, masks = clips.prepare(
         np.stack([[f.image for f in scene]]), np.stack([[f.ids for f in scene]]), torch.device("cpu")
     )
     state = predictor.init_state(str(folder), offload_video_to_cpu=True)
@@ -62,7 +61,7 @@ def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
     with torch.inference_mode():
         predictor.add_new_mask(state, 0, 1, masks[0, 0])
         theirs = torch.stack([m[0, 0] > 0 for _, _, m in predictor.propagate_in_video(state)][1:])
-        tracker = nano.Tracker(model)
+        tracker = network.Tracker(model)
         bank = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
         ours = []
         for t in range(frames):
@@ -82,7 +81,7 @@ def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
 def test_a_perfect_mask_costs_almost_nothing_and_an_empty_one_much():
     truth = torch.zeros(1, 1, 8, 8)
     truth[..., 2:6, 2:6] = 1
-    loss, iou = nano.mask_losses(torch.cat([truth * 40 - 20, -20 * torch.ones_like(truth)], 1), truth)
+    loss, iou = losses.mask_losses(torch.cat([truth * 40 - 20, -20 * torch.ones_like(truth)], 1), truth)
     assert loss[0, 0] < 1e-3 < 1 < loss[0, 1]
     assert iou.tolist() == [[1.0, 0.0]]
 
@@ -92,14 +91,14 @@ def test_only_the_best_mask_is_pulled_towards_the_truth():
     truth[:, 2:6, 2:6] = True
     masks = torch.stack([truth.float() * 4 - 2, -torch.ones(1, 8, 8)], 1).requires_grad_()
     raws = [(masks, torch.full((1, 2), 0.5), torch.zeros(1, 1))]
-    nano.losses(raws, truth, torch.tensor([True]), 1)["mask"].backward()
+    losses.losses(raws, truth, torch.tensor([True]), 1)["mask"].backward()
     assert masks.grad[0, 0].abs().sum() > 0 and masks.grad[0, 1].abs().sum() == 0
 
 
 def test_an_absent_object_teaches_presence_only():
     masks, ious = torch.randn(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, requires_grad=True)
     logits = torch.zeros(2, 1, requires_grad=True)
-    part = nano.losses([(masks, ious, logits)], torch.zeros(2, 8, 8), torch.zeros(2, dtype=torch.bool), 1)
+    part = losses.losses([(masks, ious, logits)], torch.zeros(2, 8, 8), torch.zeros(2, dtype=torch.bool), 1)
     (part["mask"] + part["iou"] + part["presence"]).backward()
     assert masks.grad.abs().sum() == 0 and ious.grad.abs().sum() == 0 and logits.grad.min() > 0
 
@@ -107,15 +106,15 @@ def test_an_absent_object_teaches_presence_only():
 def test_newton_schulz_brings_the_singular_values_together():
     x = torch.randn(3, 64, 128, generator=torch.Generator().manual_seed(0))
     for batch in (x, x.mT):
-        values = torch.linalg.svdvals(nano.orthogonalise(batch))
+        values = torch.linalg.svdvals(optimisation.orthogonalise(batch))
         assert values.min() > 0.3 and values.max() < 1.3
 
 
 def test_auc_and_rank_correlation_by_hand():
     label = torch.tensor([True, True, False, False])
-    assert nano.auc(torch.tensor([3.0, 2.0, 1.0, 0.0]), label) == 1
-    assert nano.auc(torch.tensor([3.0, 0.0, 1.0, 2.0]), label) == 0.5
-    assert nano.rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])) == pytest.approx(1)
+    assert scoring.auc(torch.tensor([3.0, 2.0, 1.0, 0.0]), label) == 1
+    assert scoring.auc(torch.tensor([3.0, 0.0, 1.0, 2.0]), label) == 0.5
+    assert scoring.rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])) == pytest.approx(1)
 
 
 def test_a_correction_clicks_where_the_mask_is_wrong():
@@ -124,7 +123,7 @@ def test_a_correction_clicks_where_the_mask_is_wrong():
     want[0, 2, 3] = True  # missed
     got[1, 5, 6] = True  # too much
     want[2, 1, 1] = got[2, 1, 1] = True  # right
-    points, labels = nano.correction_points(want, got, random.Random(0))
+    points, labels = prompts.correction_points(want, got, random.Random(0))
     assert points[:, 0].tolist() == [[3, 2], [6, 5], [1, 1], [0, 0]]
     assert labels[:, 0].tolist() == [1, 0, 1, -1]
 
@@ -132,44 +131,44 @@ def test_a_correction_clicks_where_the_mask_is_wrong():
 def test_a_box_prompt_is_two_labelled_corners():
     mask = torch.zeros(1, 16, 16, dtype=torch.bool)
     mask[0, 3:7, 5:11] = True
-    points, labels = nano.box_points(mask, random.Random(0), jitter=0.0)
+    points, labels = prompts.box_points(mask, random.Random(0), jitter=0.0)
     assert points.tolist() == [[[5, 3], [11, 7]]] and labels.tolist() == [[2, 3]]
 
 
 def test_the_curriculum_grows_and_ends_at_the_full_size():
-    assert [s.until for s in nano.STAGES] == sorted(s.until for s in nano.STAGES)
-    assert nano.STAGES[0].size == 64 and nano.STAGES[-1].size == 128
-    assert [s.truth for s in nano.STAGES] == sorted((s.truth for s in nano.STAGES), reverse=True)
-    assert nano.stage_at(0.0) is nano.STAGES[0] and nano.stage_at(1.0) is nano.STAGES[-1]
-    turns = {nano.stage_at(0.8, turn).size for turn in range(2)}
+    assert [s.until for s in curriculum.STAGES] == sorted(s.until for s in curriculum.STAGES)
+    assert curriculum.STAGES[0].size == 64 and curriculum.STAGES[-1].size == 128
+    assert [s.truth for s in curriculum.STAGES] == sorted((s.truth for s in curriculum.STAGES), reverse=True)
+    assert curriculum.stage_at(0.0) is curriculum.STAGES[0] and curriculum.stage_at(1.0) is curriculum.STAGES[-1]
+    turns = {curriculum.stage_at(0.6, turn).size for turn in range(2)}
     assert turns == {64, 128}
-    assert nano.STAGES[-1].size == 128 and nano.STAGES[-1].truth == 0
-    assert all(s.chunk <= s.frames for s in nano.STAGES)
+    assert curriculum.STAGES[-1].size == 128 and curriculum.STAGES[-1].truth == 0
+    assert all(s.chunk <= s.frames for s in curriculum.STAGES)
 
 
 def test_training_clips_never_use_held_out_videos(monkeypatch):
     splits = []
-    monkeypatch.setattr(nano, "generate", lambda *a, **k: splits.append(k["split"]) or generate(*a, **k))
+    monkeypatch.setattr(clips, "generate", lambda *a, **k: splits.append(k["split"]) or generate(*a, **k))
     rng = random.Random(3)
-    for stage in nano.STAGES:
-        images, ids = nano.make_batch(rng, stage, 2)
+    for stage in curriculum.STAGES:
+        images, ids = clips.make_batch(rng, stage, 2)
         assert images.shape[:2] == ids.shape[:2] == (2, stage.frames)
-        assert all((ids[:, 0] == k).any(axis=(1, 2)).all() for k in range(1, nano.OBJECTS + 1))
+        assert all((ids[:, 0] == k).any(axis=(1, 2)).all() for k in range(1, curriculum.OBJECTS + 1))
     assert splits and set(splits) == {"train"}
 
 
 @pytest.mark.slow
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    short = nano.Stage(until=1.01, mix={"first": 1}, clips=2, frames=2, chunk=2, truth=0.5, size=64)
-    monkeypatch.setattr(nano, "STAGES", (short,))
-    monkeypatch.setattr(nano, "track_clips", lambda *a: nano.Run(
+    short = curriculum.Stage(until=1.01, mix={"first": 1}, clips=2, frames=2, chunk=2, truth=0.5, size=64)
+    monkeypatch.setattr(curriculum, "STAGES", (short,))
+    monkeypatch.setattr(training, "track_clips", lambda *a: scoring.Run(
         iou=torch.ones(1, 8), predicted=torch.rand(1, 8, 3), true=torch.rand(1, 8, 3), logit=torch.rand(1, 8),
         area=torch.ones(1, 8)))  # fmt: skip
 
     def run(minutes):
         monkeypatch.setattr("sys.argv", ["x", "train", "--out", str(tmp_path), "--ranks", "1", "--device", "cpu",
                                          "--minutes", str(minutes), "--log-every", "1"])  # fmt: skip
-        nano.main()
+        train_nano.main()
         rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
         return [r["step"] for r in rows if "mask" in r]
 
@@ -177,4 +176,4 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     both = run(0.1)
     assert both[: len(first)] == first == list(range(1, len(first) + 1))
     assert both == list(range(1, len(both) + 1)) and len(both) > len(first)
-    nano.load(tmp_path / "ema.safetensors")
+    network.load(tmp_path / "ema.safetensors")

@@ -1,0 +1,1 @@
+"""Training of the embedded nano model; the commands are in scripts/train_nano.py."""

@@ -1,0 +1,81 @@
+"""One pass over a batch of clips, chunk by chunk, each followed by a backward pass."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from nano.curriculum import OBJECTS, Stage
+from nano.losses import losses
+from nano.network import Tracker
+from nano.prompts import correction_points
+
+PRESENCE_WEIGHT = 2.0
+
+
+def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, rng: random.Random, backward) -> dict:
+    """Track a batch of clips and learn from every chunk of frames; returns means for the log.
+
+    Args:
+        images: [B, T, 3, H, W] normalised.
+        masks: [R, T, H, W] bool with R = B * OBJECTS, the objects of one clip next to each other.
+        backward: called with the loss of each chunk; steps the optimiser.
+    """
+    clips, frames = images.shape[:2]
+    rows = masks.shape[0]
+    clip_of = torch.arange(clips, device=images.device).repeat_interleave(OBJECTS)
+    kinds = torch.tensor(rng.choices((0, 1, 2), (5, 3, 2), k=rows), device=images.device)
+    present = masks.flatten(2).any(2)  # [R, T]
+    bank = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    log: dict[str, float] = {}
+    steps = 0
+    for first in range(0, frames, stage.chunk):
+        last = min(first + stage.chunk, frames)
+        span = last - first
+        every, pos, sizes = tracker.encode(images[:, first:last].flatten(0, 1))
+        raws_start, raws, want_start, want, here = [], [], [], [], []
+        for t in range(first, last):
+            feats = [f[:, clip_of * span + (t - first)] for f in every]
+            if t == 0:
+                out, parts = tracker.prompt(feats, sizes, masks[:, 0], kinds, rng)
+                bank["cond_frame_outputs"][0] = tracker.remember(out, feats, sizes)
+                for at, m, i, o, k in parts:  # one mask (token 0) for masks and boxes, three for a click
+                    pick = [0, 0, 0] if k == 1 else [1, 2, 3]
+                    raws_start.append((m[:, pick], i[:, pick], o))
+                    want_start.append(masks[at, 0])
+                continue
+            out = tracker.track(t, bank, feats, pos, sizes)
+            raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
+            want.append(masks[:, t])
+            here.append(present[:, t])
+            if rng.random() < stage.corrections:
+                points = correction_points(masks[:, t], out["high"].detach()[:, 0] > 0, rng)
+                out = tracker.correct(out, *points)
+                raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
+                want.append(masks[:, t])
+                here.append(present[:, t])
+            use = None
+            if stage.truth:
+                pick = torch.rand(rows, device=images.device) < stage.truth
+                use = torch.where(pick[:, None, None, None], masks[:, t, None].float() * 20 - 10, out["high"])
+            entry = tracker.remember(out, feats, sizes, use)
+            bank["non_cond_frame_outputs"][t] = entry
+            bank["non_cond_frame_outputs"].pop(t - 16, None)
+        part = losses(raws, torch.cat(want), torch.cat(here), stage.upsample, stage.every_mask)
+        loss = part["mask"] + part["iou"] + PRESENCE_WEIGHT * part["presence"]
+        if raws_start:
+            target = torch.cat(want_start)
+            start = losses(raws_start, target, target.flatten(1).any(1), stage.upsample, stage.every_mask)
+            loss = loss + stage.prompt_weight * (start["mask"] + start["iou"] + start["presence"])
+            log["J_prompt"] = float(start["J"])
+        backward(loss)
+        steps += 1
+        for name, value in part.items():
+            log[name] = log.get(name, 0.0) + float(value.detach())
+        log["last_J"] = float(part["J"])
+        for entries in bank.values():
+            for t, e in entries.items():
+                entries[t] = {k: ([x.detach() for x in v] if isinstance(v, list) else v.detach()) for k, v in e.items()}
+    return {k: (v / steps if k not in ("J_prompt", "last_J") else v) for k, v in log.items()}

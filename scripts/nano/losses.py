@@ -1,0 +1,48 @@
+"""SAM 2's losses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SLIVER = 12 / 128**2  # of the frame
+
+
+def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and true IoU per mask. logits: [N, K, h, w]; truth: [N, 1, h, w] coverage 0..1. Returns [N, K] twice."""
+    logits, truth = logits.flatten(2), truth.flatten(2)
+    truth = truth.expand_as(logits)
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    prob = logits.sigmoid()
+    match = prob * truth + (1 - prob) * (1 - truth)
+    alpha = 0.25 * truth + 0.75 * (1 - truth)
+    focal = (alpha * (1 - match) ** 2 * bce).mean(-1)
+    inside, outside = truth.sum(-1).clamp(min=1), (1 - truth).sum(-1).clamp(min=1)
+    balanced = 0.5 * ((bce * truth).sum(-1) / inside + (bce * (1 - truth)).sum(-1) / outside)
+    dice = 1 - (2 * (prob * truth).sum(-1) + 1) / (prob.sum(-1) + truth.sum(-1) + 1)
+    with torch.no_grad():
+        a, b = logits > 0, truth > 0.5
+        iou = (a & b).sum(-1) / (a | b).sum(-1).clamp(min=1)
+    return 20 * focal + dice + balanced, iou
+
+
+def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: float = 0.0) -> dict[str, Tensor]:
+    """Sum of SAM 2's losses over decoder outputs. raws: list of (masks, ious, logits); truth [N, H, W]; present [N]."""
+    masks, ious, logits = (torch.cat([r[i] for r in raws]) for i in range(3))
+    if upsample > 1:
+        masks = F.interpolate(masks, scale_factor=upsample, mode="bilinear", align_corners=False)
+    target = F.adaptive_avg_pool2d(truth[:, None].float(), masks.shape[-1])
+    per_mask, true_iou = mask_losses(masks.float(), target)
+    best = per_mask.argmin(1, keepdim=True)
+    weight = present.float()
+    total = weight.sum().clamp(min=1)
+    mask = (per_mask.gather(1, best)[:, 0] * weight).sum() / total
+    if every_mask:
+        mask = (1 - every_mask) * mask + every_mask * (per_mask.mean(1) * weight).sum() / total
+    iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
+    clear = ((target.flatten(1).mean(1) > SLIVER) | ~present).float()  # hardly anything in view: no lesson on presence
+    presence = F.binary_cross_entropy_with_logits(logits[:, 0], weight, clear, reduction="sum")
+    presence = presence / clear.sum().clamp(min=1)
+    chosen = true_iou.gather(1, ious.argmax(1, keepdim=True))[:, 0]
+    return {"mask": mask, "iou": iou, "presence": presence, "J": (chosen * weight).sum().detach() / total}

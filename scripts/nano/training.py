@@ -1,0 +1,178 @@
+"""The training run: one process per rank, resumable, with a log and scores on the way."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing as mp
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nano.clips import batches, prepare
+from nano.forward import forward_clip
+from nano.network import MODELS, Tracker, build, export, set_size
+from nano.optimisation import average_gradients, learning_rate, optimisers
+from nano.scoring import summary, track_clips
+
+SAVE_SECONDS = 120
+
+
+def train(args: argparse.Namespace) -> None:
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    if args.ranks == 1:
+        train_rank(0, args)
+        return
+    meeting = Path(tempfile.mkdtemp()) / "meeting"
+    torch.multiprocessing.spawn(train_rank, args=(args, str(meeting)), nprocs=args.ranks)
+
+
+def train_rank(rank: int, args: argparse.Namespace, meeting: str = "") -> None:
+    torch.set_num_threads(args.threads)
+    if args.ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.ranks)
+    Trainer(rank, args).run()
+
+
+class Trainer:
+    """What one rank holds: model, optimisers, averaged weights, clock. Rank 0 also logs, saves and scores."""
+
+    def __init__(self, rank: int, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.rank, self.args, self.out = rank, args, Path(args.out)
+        self.model = build(MODELS / "nano.yaml").to(args.device).train()
+        self.twin = build(MODELS / "nano.yaml").to(args.device)  # carries the averaged weights when they are scored
+        self.tracker = Tracker(self.model)
+        self.optimisers = optimisers(self.model, args.lr)
+        self.params = list(self.model.parameters())
+        self.ema = [p.detach().clone() for p in self.params]
+        self.step, self.spent = 0, 0.0
+        self.norm = self.lr = 0.0
+        self.resume()
+        self.progress = mp.Value("d", min(self.spent / self.total, 1.0))
+
+    @property
+    def total(self) -> float:
+        return 60 * self.args.minutes
+
+    def run(self) -> None:
+        args = self.args
+        seed = (args.seed * 1_000_003 + self.step) * 64 + self.rank
+        source = batches(seed, args.ranks, args.producers, self.progress)
+        rng = random.Random(args.seed + self.step + 1000 * self.rank)
+        torch.manual_seed(args.seed + self.step + 1000 * self.rank)
+        log = Log(self.out / "log.jsonl", args.log_every) if self.rank == 0 else None
+        clock = saved_at = scored_at = time.time()
+        while self.progress.value < 1.0:
+            stage, images, ids = next(source)
+            if stage.size != self.model.image_size:
+                set_size(self.model, stage.size)
+            x, masks = prepare(images, ids, args.device)
+            with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
+                part = forward_clip(self.tracker, x, masks, stage, rng, self.backward)
+            now = time.time()
+            self.tick(now - clock)
+            clock = now
+            if log is None:
+                continue
+            log.add(part | {"norm": self.norm}, self.stamp() | {"lr": round(self.lr, 6), "frames": stage.frames,
+                                                                "size": stage.size})  # fmt: skip
+            over = self.progress.value >= 1.0
+            if over or now - saved_at > SAVE_SECONDS:
+                saved_at = now
+                self.save()
+            if over or now - scored_at > 60 * args.score_minutes:
+                scored_at = now
+                log.write(self.score())
+
+    def backward(self, loss: Tensor) -> None:
+        """One step of the optimisers; a step whose gradient is not finite is left out."""
+        for p in self.params:
+            p.grad = None
+        loss.backward()
+        if self.args.ranks > 1:
+            average_gradients(self.model, self.args.ranks)
+        self.norm = float(nn.utils.clip_grad_norm_(self.params, self.args.clip))
+        if not math.isfinite(self.norm):
+            return
+        self.lr = learning_rate(self.progress.value, self.step, self.args.lr)
+        for opt in self.optimisers:
+            for group in opt.param_groups:
+                group["lr"] = self.lr * group["boost"]
+            opt.step()
+        self.step += 1
+        share = 1 - min(self.args.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.params], share)
+
+    def tick(self, seconds: float) -> None:
+        self.spent += seconds
+        if self.args.ranks > 1:  # one clock for all, or they would part at a change of stage
+            shared = torch.tensor([self.spent], dtype=torch.float64)
+            dist.broadcast(shared, 0)
+            self.spent = float(shared)
+        self.progress.value = min(self.spent / self.total, 1.0)
+
+    def stamp(self) -> dict:
+        return {"step": self.step, "minutes": round(self.spent / 60, 2)}
+
+    # ---- on disk ---------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        last = self.out / "last.pt"
+        if not last.exists():
+            return
+        saved = torch.load(last, map_location=self.args.device)
+        self.model.load_state_dict(saved["model"])
+        if not self.args.fresh_optimiser:
+            for opt, state in zip(self.optimisers, saved["opts"], strict=True):
+                opt.load_state_dict(state)
+        self.ema = [e.clone() for e in saved["ema"]]
+        self.step, self.spent = saved["step"], saved["spent"]
+        print(f"resumed at step {self.step}, {self.spent / 60:.1f} min", flush=True)
+
+    def save(self) -> None:
+        state = {"model": self.model.state_dict(), "opts": [o.state_dict() for o in self.optimisers], "ema": self.ema,
+                 "step": self.step, "spent": self.spent,
+                 "args": {k: v for k, v in vars(self.args).items() if not callable(v)}}  # fmt: skip
+        torch.save(state, self.out / "last.tmp")
+        (self.out / "last.tmp").replace(self.out / "last.pt")
+
+    def score(self) -> dict:
+        """Export the averaged weights, and what they reach on a few held-out clips."""
+        self.twin.load_state_dict(self.model.state_dict())
+        for p, e in zip(self.twin.parameters(), self.ema, strict=True):
+            p.data.copy_(e)
+        export(self.twin, self.out / "ema.safetensors")
+        row = self.stamp()
+        for name in ("easy", "occlusion"):
+            found = summary(track_clips(self.twin, name, 8, 40))
+            row.update({f"{name}_{k}": round(found[k], 3) for k in ("J", "J_last_quarter", "presence_auc")})
+        return row
+
+
+class Log:
+    """JSON lines, on disk and on the screen; training figures as means over `every` batches."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.file, self.every = path.open("a"), every
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, figures: dict[str, float], stamp: dict) -> None:
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        if self.count == self.every:
+            self.write({name: round(total / self.count, 4) for name, total in self.sums.items()} | stamp)
+            self.sums, self.count = {}, 0
+
+    def write(self, row: dict) -> None:
+        print(json.dumps(row), flush=True)
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
