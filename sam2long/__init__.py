@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sam2long.build import build_sam2long_camera_predictor, build_sam2long_video_predictor
     from sam2long.camera import SAM2LongCameraPredictor
     from sam2long.predictor import SAM2LongVideoPredictor
+    from sam2long.supervision import to_supervision
 
 __all__ = [
     "SAM2LongCameraPredictor",
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "build_sam2long_camera_predictor",
     "build_sam2long_video_predictor",
+    "to_supervision",
 ]
 
 # torch and sam2 take seconds to import; these names load them on first use.
@@ -30,6 +32,7 @@ _LAZY = {
     "SAM2LongCameraPredictor": "sam2long.camera",
     "build_sam2long_video_predictor": "sam2long.build",
     "build_sam2long_camera_predictor": "sam2long.build",
+    "to_supervision": "sam2long.supervision",
 }
 
 

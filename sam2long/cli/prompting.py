@@ -1,4 +1,4 @@
-"""What the user says about objects: flags, prompts.json, mask images; all become `ObjectPrompt`s.
+"""What the user says about objects: flags and prompts.json; all become `ObjectPrompt`s.
 
 prompts.json is a list (or {"prompts": list}) of
 
@@ -14,57 +14,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError, PromptError
+from sam2long.imports.images import LABEL_IMAGE_BELOW, masks_from_image, read_mask
+from sam2long.imports.prompt import ObjectPrompt, labels_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+__all__ = ["ObjectPrompt", "from_file", "from_flags", "labels_of", "masks_from_image"]
+
 KEYS = {"frame", "object", "label", "points", "labels", "box", "mask"}
-LABEL_IMAGE_BELOW = 128  # a grey image without brighter pixels holds object ids, not black and white
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ObjectPrompt:
-    """One object on one frame: a mask, or points, a box, or both."""
-
-    frame: int  # in the video
-    obj_id: int
-    label: str = ""
-    points: tuple[tuple[float, float], ...] = ()
-    point_labels: tuple[int, ...] = ()  # 1 object, 0 not
-    box: tuple[float, float, float, float] | None = None
-    mask: np.ndarray | None = None  # [H, W] bool
-
-    def give(self, predictor: Any, state: Any, index: int) -> None:
-        """Pass it to a predictor, which checks it. index: of the frame among those tracked."""
-        if self.mask is not None:
-            predictor.add_new_mask(state, index, self.obj_id, self.mask)
-            return
-        predictor.add_new_points_or_box(
-            state,
-            index,
-            self.obj_id,
-            points=list(self.points) or None,
-            labels=list(self.point_labels) or None,
-            box=self.box,
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """For run.json: what was given, masks as their number of pixels."""
-        said: dict[str, Any] = {"frame": self.frame, "object": self.obj_id}
-        if self.label:
-            said["label"] = self.label
-        if self.points:
-            said |= {"points": [list(point) for point in self.points], "labels": list(self.point_labels)}
-        if self.box:
-            said["box"] = list(self.box)
-        if self.mask is not None:
-            said["mask_pixels"] = int(self.mask.sum())
-        return said
 
 
 def from_flags(
@@ -86,27 +48,6 @@ def from_flags(
     return [
         ObjectPrompt(frame=frame, obj_id=1, label=label, points=tuple(coordinates), point_labels=marks, box=corners)
     ]
-
-
-def masks_from_image(path: Path, frame: int, label: str = "") -> list[ObjectPrompt]:
-    """One prompt per object of a mask image.
-
-    A palette image, one of 16 bits, or a grey one with small values, holds an object id in each pixel (0 for
-    none). Any other is black and white: brighter than half is object 1.
-    """
-    import numpy as np
-
-    pixels, holds_ids = _read_mask(path)
-    if holds_ids:
-        ids = [int(value) for value in np.unique(pixels) if value > 0]
-        found = [(obj_id, pixels == obj_id) for obj_id in ids]
-    else:
-        mask = pixels >= LABEL_IMAGE_BELOW
-        found = [(1, mask)] if mask.any() else []
-    if not found:
-        raise PromptError(f"{path} is all black; mark the object in white, or each object with its own palette colour")
-    names = {obj_id: label if len(found) == 1 else "" for obj_id, _ in found}
-    return [ObjectPrompt(frame=frame, obj_id=obj_id, label=names[obj_id], mask=mask) for obj_id, mask in found]
 
 
 def from_file(path: Path) -> list[ObjectPrompt]:
@@ -132,14 +73,6 @@ def from_file(path: Path) -> list[ObjectPrompt]:
             raise DataError(f"{path.name} prompts object {key[1]} twice on frame {key[0]}; put both in one entry")
         seen.add(key)
     return prompts
-
-
-def labels_of(prompts: Sequence[ObjectPrompt]) -> dict[int, str]:
-    """Object id -> its name, "" for none, in the order of the ids."""
-    labels = {prompt.obj_id: "" for prompt in sorted(prompts, key=lambda p: p.obj_id)}
-    for prompt in prompts:
-        labels[prompt.obj_id] = labels[prompt.obj_id] or prompt.label
-    return labels
 
 
 def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
@@ -182,7 +115,7 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
 
 def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
     if isinstance(value, str):
-        pixels, holds_ids = _read_mask(folder / value)
+        pixels, holds_ids = read_mask(folder / value)
         return pixels > 0 if holds_ids else pixels >= LABEL_IMAGE_BELOW
     if isinstance(value, dict) and isinstance(value.get("counts"), str) and _is_vector(value.get("size"), 2):
         from sam2long.export.masks import decode_mask
@@ -194,31 +127,6 @@ def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
         except (ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{where}: the mask's counts are not COCO run lengths ({error})") from None
     raise DataError(f"{where}: mask is neither the name of an image nor COCO run lengths (size, counts)")
-
-
-def _read_mask(path: Path) -> tuple[np.ndarray, bool]:
-    """(pixel values [H, W], whether they are object ids) of a mask image; see `masks_from_image`."""
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode == "P" or image.mode.startswith("I"):  # palette; 16 and 32 bits hold ids, not brightness
-                return np.array(image), True
-            if image.mode == "1":
-                return np.array(image).astype(np.uint8) * 255, False
-            pixels = np.array(image.convert("L"))
-    except OSError as error:
-        reason = error.strerror or "not an image"
-        raise DataError(f"the mask {path} cannot be read ({reason}); expected a PNG") from None
-    values = [int(value) for value in np.unique(pixels) if value > 0]
-    if len(values) > 1 and LABEL_IMAGE_BELOW <= values[-1] < 255:
-        shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-        raise DataError(
-            f"the mask {path} has grey values {shown}: neither black and white nor object ids below "
-            f"{LABEL_IMAGE_BELOW}; save it in black and white, or with a palette, one colour per object"
-        )
-    return pixels, bool(values) and values[-1] < LABEL_IMAGE_BELOW
 
 
 def _numbers(text: str, count: int, flag: str, form: str) -> tuple[float, ...]:

@@ -150,6 +150,7 @@ def export_run(
                     "video": run.video,
                     "objects": {str(obj_id): label for obj_id, label in run.labels.items()},
                     "lost": lost,
+                    **job.notes,
                     "files": [file.as_posix() for file in files],
                 },
             )

@@ -94,6 +94,7 @@ class ExportJob:
     images: bool = False
     progress: Progress = lambda done, total: None
     lost: Losses = field(default_factory=Losses)
+    notes: dict[str, Any] = field(default_factory=dict)  # more that export.json is to say
 
     def frames(self) -> Iterator[MaskFrame]:
         """Every tracked frame."""

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from sam2long.export.job import ExportJob
 from sam2long.export.polygons import box, outlines, rotated_box
+from sam2long.imports.labelme import fingerprint
 
 LABELME_VERSION = "5.2.1"  # the first with shapes of the type "mask"
 X_ANYLABELING_VERSION = "2.4.0"  # the first with rectangles of four corners
@@ -31,6 +31,7 @@ def write_x_anylabeling(job: ExportJob) -> None:
 
 def _write(job: ExportJob, version: str, shapes_of: Any, more: dict[str, Any]) -> None:
     job.require_ids(1, 2**31 - 1, "group_id")
+    written = job.notes["shapes"] = {}  # for the way back: which frames were changed in the editor
     for frame in job.frames():
         shapes = []
         for obj_id, mask in frame.visible():
@@ -46,7 +47,8 @@ def _write(job: ExportJob, version: str, shapes_of: Any, more: dict[str, Any]) -
             "imageWidth": job.run.width,
             **more,
         }
-        path = job.folder / f"{Path(frame.stem).name}.json"
+        path = job.folder / f"{frame.stem}.json"
+        written[path.name] = fingerprint(content)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     job.write_images(job.folder)
 
