@@ -40,12 +40,15 @@ class Demo:
     device: Annotated[str | None, tyro.conf.arg(help="default: the best there is")] = None
 
     def run(self) -> int:
-        from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
+        from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor, heldout
         from sam2long.export.atomic import write_json
         from sam2long.export.timeline import write_timeline
+        from sam2long.weights import CHECKPOINTS
 
-        if self.frames < 2:
-            raise ConfigError(f"--frames is {self.frames}; expected 2 or more: the first frame is the prompt")
+        if self.frames < 3:
+            raise ConfigError(
+                f"--frames is {self.frames}; expected 3 or more: the first is the prompt, and the last is not scored"
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         predictor = build_sam2long_video_predictor("nano", device=self.device, apply_postprocessing=False)
         images, truth = generated(self.seed, self.frames)
@@ -57,24 +60,28 @@ class Demo:
             begin = time.perf_counter()
             masks[name], report = track(tracker, images, truth)
             seconds = time.perf_counter() - begin
+            j, f = mean_scores(masks[name], truth)
             results[name] = {
-                "mean_J": mean_j(masks[name], truth),
+                "J&F": round((j + f) / 2, 4),
+                "J": round(j, 4),
+                "F": round(f, 4),
                 "frames_per_second": round(self.frames / seconds, 1),
                 "uncertain_frames": int((report.status == "uncertain").sum()),
                 "most_pathways": int(report.pathways.max()),
                 "config": config.to_dict(),
             }
             speed = results[name]["frames_per_second"]
-            print(f"{name:>9}: mean J {results[name]['mean_J']:.3f}, {speed} frames per second")
+            print(f"{name:>9}: J&F {50 * (j + f):.1f}, J {100 * j:.1f}, F {100 * f:.1f}; {speed} frames per second")
         write_timeline(report, self.out / "timeline.png", labels=LABELS)
         write_videos(self.out, images, truth, masks)
         write_json(
             self.out / "results.json",
             {"sam2long": __version__, "weights": "nano", "seed": self.seed, "frames": self.frames} | results,
         )
+        print("\none video says little; " + "\n".join(heldout.lines(CHECKPOINTS["nano"].fetch())))
         print(f"\nlook at {self.out / 'demo.mp4'} (truth, SAM 2, SAM2Long) and {self.out / 'timeline.png'}")
-        print("one generated video says little about which is better, and the small model knows little of real ones;")
-        print(f"try your own: sam2long track {self.out / 'video.mp4'} --point 60,60 --out runs/first --overwrite")
+        print("the small model knows little of real videos; for your own take one of Meta's checkpoints, or first try:")
+        print(f"sam2long track {self.out / 'video.mp4'} --point 60,60 --out runs/first --overwrite")
         return 0
 
 
@@ -105,16 +112,19 @@ def track(predictor: SAM2LongVideoPredictor, images: np.ndarray, truth: np.ndarr
     return masks, predictor.track_report(state)
 
 
-def mean_j(masks: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over objects and frames after the prompt of intersection over union; 1 where both are empty."""
+def mean_scores(masks: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """J and F, means over objects and frames; as in the benchmarks without the prompted frame and the last."""
     import numpy as np
 
-    scores = []
-    for index, obj_id in enumerate(LABELS):
-        for mask, ids in zip(masks[1:, index], truth[1:], strict=True):
-            union = (mask | (ids == obj_id)).sum()
-            scores.append(1.0 if union == 0 else (mask & (ids == obj_id)).sum() / union)
-    return round(float(np.mean(scores)), 4)
+    from sam2long.measures import j_and_f
+
+    scores = [
+        j_and_f(ids == obj_id, mask)
+        for index, obj_id in enumerate(LABELS)
+        for mask, ids in zip(masks[1:-1, index], truth[1:-1], strict=True)
+    ]
+    j, f = np.mean(scores, axis=0)
+    return float(j), float(f)
 
 
 def write_videos(out: Path, images: np.ndarray, truth: np.ndarray, masks: dict[str, np.ndarray]) -> None:
