@@ -172,6 +172,7 @@ class Annotator:
         else:  # as the tracker had it before anything was said here
             self.project.store.put(frame, {obj_id: tracked.mask}, {obj_id: tracked.row})
             self.project.stale[obj_id].add(frame)
+            self._track_again(frame, tracked.row)
         self._saved_prompt(obj_id, frame)
 
     def undo(self) -> tuple[int, int]:
@@ -195,6 +196,8 @@ class Annotator:
             self.project.store.drop_frame(obj_id, frame)
         else:
             self.project.store.put(frame, {obj_id: step.mask}, {obj_id: step.row})
+            if step.prompt is None:
+                self._track_again(frame, step.row)
         self._saved_prompt(obj_id, frame)
         return obj_id, frame
 
@@ -227,6 +230,10 @@ class Annotator:
 
     def _remember(self, before: Before) -> None:
         self._undo = [*self._undo[1 - MOST_UNDO :], before]
+
+    def _track_again(self, frame: int, row: Row) -> None:
+        if not row.prompted:
+            self.tracker.track_again(frame, row.backward)
 
     def _check(self, obj_id: int, frame: int) -> None:
         self.project.check_object(obj_id)

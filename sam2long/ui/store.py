@@ -78,7 +78,7 @@ class MaskStore:
 
     Args:
         path: of masks.jsonl; made when missing.
-        header: what its first line says beside the format; an existing file with another one is written anew.
+        header: what its first line says beside the format; `tidy` sees to it that it does.
         place: frame index -> (number in the video, seconds).
     Raises:
         DataError: a file that is damaged, or of a video of another size.

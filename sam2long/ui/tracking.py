@@ -130,6 +130,13 @@ class Tracker:
         self.unsaved = True
         self.state.session.put_back(frame, obj_id, given)
 
+    def track_again(self, frame: int, backward: bool) -> None:
+        """After a prompt was taken back from a tracked frame: the next one there is a correction again, with the
+        tracked mask and the frames before it to go by."""
+        with contextlib.suppress(StateError):  # no prompt is left anywhere
+            for _ in self._tracked(-1 if backward else 1, frame, frame):
+                pass
+
     def given(self, obj_id: int, frame: int) -> UserPrompt | None:
         """What the tracker made of a prompt."""
         tracked = self.state.session.objects.get(obj_id)
