@@ -13,6 +13,8 @@ from sam2long.cli.demo import Demo
 from sam2long.cli.doctor import Doctor
 from sam2long.cli.export import EXAMPLES as EXPORT_EXAMPLES
 from sam2long.cli.export import Export
+from sam2long.cli.live import EXAMPLES as LIVE_EXAMPLES
+from sam2long.cli.live import Live
 from sam2long.cli.models import Models
 from sam2long.cli.track import EXAMPLES, Track
 from sam2long.errors import Sam2LongError
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
         | Annotated[Export, subcommand("export", description=EXPORT_EXAMPLES, prefix_name=False)]
         | Annotated[Annotate, subcommand("annotate", description=ANNOTATE_EXAMPLES, prefix_name=False)]
+        | Annotated[Live, subcommand("live", description=LIVE_EXAMPLES, prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
         | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
         | Annotated[Models, subcommand("models", prefix_name=False)]

@@ -1,0 +1,282 @@
+"""`sam2long live`: a camera, a stream or a file, tracked as the frames come."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from sam2long.cli.track import absolute, build_predictor, shown
+from sam2long.errors import ConfigError, DataError, PromptError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sam2long.cli.prompting import ObjectPrompt
+    from sam2long.cli.settings import RunSettings
+    from sam2long.video.source import Frame
+
+RATE_FRAMES = 30  # over how many frames the rate on the screen is taken
+
+EXAMPLES = """Track what a camera, a stream or a file shows, frame by frame as it comes; show it, record it, or both.
+
+examples:
+  sam2long live 0 --box 100,80,300,260                                   # first camera, in a window
+  sam2long live rtsp://camera/stream --point 320,240 --keep-up --out runs/gate
+  sam2long live dog.mp4 --box 100,80,300,260 --realtime --keep-up --out runs/dog"""
+
+
+@dataclass(kw_only=True)
+class Live:
+    """Track what a camera, a stream or a file shows, frame by frame as it comes; show it, record it, or both."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Camera number, URL (rtsp, http, ...), video file, or folder of images."""
+    out: Annotated[Path | None, shown("DIR")] = None
+    """Record to this folder: masks.jsonl, overlay.mp4, run.json."""
+    show: bool = False
+    """Open a window, also with --out; without --out there always is one. Key q ends."""
+    box: Annotated[str | None, shown("X1,Y1,X2,Y2")] = None
+    """A box around the object on the first frame, in pixels."""
+    point: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
+    """A pixel of the object; may be repeated."""
+    neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
+    """A pixel that is not the object; may be repeated."""
+    mask: Annotated[Path | None, shown("PNG")] = None
+    """Image with the object in white, or a palette PNG with one colour per object."""
+    prompts: Annotated[Path | None, shown("JSON")] = None
+    """Prompts for several objects, as for `sam2long track`."""
+    import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
+    """Prompts from another program, as for `sam2long track`; about one frame."""
+    label: Annotated[str, shown("NAME")] = ""
+    """Name of the object."""
+    keep_up: bool = False
+    """Skip frames whenever tracking is slower than the source, so that the latest frame is always the next one."""
+    realtime: bool = False
+    """Play a file at its own pace, as a camera would."""
+    max_frames: Annotated[int | None, shown("N")] = None
+    """End after this many tracked frames."""
+    model: Annotated[str | None, shown("NAME")] = None
+    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    checkpoint: Annotated[Path | None, shown("FILE")] = None
+    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    config: Annotated[Path | None, shown("YAML")] = None
+    """Settings that differ from the defaults; live tracking always decides at once (emit: online)."""
+    device: Annotated[str | None, shown("DEVICE")] = None
+    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
+    """What the network computes in. Default: auto."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    quiet: bool = False
+    """No progress and no summary."""
+
+    def run(self) -> int:
+        from sam2long.cli.prompting import labels_of
+        from sam2long.cli.recorder import Recorder
+        from sam2long.cli.run import RunFolder, versions
+        from sam2long.cli.window import Window
+        from sam2long.video import open_source
+
+        settings = self._settings()
+        prompts = self._prompts()  # before anything slow
+        folder = None if self.out is None else RunFolder(self.out)
+        if folder is not None and folder.holds_a_run() and not self.overwrite:
+            raise DataError(f"{self.out} holds a run already; replace it with --overwrite, or choose another --out")
+        window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
+        predictor = build_predictor(settings)
+        address = int(self.source) if self.source.isdigit() else self.source
+        source = open_source(address, prefetch=0)
+        labels = labels_of(prompts)
+        info = {
+            "command": shlex.join(["sam2long", *sys.argv[1:]]),
+            "live": {"keep_up": self.keep_up, "realtime": self.realtime},
+            "settings": settings.to_dict(),
+            "prompts": [prompt.describe() for prompt in prompts],
+            "versions": versions(),
+            "device": str(predictor.device),
+            "objects": {str(obj_id): {"first": 0, "last": 0, "label": label} for obj_id, label in labels.items()},
+        }
+        session = _Session(predictor, prompts, source, self.keep_up, self.realtime, self.max_frames, self.quiet)
+        recorder = None
+        try:
+            first = session.begin()  # prompts that do not fit show here, before an older run is replaced
+            recorder = None if folder is None else Recorder(folder, source, labels, info)
+            session.track(first, labels, recorder, window)
+        finally:
+            session.close()
+            if window is not None:
+                window.close()
+            if recorder is not None and session.tracked:
+                recorder.close(session.numbers())
+            elif recorder is not None:
+                recorder.abort()
+        if not self.quiet:
+            print(session.summary() + (f"; results in {self.out}" if self.out else ""))
+        return 0
+
+    def _settings(self) -> RunSettings:
+        from sam2long.cli.settings import settings_from
+
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ConfigError(f"--max-frames is {self.max_frames}; expected 1 or more")
+        flags = {
+            "model": None if self.model is None else absolute(self.model),
+            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+        return settings_from(absolute(self.source), self.config, flags, {"emit": "online"})
+
+    def _prompts(self) -> list[ObjectPrompt]:
+        from sam2long.cli import prompting
+        from sam2long.imports import read_prompts
+        from sam2long.video import open_source
+
+        prompts = prompting.from_flags(0, self.box, self.point, self.neg, self.mask, self.label)
+        if prompts and self.prompts is not None:
+            raise PromptError("--prompts does not go with --box, --point or --mask; put all objects into the file")
+        if self.prompts is not None:
+            prompts = prompting.from_file(self.prompts)
+        if self.import_ is not None:
+            names = open_source(self.source).names if os.path.isdir(self.source) else None
+            prompts = [*prompts, *(replace(p, frame=0) for p in _of_one_frame(read_prompts(self.import_, names)))]
+        if not prompts:
+            raise PromptError(
+                "nothing to track: say where the object is on the first frame, with --box, --point, --mask, --prompts "
+                "or --import"
+            )
+        objects = [prompt.obj_id for prompt in _of_one_frame(prompts)]
+        if len(set(objects)) < len(objects):
+            raise PromptError(f"object {max(objects, key=objects.count)} is prompted twice; leave one of the two out")
+        if prompts[0].frame != 0:
+            raise PromptError(
+                f"a prompt is about frame {prompts[0].frame}; live tracking takes them on the first frame, 0"
+            )
+        return prompts
+
+
+def _of_one_frame(prompts: list[ObjectPrompt]) -> list[ObjectPrompt]:
+    frames = sorted({prompt.frame for prompt in prompts})
+    if len(frames) > 1:
+        raise PromptError(
+            f"the prompts are about frames {', '.join(map(str, frames[:5]))}; live tracking takes those of one frame, "
+            "the first that it sees"
+        )
+    return prompts
+
+
+class _Session:
+    """Frames in, masks out, and the numbers about it."""
+
+    def __init__(
+        self,
+        predictor: Any,
+        prompts: list[ObjectPrompt],
+        source: Any,
+        keep_up: bool,
+        realtime: bool,
+        max_frames: int | None,
+        quiet: bool,
+    ) -> None:
+        from sam2long.video.feed import FrameFeed
+
+        self._predictor, self._prompts, self._source = predictor, prompts, source
+        self._max_frames, self._quiet = max_frames, quiet
+        self._feed = FrameFeed(source, latest=keep_up, realtime=realtime)
+        self._state: Any = None
+        self._frames: Iterator[Frame] = iter(self._feed)
+        self._moments: deque[float] = deque(maxlen=RATE_FRAMES)
+        self._begun = 0.0
+        self._seconds = 0.0
+        self.tracked = 0
+
+    def begin(self) -> Frame:
+        """The first frame, prompted."""
+        from sam2long.errors import VideoError
+
+        first = next(self._frames, None)
+        if first is None:
+            raise VideoError("the source gave no frame; look at it with a player first")
+        self._begun = time.monotonic()
+        self._state = self._predictor.init_stream(first.image)
+        for prompt in self._prompts:
+            prompt.give(self._predictor, self._state, 0)
+        return first
+
+    def track(self, first: Frame, labels: Mapping[int, str], recorder: Any, window: Any) -> None:
+        """Until the source ends, or somebody ends it."""
+        from tqdm import tqdm
+
+        from sam2long.cli.run import stopping_politely
+        from sam2long.export.overlay import paint
+
+        waiting = deque([first])  # frames whose masks have not come yet
+        with (
+            stopping_politely(self._stop),
+            tqdm(unit="frame", desc="live", disable=self._quiet, dynamic_ncols=True) as bar,
+        ):
+            try:
+                for masks in self._masks(waiting):
+                    frame = waiting.popleft()
+                    self.tracked += 1
+                    self._moments.append(time.monotonic())
+                    bar.set_postfix(dropped=self._feed.dropped, refresh=False)
+                    bar.update()
+                    picture = paint(frame.image, masks, labels)
+                    if recorder is not None:
+                        recorder.write(frame, masks, picture, self._moments[-1])
+                    if window is not None and not window.draw(picture, self._rate(), self._feed.dropped):
+                        break
+                    if self.tracked == self._max_frames:
+                        break
+            finally:
+                self._seconds = time.monotonic() - self._begun
+
+    def close(self) -> None:
+        self._feed.close()
+
+    def _masks(self, waiting: deque[Frame]) -> Iterator[dict[int, np.ndarray]]:
+        """The masks of one frame after the other; the last ones when the stream has ended."""
+        for frame in self._frames:
+            waiting.append(frame)
+            yield from map(_as_masks, self._predictor.track(self._state, frame.image))
+        yield from map(_as_masks, self._predictor.finish(self._state))
+
+    def _stop(self) -> None:
+        if not self._quiet:
+            print("\nstopping after this frame (Ctrl-C again: leave at once)", file=sys.stderr)
+        self._feed.stop()
+
+    def _rate(self) -> float:
+        """Frames per second, lately."""
+        span = self._moments[-1] - self._moments[0]
+        return (len(self._moments) - 1) / span if span > 0 else 0.0
+
+    def numbers(self) -> dict[str, Any]:
+        from sam2long.cli.run import peak_memory
+
+        return {
+            "frames_tracked": self.tracked,
+            "frames_dropped": self._feed.dropped,
+            "frames_per_second": round(self.tracked / self._seconds, 2) if self._seconds else None,
+            "seconds": {"track": round(self._seconds, 3)},
+            "peak_memory_mib": peak_memory(self._predictor),
+        }
+
+    def summary(self) -> str:
+        rate = self.tracked / self._seconds if self._seconds else 0.0
+        return f"{self.tracked} frames tracked, {rate:.1f} per second, {self._feed.dropped} dropped"
+
+
+def _as_masks(result: tuple[int, list[int], Any]) -> dict[int, np.ndarray]:
+    _, obj_ids, logits = result
+    return dict(zip(obj_ids, (logits[:, 0] > 0).cpu().numpy(), strict=True))

@@ -1,0 +1,78 @@
+"""What `sam2long live` leaves behind: masks.jsonl and overlay.mp4, frame by frame, and run.json at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sam2long.cli.run import COMPLETE, RUNNING, RunFolder
+from sam2long.export import MaskWriter
+from sam2long.export.atomic import write_json
+from sam2long.export.overlay import FALLBACK_FPS
+from sam2long.video import VideoWriter
+from sam2long.video.source import Frame, FrameSource
+
+LEAST_STEP = 0.001  # seconds between two frames of the overlay, should a source's clock stand still
+
+
+class Recorder:
+    """Writes a live run; everything is finished by `close`, whatever ended the run.
+
+    Args:
+        folder: an earlier run in it is replaced.
+        source: for the size and the rate.
+        labels: object id -> name.
+        info: what run.json says beside the numbers.
+    """
+
+    def __init__(
+        self, folder: RunFolder, source: FrameSource, labels: Mapping[int, str], info: Mapping[str, Any]
+    ) -> None:
+        self._folder = folder
+        self._info = dict(info)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.clear()
+        header = {
+            "video": info["settings"]["video"], "height": source.height, "width": source.width, "fps": source.fps,
+            "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
+        }  # fmt: skip
+        self._masks = MaskWriter(folder.masks, header)
+        self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
+        self._last: float | None = None
+        self._first: float | None = None
+        write_json(folder.info, {"status": RUNNING, **self._info})
+
+    def write(self, frame: Frame, masks: Mapping[int, np.ndarray], picture: np.ndarray, moment: float) -> None:
+        """Add a frame.
+
+        Args:
+            frame: from the source. masks: object id -> [H, W] bool. picture: [H, W, 3], for the overlay.
+            moment: seconds, on any clock that rises; used when the source has none.
+        """
+        self._masks.write(frame.index, frame.index, frame.time, masks)
+        at = moment if frame.time is None else frame.time
+        self._first = at if self._first is None else self._first
+        shown = at - self._first
+        if self._last is not None:
+            shown = max(shown, self._last + LEAST_STEP)
+        self._overlay.write(picture, shown)
+        self._last = shown
+
+    def close(self, numbers: Mapping[str, Any]) -> None:
+        """Finish the files. numbers: how it went, for run.json."""
+        self._masks.close()
+        if self._overlay.frames_written:
+            self._overlay.close()
+        else:
+            self._overlay.abort()
+        write_json(self._folder.info, {"status": COMPLETE, **self._info, **numbers})
+
+    def abort(self) -> None:
+        """Nothing was tracked: leave nothing."""
+        self._masks.close()
+        self._overlay.abort()
+        self._folder.clear()
+        if not any(self._folder.path.iterdir()):
+            self._folder.path.rmdir()

@@ -1,0 +1,187 @@
+"""`sam2long live` with a real, very small model: files, a network stream, dropping, Ctrl-C, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sam2long.cli import main
+from sam2long.export import MaskReader
+from sam2long.export.convert import export_run
+from sam2long.predictor import SAM2LongVideoPredictor
+from sam2long.video import VideoWriter, open_source
+from tests.fakes import TINY, noise_video, tiny_predictor
+
+FRAMES = 20
+BOX = ("--box", "4,4,30,40")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save({"model": tiny_predictor().state_dict()}, path)
+    return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    with VideoWriter(path, 20, 64, 64) as out:
+        for image in noise_video(FRAMES):
+            out.write(image)
+    return str(path)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Tracking takes 150 ms a frame, three times what the clip's pace allows."""
+    track = SAM2LongVideoPredictor.track
+
+    def slowly(self, *args):
+        time.sleep(0.15)
+        return track(self, *args)
+
+    monkeypatch.setattr(SAM2LongVideoPredictor, "track", slowly)
+
+
+def live(*arguments):
+    return main(["live", "--quiet", *map(str, arguments)])
+
+
+def masks_of(out):
+    with MaskReader(out / "masks.jsonl") as masks:
+        return {(frame, obj_id): mask for frame in masks.frames for obj_id, mask in masks.masks(frame).items()}
+
+
+def info(out):
+    return json.loads((out / "run.json").read_text())
+
+
+def test_live_masks_are_those_of_online_tracking(model, clip, tmp_path):
+    assert live(clip, *BOX, "--label", "dog", *model, "--out", tmp_path / "live") == 0
+    assert main(["track", "--quiet", clip, *BOX, "--online", *model, "--out", str(tmp_path / "track")]) == 0
+    found, expected = masks_of(tmp_path / "live"), masks_of(tmp_path / "track")
+    assert set(found) == set(expected) == {(frame, 1) for frame in range(FRAMES)}
+    assert all(np.array_equal(found[key], mask) for key, mask in expected.items())
+    assert len({int(mask.sum()) for mask in expected.values()}) > 5, "masks are not all one constant"
+    said = info(tmp_path / "live")
+    assert (said["status"], said["frames_tracked"], said["frames_dropped"]) == ("complete", FRAMES, 0)
+    assert said["frames_per_second"] > 0
+    assert sorted(path.name for path in (tmp_path / "live").iterdir()) == ["masks.jsonl", "overlay.mp4", "run.json"]
+    assert open_source(tmp_path / "live" / "overlay.mp4").num_frames == FRAMES
+
+
+def test_keeping_up_drops_frames_and_stays_with_the_source(model, clip, tmp_path, slow):
+    out = tmp_path / "live"
+    assert live(clip, *BOX, "--realtime", "--keep-up", *model, "--out", out) == 0
+    said = info(out)
+    frames = sorted(frame for frame, _ in masks_of(out))
+    assert said["frames_dropped"] > 5 and said["frames_tracked"] + said["frames_dropped"] == FRAMES
+    assert frames[0] == 0 and frames[-1] == FRAMES - 1 and len(frames) == said["frames_tracked"]
+    assert said["seconds"]["track"] < 2.5, "one second of video, however slow the tracker"
+    overlay = open_source(out / "overlay.mp4")
+    assert overlay.num_frames == len(frames)
+    times = [frame.time for frame in overlay]
+    np.testing.assert_allclose(times, [frame / 20 for frame in frames], atol=0.02), "at the times of the frames"
+    assert len(export_run(out, "coco").files) == 1 and export_run(out, "matte").lost == []
+
+
+def test_without_keeping_up_no_frame_is_dropped(model, clip, tmp_path, slow):
+    assert live(clip, *BOX, "--realtime", *model, "--out", tmp_path / "live", "--max-frames", 8) == 0
+    assert info(tmp_path / "live")["frames_dropped"] == 0
+    assert sorted(frame for frame, _ in masks_of(tmp_path / "live")) == list(range(8))
+
+
+def test_ctrl_c_leaves_finished_files(model, clip, tmp_path, monkeypatch):
+    track, calls = SAM2LongVideoPredictor.track, []
+
+    def interrupted(self, *args):
+        calls.append(None)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return track(self, *args)
+
+    monkeypatch.setattr(SAM2LongVideoPredictor, "track", interrupted)
+    out = tmp_path / "live"
+    assert live(clip, *BOX, *model, "--out", out) == 0
+    frames = sorted(frame for frame, _ in masks_of(out))
+    assert frames == list(range(len(frames))) and 6 <= len(frames) < FRAMES
+    assert info(out)["status"] == "complete"
+    assert open_source(out / "overlay.mp4").num_frames == len(frames)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_tracker_that_fails_leaves_what_was_done(model, clip, tmp_path, monkeypatch):
+    track, calls = SAM2LongVideoPredictor.track, []
+
+    def failing(self, *args):
+        calls.append(None)
+        if len(calls) == 5:
+            raise MemoryError
+        return track(self, *args)
+
+    monkeypatch.setattr(SAM2LongVideoPredictor, "track", failing)
+    with pytest.raises(MemoryError):
+        live(clip, *BOX, *model, "--out", tmp_path / "live")
+    assert len(masks_of(tmp_path / "live")) == open_source(tmp_path / "live" / "overlay.mp4").num_frames >= 4
+
+
+def test_a_stream_over_the_network(model, clip, tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=os.path.dirname(clip))
+    handler.log_message = lambda *args: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/{os.path.basename(clip)}"
+        assert live(url, *BOX, *model, "--out", tmp_path / "live") == 0
+    finally:
+        server.shutdown()
+    assert len(masks_of(tmp_path / "live")) == FRAMES
+    assert info(tmp_path / "live")["settings"]["video"] == url
+
+
+def test_several_objects_from_a_file_of_prompts(model, clip, tmp_path):
+    entries = [{"object": 1, "label": "left", "box": [4, 4, 30, 40]}, {"object": 3, "points": [[50, 50]]}]
+    (tmp_path / "prompts.json").write_text(json.dumps(entries))
+    flags = ("--prompts", tmp_path / "prompts.json", "--max-frames", 3)
+    assert live(clip, *flags, *model, "--out", tmp_path / "live") == 0
+    assert {obj_id for _, obj_id in masks_of(tmp_path / "live")} == {1, 3}
+    entries[1]["frame"] = 4
+    (tmp_path / "prompts.json").write_text(json.dumps(entries))
+    assert live(clip, *flags, *model, "--out", tmp_path / "live2") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "nothing to track"),
+        (("--box", "4,4,300,40"), "outside the frame"),
+        ((*BOX, "--max-frames", "0"), "--max-frames"),
+        ((*BOX, "--prompts", "x.json"), "--prompts does not go with"),
+    ],
+)
+def test_what_is_wrong_is_said_and_an_older_run_is_kept(model, clip, tmp_path, capsys, flags, message):
+    out = tmp_path / "live"
+    assert live(clip, *BOX, "--max-frames", 2, *model, "--out", out) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert live(clip, *flags, *model, "--out", out, "--overwrite") == 2
+    assert message in capsys.readouterr().err
+    assert live(clip, *BOX, *model, "--out", out) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_source_that_is_not_there(model, tmp_path, capsys):
+    for source in ("nowhere.mp4", "77", "rtsp://127.0.0.1:9/none"):
+        assert live(source, *BOX, *model, "--out", tmp_path / "live") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "live").exists()
