@@ -63,7 +63,10 @@ class FrameReader:
         return to_model_input(image, self.model.model.image_size)
 
     def _encode(self, frame: int, resized: np.ndarray) -> None:
-        pixels = torch.from_numpy(resized).to(self.model.device, non_blocking=True).long()  # [S, S, 3]
+        pixels = torch.from_numpy(resized)  # [S, S, 3]
+        if self.model.device.type == "cuda":
+            pixels = pixels.pin_memory()  # or the copy would wait for the device
+        pixels = pixels.to(self.model.device, non_blocking=True).long()
         # A table look-up gives sam2's float32 values to the bit, on every device.
         channels = [self._table[c][pixels[..., c]] for c in range(3)]
         with self.model.running():

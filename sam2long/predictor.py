@@ -18,7 +18,7 @@ from sam2long.errors import ConfigError, ModelError, StateError
 from sam2long.live import LiveSession
 from sam2long.parts import Parts
 from sam2long.report import to_frame
-from sam2long.sam2_adapter import NO_OBJ_SCORE, Sam2Model
+from sam2long.sam2_adapter import NO_OBJ_SCORE, ROW_BUDGET, Sam2Model
 from sam2long.session import FORWARD, REVERSE, FrameMasks, Session
 from sam2long.video import open_source
 
@@ -151,6 +151,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         self.sam2long = sam2long
         self.dtype = dtype
         self._parts: Parts | None = None  # None: eager
+        self.row_budget = ROW_BUDGET  # bytes; lower it when a GPU is too small for all pathways in one batch
         # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
         self.non_overlap_masks_for_mem_enc = False
 
@@ -214,6 +215,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
                 self,
                 self.sam2long.modulation,
                 self.compute_dtype(),
+                row_budget=self.row_budget,
                 sparse_share=self.sam2long.sparse_share,
                 parts=self._parts,
             ),

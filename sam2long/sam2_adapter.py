@@ -46,6 +46,7 @@ __all__ = [
     "automatic_mask_generator",
 ]
 
+ROW_BUDGET = 2 << 30  # bytes
 Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
 
 
@@ -125,7 +126,7 @@ class Sam2Model:
         model: SAM2Base,
         modulation: tuple[float, float],
         dtype: torch.dtype = torch.float32,
-        row_budget: int = 2 << 30,
+        row_budget: int = ROW_BUDGET,
         sparse_share: float = 1.0,
         parts: Parts | None = None,
     ) -> None:

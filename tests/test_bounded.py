@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
-from tests.fakes import MASK, OTHER, noise_video, tiny_predictor
+from tests.fakes import MASK, OTHER, noise_video, run, tiny_predictor
 
 FRAMES = 2000
 
@@ -57,3 +57,34 @@ def test_2000_frames_take_the_memory_of_100(route, tmp_path):
     allowance = 2 * 3 * 40
     assert tensors[last] <= tensors[first] + allowance and tensors[last] <= tensors[middle] + allowance
     assert memory[last] <= memory[first] + (16 << 20)
+
+
+def test_fifty_videos_in_a_row_leave_nothing_behind(tiny):
+    """The state goes when the caller drops it; nothing of a video stays on the model."""
+    video = noise_video(6)
+    run(tiny, video, ((0, 1, MASK), (0, 2, OTHER)))
+    before, cached = live_tensors(), set(vars(tiny))
+    for _ in range(50):
+        run(tiny, video, ((0, 1, MASK), (0, 2, OTHER)))
+    assert live_tensors() <= before and set(vars(tiny)) == cached
+
+
+def test_more_rows_than_the_budget_holds_are_split():
+    predictor = tiny_predictor()
+    batches = []
+    state = predictor.init_state(noise_video(12))
+    attend = state.session.model.parts.attend
+    predictor.row_budget = 1
+    small = predictor.init_state(noise_video(12))
+
+    def counting(*args):
+        batches.append(len(args[2]))
+        return attend(*args)
+
+    object.__setattr__(small.session.model.parts, "attend", counting)
+    for one in (state, small):
+        predictor.add_new_mask(one, 0, 1, MASK)
+        predictor.add_new_mask(one, 0, 2, OTHER)
+    whole, split = ({f: m.clone() for f, _, m in predictor.propagate_in_video(one)} for one in (state, small))
+    assert max(batches) == 1 and len(batches) > 22
+    assert all((whole[f] - split[f]).abs().max() < 1e-3 for f in whole)
