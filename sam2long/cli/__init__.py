@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from sam2long._version import __version__
 from sam2long.cli.annotate import EXAMPLES as ANNOTATE_EXAMPLES
@@ -17,6 +17,7 @@ from sam2long.cli.live import EXAMPLES as LIVE_EXAMPLES
 from sam2long.cli.live import Live
 from sam2long.cli.models import Models
 from sam2long.cli.track import EXAMPLES, Track
+from sam2long.cli.x_anylabeling import XAnyLabeling
 from sam2long.errors import Sam2LongError
 
 USER_ERROR = 2  # also what a wrong flag exits with
@@ -32,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments in (["--version"], ["version"]):
         print(f"sam2long {__version__}")
         return 0
+    if arguments[:1] == ["x-anylabeling"] and arguments[1:] not in (["-h"], ["--help"]):
+        return _guarded(XAnyLabeling(args=tuple(arguments[1:])))  # its flags are not ours to read
     commands = (
         Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
         | Annotated[Export, subcommand("export", description=EXPORT_EXAMPLES, prefix_name=False)]
         | Annotated[Annotate, subcommand("annotate", description=ANNOTATE_EXAMPLES, prefix_name=False)]
         | Annotated[Live, subcommand("live", description=LIVE_EXAMPLES, prefix_name=False)]
+        | Annotated[XAnyLabeling, subcommand("x-anylabeling", prefix_name=False)]
         | Annotated[Demo, subcommand("demo", prefix_name=False)]
         | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
         | Annotated[Models, subcommand("models", prefix_name=False)]
@@ -47,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args=arguments,
         description="Track and segment any object through a video of any length: SAM2Long on the unmodified sam2.",
     )
+    return _guarded(command)
+
+
+def _guarded(command: Any) -> int:
     try:
         return command.run()
     except Sam2LongError as error:
