@@ -64,6 +64,7 @@ const WITH_SHIFT = new Set(["previous", "next", "next-prompt"]);
 const table = new Map();
 for (const [, commands] of GROUPS) {
   for (const [name, keys] of commands) {
+    if (name === "number" || name === "cursor-move") continue; // not keys but kinds of keys; see below and main.js
     for (const key of keys.split(" ")) table.set(key, name);
   }
 }

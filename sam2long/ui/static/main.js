@@ -165,8 +165,7 @@ const commands = {
   number: ({ number }) => { const object = model.state.objects[number - 1]; if (object) model.select(object.id); },
   "new-object": () => model.change(async () => {
     const { id } = await api.post("/api/objects", {});
-    model.selected = id;
-    model.tell("selection");
+    model.select(id);
   }),
   name: () => { if (selected() !== null) editName(); },
   hide: () => { const object = selected(); if (object !== null) toggleHidden(object); },

@@ -10,7 +10,7 @@ class Model extends EventTarget {
   timelines = new Map(); // object id -> {status: Uint8Array of the codes of p, a and ., doubt, flags: Uint8Array}
   annotations = new Map(); // frame -> objects of that frame
   frame = 0;
-  selected = null;       // object id; null: the next click starts a new object
+  target = { id: null }; // what prompts are about; without an id, the first of them makes a new object
   tool = "positive";
   show = "mask";
   opacity = 0.45;
@@ -21,6 +21,7 @@ class Model extends EventTarget {
   asked = new Map();     // frame -> number of the latest request for it
   requests = 0;
 
+  get selected() { return this.target.id; }
   get video() { return this.state.video; }
   get last() { return this.state.video.frames - 1; }
   get busy() { return this.state.busy; }
@@ -44,7 +45,7 @@ class Model extends EventTarget {
     const { view, ...state } = await api.get("/api/state");
     this.state = state;
     this.frame = Math.min(view.frame ?? 0, this.last);
-    this.selected = this.object(view.object) ? view.object : state.objects[0]?.id ?? null;
+    this.target = { id: this.object(view.object) ? view.object : state.objects[0]?.id ?? null };
     this.range = view.range && view.range[1] <= this.last ? view.range : null;
     if (["mask", "outline", "box", "rotated"].includes(view.show)) this.show = view.show;
     await this.loadTimelines();
@@ -65,7 +66,7 @@ class Model extends EventTarget {
 
   async setState(state, changed) {
     this.state = state;
-    if (!this.object(this.selected)) this.selected = null;
+    if (this.selected !== null && !this.object(this.selected)) this.target = { id: null };
     for (const id of this.timelines.keys()) if (!this.object(id)) this.timelines.delete(id);
     this.tell("state", "selection");
     if (!changed.length) return;
@@ -116,7 +117,7 @@ class Model extends EventTarget {
   }
 
   select(id) {
-    this.selected = id;
+    this.target = { id };
     this.tell("selection");
   }
 

@@ -207,17 +207,16 @@ function paintCursor(scale) {
 
 // ---- prompts ----------------------------------------------------------------------------------------------------
 
-async function ensureObject() {
-  if (model.object(model.selected)) return model.selected;
-  const { id } = await api.post("/api/objects", {});
-  model.selected = id;
-  return id;
+async function objectOf(target) {
+  if (target.id === null) target.id = (await api.post("/api/objects", {})).id;
+  return target.id;
 }
 
 function prompt(path, frame, said) {
   if (model.busy) return model.complain("tracking is under way; cancel it (Esc) before you change something");
+  const target = model.target; // of now: the user may go on to another object before the server has answered
   return model.change(async () => {
-    const object = await ensureObject();
+    const object = await objectOf(target);
     const { objects } = await api.post(path, { object, frame, ...said });
     model.annotations.clear();
     model.keep(frame, { objects, shapes: false });

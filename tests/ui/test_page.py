@@ -1,0 +1,315 @@
+"""The page in a headless Chromium, against the real command: what a user does, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam2long.export.masks import MaskReader, decode_mask
+from tests.ui.conftest import FRAMES, SIDE, inside, overlap
+
+httpx = pytest.importorskip("httpx", reason="needs the extra [dev]")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]: pip install playwright")
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+START_SECONDS = 90  # on a busy machine torch alone takes half a minute to import
+MARGIN = 12  # pixels that the page leaves around the picture
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        message = "no Chromium here (Debian: apt-get install chromium)"
+        if os.environ.get("REQUIRE_CHROMIUM") == "1":
+            pytest.fail(f"REQUIRE_CHROMIUM=1 but there is {message}")
+        pytest.skip(message)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Server:
+    """`sam2long annotate` in a process of its own."""
+
+    def __init__(self, clip, out):
+        command = [sys.executable, "-m", "sam2long.cli", "annotate", str(clip), "--out", str(out), "--port", "0"]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [*command, "--no-browser", "--device", "cpu"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        found = re.search(r"open (http://\S+)", line)
+        assert found, line + self.process.stdout.read()
+        self.address = found.group(1)
+
+    def get(self, path):
+        answer = httpx.get(self.address + path, timeout=START_SECONDS)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def annotations(self):
+        """Everything that must not be lost."""
+        state = self.get("api/state")
+        return {
+            "objects": state["objects"],
+            "view": state["view"],
+            "frames": [self.get(f"api/frames/{frame}")["objects"] for frame in range(FRAMES)],
+        }
+
+    def kill(self):
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.communicate(timeout=START_SECONDS)[0], self.process.returncode
+
+
+@pytest.fixture
+def serve(clip):
+    servers = []
+
+    def start(out):
+        servers.append(Server(clip, out))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+class Page:
+    """A page that must not complain."""
+
+    def __init__(self, browser, server, size=(1280, 800)):
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.trouble = []
+        self.page.on("console", lambda line: self.trouble.append(line.text) if line.type in ("error", "warning") else 0)
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.goto(server.address)
+        self.page.wait_for_selector("body[data-ready=true]")
+        self.key = self.page.keyboard.press
+
+    def point(self, x, y):
+        """Where a pixel of the video is on the page."""
+        box = self.page.locator("#canvas").bounding_box()
+        scale = min(box["width"] - 2 * MARGIN, box["height"] - 2 * MARGIN) / SIDE
+        left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        return left + (x + 0.5 - SIDE / 2) * scale, top + (y + 0.5 - SIDE / 2) * scale
+
+    def settled(self):
+        """Wait until the server has everything."""
+        self.page.wait_for_timeout(60)
+        self.page.wait_for_selector("body[data-pending='0']", timeout=30_000)
+
+    def click(self, x, y, **how):
+        self.page.mouse.click(*self.point(x, y), **how)
+        self.settled()
+
+    def drag(self, start, end):
+        self.page.mouse.move(*self.point(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.point(*end), steps=3)
+        self.page.mouse.up()
+        self.settled()
+
+    def press(self, *keys):
+        for key in keys:
+            self.key(key)
+        self.settled()
+
+    def tracked(self, text):
+        """Wait for the end of a propagation."""
+        self.shows("#outcome", text)
+        self.settled()
+
+    def shows(self, selector, text):
+        # Not wait_for_function: it needs eval, which the page's own security policy forbids.
+        playwright.expect(self.page.locator(selector)).to_contain_text(text, timeout=60_000)
+
+    def go(self, frame):
+        self.press("g", *str(frame), "Enter")
+
+    def close(self):
+        self.page.wait_for_timeout(500)  # where the user is, is saved a moment later
+        self.page.close()
+        assert self.trouble == []
+
+
+def test_prompt_track_correct_track_again_export_and_lose_nothing_by_a_kill(browser, serve, truth, tmp_path):
+    out = tmp_path / "project"
+    server = serve(out)
+    page = Page(browser, server)
+    for obj_id in (1, 2):
+        page.click(*inside(truth, 0, obj_id))
+        page.press("f")
+    assert [entry["prompts"] for entry in server.get("api/state")["objects"]] == [[0], [0]]
+    page.page.get_by_label("Class of object 2").fill("thing")
+    page.page.get_by_label("Class of object 2").press("Enter")
+    page.settled()
+    page.press("Control+m")
+    page.tracked(f"{FRAMES} frames tracked")
+    first = server.annotations()
+    for obj_id in (1, 2):
+        scores = [
+            overlap(decode_mask(found[str(obj_id)]["mask"]), truth[frame] == obj_id)
+            for frame, found in enumerate(first["frames"])
+        ]
+        assert np.mean(scores) > 0.4, scores
+
+    page.go(8)  # a correction: a box around something else, and what is not it
+    page.press("1", "r")
+    page.drag((4, 4), (44, 44))
+    page.press("q")
+    page.click(40, 40, button="right")
+    corrected = server.get("api/frames/8")["objects"]["1"]["prompt"]
+    assert corrected["box"] == pytest.approx([4.5, 4.5, 44.5, 44.5], abs=1) and corrected["labels"] == [0]
+    page.press("Control+z")
+    assert server.get("api/frames/8")["objects"]["1"]["prompt"]["labels"] == []
+    page.page.get_by_label("Selected object only").check()
+    page.press("Control+m")
+    page.tracked(f"{FRAMES - 8} frames tracked")
+    second = server.annotations()
+    assert second["frames"][:8] == first["frames"][:8]
+    masks = [[found[obj]["mask"] for found in (first["frames"][11], second["frames"][11])] for obj in ("1", "2")]
+    assert masks[0][0] != masks[0][1] and masks[1][0] == masks[1][1]
+
+    page.press("Control+e")
+    page.page.select_option("#export-format", "coco")
+    page.page.click("#export-start")
+    page.page.wait_for_selector("#export-result a", timeout=30_000)
+    with page.page.expect_download() as download:
+        page.page.click("#export-result a")
+    assert download.value.suggested_filename == "coco.zip"
+    page.press("Escape")
+    [file] = [path for path in (out / "export" / "coco").glob("*.json") if path.name != "export.json"]
+    assert {entry["name"] for entry in json.loads(file.read_text())["categories"]} >= {"thing"}
+
+    page.go(5)
+    page.press("2", "q")
+    page.click(*inside(truth, 5, 2))  # and before the tracker's state is saved again ...
+    page.page.wait_for_timeout(600)
+    before = server.annotations()
+    assert before["view"]["frame"] == 5 and before["objects"][1]["prompts"] == [0, 5]
+    server.kill()
+    page.page.close()
+    again = serve(out)
+    assert again.annotations() == before
+    page = Page(browser, again)
+    assert page.page.locator("#frame").input_value() == "5"
+    page.press("Control+m")  # and it goes on from there
+    page.tracked("frames tracked")
+    page.close()
+    output, code = again.stop()
+    assert code == 0 and "saved" in output
+    with MaskReader(out / "masks.jsonl") as masks:
+        assert masks.frames == list(range(FRAMES)) and not masks.torn
+
+
+def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
+    out = tmp_path / "project"
+    server = serve(out)
+    page = Page(browser, server)
+
+    def place(x, y):
+        """Bring the cursor to a pixel, a pixel at a time, from where it stands."""
+        at = page.page.locator("#hint").inner_text()
+        stands = [int(number) for number in re.match(r"(\d+), (\d+)", at).groups()]
+        for axis, keys in ((0, ("ArrowLeft", "ArrowRight")), (1, ("ArrowUp", "ArrowDown"))):
+            for _ in range(abs(int((x, y)[axis]) - stands[axis])):
+                page.key(f"Shift+{keys[int((x, y)[axis] > stands[axis])]}")
+
+    page.press("c")
+    place(*inside(truth, 0, 1))
+    page.press("Enter", "f")
+    rows, columns = np.nonzero(truth[0] == 2)
+    page.press("r")
+    place(columns.min(), rows.min())
+    page.press("Enter")
+    place(columns.max() + 1, rows.max() + 1)
+    page.press("Enter", "Escape")
+    page.press("F2")
+    page.page.keyboard.type("second")
+    page.press("Enter")
+    found = server.get("api/frames/0")["objects"]
+    assert found["1"]["prompt"]["points"] == [list(inside(truth, 0, 1))]
+    assert found["2"]["prompt"]["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert [overlap(decode_mask(found[str(o)]["mask"]), truth[0] == o) > 0.3 for o in (1, 2)] == [True, True]
+    assert server.get("api/state")["objects"][1]["name"] == "second"
+
+    page.press("ArrowRight", "ArrowRight", "[", "ArrowRight", "ArrowRight", "ArrowRight", "]")
+    page.press("Control+m")
+    page.tracked("4 frames tracked")
+    assert [frame for frame in range(FRAMES) if server.get(f"api/frames/{frame}")["objects"]] == [0, 2, 3, 4, 5]
+    page.press("\\", "Home", "Control+b")
+    page.tracked(f"{FRAMES} frames tracked")
+    page.go(6)
+    page.press("ArrowUp", "l")  # locks a frame of the first object
+    assert server.get("api/state")["objects"][0]["prompts"] == [0, 6]
+    page.press("b")
+    page.press("v", "v", "v", "h", "h", "Space", "Space", "n", "Shift+N", "m", "+", "0")
+    assert page.page.locator("[data-show=rotated]").get_attribute("aria-checked") == "true"
+    page.press("?")
+    assert "Next doubtful frame" in page.page.locator("#help-dialog").inner_text()
+    page.press("Escape", "Delete", "Enter")  # removes the selected object, asked once
+    playwright.expect(page.page.locator("#objects .object")).to_have_count(1)
+    page.press("Control+e")
+    page.press("Tab", "Tab", "Tab", "Tab", "Enter")
+    page.page.wait_for_selector("#export-result a", timeout=30_000)
+    assert (out / "export" / "palette-png" / "00003.png").exists()
+    page.press("Escape")
+    page.close()
+
+
+def test_two_pages_see_the_same_and_a_cancel_of_one_stops_the_other(browser, serve, truth, tmp_path):
+    server = serve(tmp_path / "project")
+    one, two = Page(browser, server, (1920, 1080)), Page(browser, server, (1024, 700))
+    one.click(*inside(truth, 0, 1))
+    two.page.wait_for_selector("#objects .object")
+    two.shows("#facts", "prompted")
+    two.press("1")
+    two.page.get_by_label("Name of object 1").fill("seen by both")
+    two.page.get_by_label("Name of object 1").press("Enter")
+    playwright.expect(one.page.get_by_label("Name of object 1")).to_have_value("seen by both")
+    one.press("Control+m")
+    two.page.wait_for_selector("#progress:not([hidden])", timeout=20_000)
+    assert two.page.locator("[data-command=clear]").is_disabled()
+    two.press("Escape")
+    one.tracked("frames tracked")
+    two.tracked("frames tracked")
+    done = server.get("api/timeline")["objects"]["1"]["status"]
+    assert done[0] == "p" and set(done.lstrip("pa")) <= {"."}  # what was done is kept, without a gap
+    for page in (one, two):
+        wide = page.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, "the page is wider than its window"
+        page.close()
+
+
+def test_a_page_says_when_the_server_is_gone_and_comes_back_with_it(browser, serve, truth, tmp_path):
+    server = serve(tmp_path / "project")
+    page = Page(browser, server)
+    page.click(*inside(truth, 0, 1))
+    begun = time.monotonic()
+    output, code = server.stop()  # an open page does not hold the server up
+    assert code == 0 and time.monotonic() - begun < 10
+    page.shows("#saved", "Connection lost")
+    page.page.mouse.click(*page.point(30, 30))
+    page.shows("#toasts", "does not answer")
+    page.page.close()
