@@ -1,8 +1,8 @@
 """`sam2long x-anylabeling`: an installed X-AnyLabeling with its SAM 2 video model served by SAM2Long.
 
 X-AnyLabeling asks `sam2.build_sam` for `build_sam2_camera_predictor`, which only real-time forks of sam2 have. It runs
-as a program of its own (it is GPL, and none of its code is here); that program is this module, which provides the
-function first and then starts X-AnyLabeling by its entry point.
+as a program of its own (it is GPL, and none of its code is here); that program is a module of ours, which provides the
+function first and then starts X-AnyLabeling by its entry point (x_anylabeling_program.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class XAnyLabeling:
 
         entry_point()
         require_sam2()
-        return subprocess.call([sys.executable, "-m", "sam2long.cli.x_anylabeling", *self.args])
+        return subprocess.call([sys.executable, "-m", "sam2long.cli.x_anylabeling_program", *self.args])
 
 
 def entry_point() -> EntryPoint:
@@ -49,18 +49,3 @@ def entry_point() -> EntryPoint:
             f"({sys.prefix}), then start it with this command again"
         )
     return found[0]
-
-
-def serve_camera_predictor() -> None:
-    """Give `sam2.build_sam` the function that X-AnyLabeling imports from it."""
-    import sam2.build_sam
-
-    from sam2long import build_sam2long_camera_predictor
-
-    sam2.build_sam.build_sam2_camera_predictor = build_sam2long_camera_predictor
-
-
-if __name__ == "__main__":
-    serve_camera_predictor()
-    sys.argv[0] = COMMAND
-    sys.exit(entry_point().load()())
