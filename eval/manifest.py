@@ -9,7 +9,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from eval import pngs
+from eval import machine, pngs
 from eval.trackers import TrackerSpec, checkpoint_hash
 from sam2long.errors import DataError
 
@@ -58,6 +58,7 @@ def describe(dataset, spec: TrackerSpec, names: list[str]) -> dict:
         "versions": {"sam2long": __version__, "python": platform.python_version()}
         | {p: _version(p) for p in _PACKAGES},
         "commit": commit(),
+        "machine": machine.describe(),  # that began the run
     }
 
 

@@ -14,24 +14,23 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-import matplotlib
-import pandas as pd
+import ablation_page
+import headline
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from eval import bootstrap, cli, runner, score, settings, sweep
-from eval.report import Run, markdown_table
+from eval import cli, processes, runner, score, settings, sweep
+from eval.datasets.base import Dataset
+from eval.report import Run
 from eval.trackers import TrackerSpec
-from sam2long.errors import ConfigError, Sam2LongError
+from sam2long.errors import ConfigError, DataError, Sam2LongError
 
 TABLES = Path(__file__).parents[1] / "configs" / "ablation"
 _NOT_SETTINGS = ("name", "method", "published", "scale")
@@ -53,6 +52,13 @@ class Table:
     variants: tuple[Variant, ...]
     published_columns: tuple[str, ...]
     published_source: str
+    reference: str | None  # the variant that others are compared with; None: the default settings, if among them
+
+    def compared_with(self) -> Variant | None:
+        if self.reference is not None:
+            return next(v for v in self.variants if v.name == self.reference)
+        plain = (v for v in self.variants if not v.spec.sam2long and not v.spec.overrides)
+        return next((v for v in plain if v.spec.method == "sam2long"), None)
 
 
 def trained_size(model: str) -> int:
@@ -88,6 +94,7 @@ def read_table(path: Path, base: TrackerSpec) -> Table:
         tuple(variants),
         tuple(published.get("columns", ())),
         published.get("source", ""),
+        content.get("reference"),
     )
 
 
@@ -111,7 +118,7 @@ def run_all(dataset, specs: list[TrackerSpec], out: Path, args: argparse.Namespa
     for folder, spec in folders.items():
         together = spec.method == "sam2long" and args.engine == "local" and not args.no_sweep
         groups.setdefault(repr(sweep.of_one_model(spec)) if together else str(folder), {})[folder] = spec
-    runs = {}
+    stale = []
     for number, group in enumerate(groups.values(), start=1):
         print(f"{number} of {len(groups)}: {len(group)} settings, {next(iter(group.values())).method}", flush=True)
         if len(group) > 1:
@@ -125,74 +132,33 @@ def run_all(dataset, specs: list[TrackerSpec], out: Path, args: argparse.Namespa
                 raise ConfigError(
                     f"{len(result.failed)} videos failed in {folder}: {', '.join(result.failed)}; see failures.json"
                 )
-            runs[folder] = scored(dataset, folder, anew=bool(result.done))
-    return runs
+            if result.done or not (Run(folder, dataset.protocol).scores_folder / "scores.json").exists():
+                stale.append(str(folder))
+    for folder, _, why in processes.each(_Score(dataset), stale, args.workers or 1):
+        if why is not None:
+            raise ConfigError(f"{folder} could not be scored: {why}")
+    return {folder: Run(folder, dataset.protocol) for folder in folders}
 
 
-def scored(dataset, folder: Path, anew: bool) -> Run:
-    run = Run(folder, dataset.protocol)
-    if anew or not (run.scores_folder / "scores.json").exists():
-        gt = runner.gt_of(dataset, folder)
+@dataclass
+class _Score:
+    """Scores one run folder after the other."""
+
+    dataset: Dataset
+
+    def start(self) -> None:
+        pass
+
+    def run(self, folder: str, on_frame: Callable[[], None]) -> None:
+        gt = runner.gt_of(self.dataset, Path(folder))
         if gt is None:
-            raise ConfigError(
-                f"{dataset.name} has no ground truth here, so nothing can be compared; use another data set"
+            raise DataError(
+                f"{self.dataset.name} has no ground truth here, so nothing can be compared; use another data set"
             )
-        scores = score.evaluate(dataset.protocol, gt, runner.predictions_folder(folder), **score.restrict(dataset, gt))
-        score.write(scores, run.scores_folder)
-    return run
-
-
-def tree_shares(run: Run) -> dict[str, float]:
-    """Percent of the object-frames tracked that were uncertain, and that had more than one different pathway."""
-    counts = [tree for tree in run.records.get("tree", []) if isinstance(tree, dict)]
-    tracked = sum(tree["tracked"] for tree in counts)
-    return {f"{what}_percent": 100 * sum(tree[what] for tree in counts) / tracked if tracked else float("nan")
-            for what in ("uncertain", "diverged")}  # fmt: skip
-
-
-def table_rows(table: Table, runs: dict[str, Run]) -> pd.DataFrame:
-    default = next(
-        (v for v in table.variants if not v.spec.sam2long and v.spec.method == "sam2long" and not v.spec.overrides),
-        None,
-    )
-    rows = []
-    for v in table.variants:
-        run = runs[v.name]
-        row = {"variant": v.name, "x": v.x, "score": run.objects["score"].mean()}
-        if default is not None and v is not default:
-            d = bootstrap.paired(runs[default.name].by_object(), run.by_object())
-            row |= {"minus_default": d.mean, "low": d.low, "high": d.high}
-        row |= tree_shares(run)
-        row |= dict(zip((f"published: {c}" for c in table.published_columns), v.published, strict=False))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def figure(table: Table, rows: pd.DataFrame, path: Path) -> None:
-    fig, axis = plt.subplots(figsize=(6.5, 4))
-    numeric = rows[rows["x"].notna()]
-    if table.x and len(numeric) > 1:
-        axis.plot(numeric["x"].astype(float), numeric["score"], marker="o", label="here")
-        for extra in rows[rows["x"].isna()].itertuples():
-            axis.axhline(extra.score, linestyle="--", color="grey", label=extra.variant)
-        for column in [c for c in rows.columns if c.startswith("published")]:
-            axis.plot(numeric["x"].astype(float), numeric[column], marker=".", linestyle=":", label=column)
-        axis.set_xlabel(table.x)
-        axis.legend(fontsize=7)
-    else:
-        axis.bar(rows["variant"], rows["score"])
-        axis.tick_params(axis="x", labelrotation=20, labelsize=8)
-        axis.set_ylim(max(0, rows["score"].min() - 5), min(100, rows["score"].max() + 3))
-    axis.set(ylabel="mean score over objects", title=table.title)
-    fig.tight_layout()
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
-
-
-def _cell(value: object) -> str:
-    if value is None or value != value:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+        options = score.restrict(self.dataset, gt)
+        protocol = self.dataset.protocol
+        scores = score.evaluate(protocol, gt, runner.predictions_folder(Path(folder)), processes=1, **options)
+        score.write(scores, Run(Path(folder), protocol).scores_folder)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,6 +174,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--address")
     parser.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
     parser.add_argument("--no-sweep", action="store_true", help="one run after the other, as eval run does it")
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="write the page there, not into --out")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the headline table between its markers")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the figures that `sam2long demo` prints")
     args = parser.parse_args(argv)
     try:
         return ablate(args)
@@ -219,31 +188,30 @@ def main(argv: list[str] | None = None) -> int:
 def ablate(args: argparse.Namespace) -> int:
     dataset = cli.open_from(args)
     base = TrackerSpec(model=args.model, checkpoint=args.checkpoint, device=args.device, dtype=args.dtype)
-    names = args.tables.split(",") if args.tables else sorted(p.stem for p in TABLES.glob("*.yaml"))
-    tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
-    started, parts = time.monotonic(), [f"# Ablations on {dataset.name}, model {Path(args.model).name}"]
-    found = run_all(dataset, [v.spec for table in tables for v in table.variants], args.out, args)
-    for table in tables:
-        runs = {v.name: found[run_folder(args.out, v.spec)] for v in table.variants}
-        rows = table_rows(table, runs)
-        args.out.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(args.out / f"{table.name}.csv", index=False)
-        figure(table, rows, args.out / f"{table.name}.png")
-        columns = [c for c in rows.columns if c != "x"]
-        shown = markdown_table(columns, [[_cell(r[c]) for c in columns] for _, r in rows.iterrows()])
-        parts += [f"## {table.title}", shown, f"![{table.title}]({table.name}.png)"]
-        if table.published_source:
-            parts.append(
-                f"Published: {table.published_source} (another model and other data; only the shape compares)."
-            )
-        print(f"{table.title}: {args.out / table.name}.csv", flush=True)
-    minutes = (time.monotonic() - started) / 60
-    count = len(dataset.names())
-    parts.append(
-        f"{count} videos per run. This call took {minutes:.1f} minutes; runs that were there before cost nothing."
+    names = (
+        args.tables.split(",")
+        if args.tables
+        else sorted((p.stem for p in TABLES.glob("*.yaml")), key=lambda name: (name != headline.TABLE, name))
     )
-    (args.out / "ablations.md").write_text("\n\n".join(parts) + "\n")
+    if args.summary and (args.dataset != "synthlong" or args.videos or args.frames or args.size):
+        raise ConfigError("--summary is for the whole of synthlong; leave --videos, --frames and --size out")
+    if (args.readme or args.summary) and headline.TABLE not in names:
+        raise ConfigError(f"--readme and --summary take the table {headline.TABLE}; name it in --tables too")
+    tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
+    found = run_all(dataset, [v.spec for table in tables for v in table.variants], args.out, args)
+    by_table = {table.name: {v.name: found[run_folder(args.out, v.spec)] for v in table.variants} for table in tables}
+    command = _command()
+    print(ablation_page.write(args.docs or args.out, tables, by_table, command=command))
+    for table in tables:
+        if table.name == headline.TABLE and args.readme:
+            headline.write_readme(args.readme, table, by_table[table.name], command)
+        if table.name == headline.TABLE and args.summary:
+            headline.write_summary(args.summary, table, by_table[table.name], command)
     return 0
+
+
+def _command() -> str:
+    return " ".join(["python", "scripts/ablate.py", *map(shlex.quote, sys.argv[1:])])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Reports and ablations: from scored runs to markdown, CSV and figures."""
-
-import sys
-from pathlib import Path
+"""Reports: from scored runs to markdown and figures."""
 
 import numpy as np
 import pandas as pd
@@ -11,9 +8,6 @@ from eval import bootstrap, cli, datasets, report, report_figures, runner, setti
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError, DataError
 from tests.eval import trees
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import ablate
 
 DRIFT = "tests.eval.fake_tracker:drift"
 
@@ -86,22 +80,6 @@ def test_a_return_is_scored_by_its_first_frames_and_a_first_appearance_is_none()
     assert report_figures.returns(frames).to_numpy().tolist() == [[3, 50.0]]
 
 
-def test_every_ablation_table_is_readable_and_equal_settings_are_one_run():
-    tables = [ablate.read_table(p, TrackerSpec()) for p in sorted(ablate.TABLES.glob("*.yaml"))]
-    names = {"pathways", "iou_threshold", "certainty_threshold", "modulation", "selection", "twins", "image_size"}
-    assert {t.name for t in tables} == names
-    defaults = [v.spec for t in tables for v in t.variants if v.spec == TrackerSpec()]
-    assert len(defaults) == 7  # each table holds the default, and it is the same run
-    pathways = next(t for t in tables if t.name == "pathways")
-    assert [v.spec.sam2long for v in pathways.variants] == [
-        {},
-        {"num_pathways": 1},
-        {"num_pathways": 2},
-        {},
-        {"num_pathways": 4},
-    ]
-
-
 def test_settings_file_values_and_command_line_win_in_that_order(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(
@@ -116,19 +94,3 @@ def test_settings_file_values_and_command_line_win_in_that_order(tmp_path):
     path.write_text("pathways: 2\n")
     with pytest.raises(ConfigError, match="unknown settings pathways"):
         settings.tracker_spec(config=path)
-
-
-@pytest.mark.slow
-def test_ablation_of_synthlong_writes_csv_figure_and_page(tmp_path):
-    from sam2long.weights import CHECKPOINTS
-
-    if CHECKPOINTS["nano"].local_path() is None:
-        pytest.skip("the nano weights are not here yet")
-    small = ["--dataset", "synthlong", "--videos", "easy_00,twins_00", "--frames", "4", "--size", "64"]
-    assert ablate.main([*small, "--device", "cpu", "--tables", "twins", "--out", str(tmp_path)]) == 0
-    table = pd.read_csv(tmp_path / "twins.csv")
-    assert table["variant"].tolist() == ["keep", "merge"]
-    assert table["score"].notna().all()
-    assert (tmp_path / "twins.png").exists()
-    assert "## Twins" in (tmp_path / "ablations.md").read_text()
-    assert len(list((tmp_path / "runs").iterdir())) == 2

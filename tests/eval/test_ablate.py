@@ -1,0 +1,152 @@
+"""The ablation script: equal settings once, one page with tables and figures, and what goes into README and demo."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval import report
+from eval.report import Run
+from eval.trackers import TrackerSpec
+from sam2long import heldout
+from sam2long.errors import ConfigError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import ablate
+import ablation_page
+import headline
+
+
+def tables():
+    return [ablate.read_table(path, TrackerSpec()) for path in sorted(ablate.TABLES.glob("*.yaml"))]
+
+
+def test_every_table_is_readable_and_holds_the_default():
+    names = {
+        "headline",
+        "pathways",
+        "iou_threshold",
+        "certainty_threshold",
+        "modulation",
+        "selection",
+        "twins",
+        "image_size",
+    }
+    assert {t.name for t in tables()} == names
+    defaults = [v.spec for t in tables() for v in t.variants if v.spec == TrackerSpec()]
+    assert len(defaults) == 8  # each table holds the default, and it is the same run
+    pathways = next(t for t in tables() if t.name == "pathways")
+    assert [v.spec.sam2long for v in pathways.variants] == [
+        {},
+        {"num_pathways": 1},
+        {"num_pathways": 2},
+        {},
+        {"num_pathways": 4},
+    ]
+
+
+def test_every_table_has_something_to_compare_with():
+    for table in tables():
+        assert table.compared_with() is not None, table.name
+    (head,) = [t for t in tables() if t.name == headline.TABLE]
+    assert head.compared_with().spec.method == "sam2"
+
+
+def test_equal_settings_of_different_tables_are_one_run(tmp_path):
+    specs = [v.spec for table in tables() for v in table.variants]
+    folders = {ablate.run_folder(tmp_path, spec) for spec in specs}
+    assert len(folders) < len(specs)
+    defaults = {ablate.run_folder(tmp_path, t.compared_with().spec) for t in tables() if t.reference is None}
+    assert len(defaults) == 1
+    of_the_headline = {
+        ablate.run_folder(tmp_path, v.spec) for t in tables() if t.name == headline.TABLE for v in t.variants
+    }
+    others = {ablate.run_folder(tmp_path, v.spec) for t in tables() if t.name != headline.TABLE for v in t.variants}
+    assert of_the_headline <= others  # the README's table costs nothing more
+
+
+def run_with(tmp_path, records):
+    (tmp_path / "videos").mkdir()
+    for i, record in enumerate(records):
+        content = {"video": str(i), "frames": 10, "objects": 1, "seconds": 2.0, "peak_memory_bytes": 2**30}
+        (tmp_path / "videos" / f"{i}.json").write_text(json.dumps(content | record))
+    return Run(tmp_path, "sav")
+
+
+def test_shares_are_of_all_object_frames(tmp_path):
+    trees = [{"tracked": 10, "uncertain": 5, "diverged": 1}, {"tracked": 30, "uncertain": 5, "diverged": 3}]
+    run = run_with(tmp_path, [{"tree": tree} for tree in trees])
+    assert ablation_page.tree_shares(run) == {"uncertain %": 25.0, "diverged %": 10.0}
+
+
+def test_shared_seconds_are_nobodys_speed(tmp_path):
+    run = run_with(tmp_path, [{"settings": 27}, {"settings": 1}, {}])
+    assert report._speed(run) == ("5.0", "1.00")  # the two that ran alone
+    (tmp_path / "other").mkdir()
+    assert report._speed(run_with(tmp_path / "other", [{"settings": 27}])) == ("-", "-")
+
+
+def test_shared_seconds_are_counted_once(tmp_path):
+    runs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        runs.append(run_with(tmp_path / name, [{"settings": 2, "seconds": 120.0}]))
+    (tmp_path / "c").mkdir()
+    runs.append(run_with(tmp_path / "c", [{"seconds": 60.0}]))
+    assert ablation_page.took(runs) == (
+        "Tracking took 3 process-minutes: 2 for the settings that went over the videos together, 1 for the others."
+    )
+
+
+def test_a_readme_without_a_place_for_the_table_is_left_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    with pytest.raises(ConfigError, match="no place for the table"):
+        headline.write_readme(readme, None, {}, "command")
+    assert readme.read_text() == "nothing here\n"
+
+
+def test_the_demos_figures_are_of_the_whole_set_only(tmp_path, capsys):
+    options = ["--dataset", "synthlong", "--frames", "3", "--out", str(tmp_path), "--summary", str(tmp_path / "s.json")]
+    assert ablate.main(options) == 2
+    assert "the whole of synthlong" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{headline.BEGIN}\nold\n{headline.END}\nafter\n")
+    options = ["--dataset", "synthlong", "--videos", "easy_00,twins_00", "--size", "64", "--frames", "6",
+               "--device", "cpu", "--tables", "headline,twins", "--docs", str(tmp_path / "docs"),
+               "--readme", str(readme), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert ablate.main(options) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| plain SAM 2 | " in text and "weights sha256 " in text
+    page = (tmp_path / "docs/ablations.md").read_text()
+    assert "![Twins](ablations/twins.png)" in page
+    assert (tmp_path / "docs/ablations/twins.png").stat().st_size < 100_000
+    rows = pd.read_csv(tmp_path / "docs/ablations/twins.csv")
+    assert rows["difference"].isna().tolist() == [True, False]
+    rows = pd.read_csv(tmp_path / "docs/ablations/headline.csv")
+    assert (rows["score"] > 20).all() and rows["uncertain %"].notna().sum() == len(rows) - 1
+    assert ablate.main(options) == 0  # nothing is run again
+    assert readme.read_text() == text
+
+    (head,) = [t for t in tables() if t.name == headline.TABLE]
+    specs = {v.name: ablate.run_folder(tmp_path / "out", _on_cpu(v.spec)) for v in head.variants}
+    runs = {name: Run(folder, "sav") for name, folder in specs.items()}
+    headline.write_summary(tmp_path / "s.json", head, runs, "command")
+    from sam2long.weights import CHECKPOINTS
+
+    shown = heldout.lines(CHECKPOINTS["nano"].fetch(), tmp_path / "s.json")
+    assert shown[0].startswith("mean over the 2 held-out videos") and len(shown) == 4
+
+
+def _on_cpu(spec):
+    from dataclasses import replace
+
+    return replace(spec, device="cpu")
