@@ -39,6 +39,7 @@ import matplotlib.pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from eval.machine import describe
 from eval.report import markdown_table
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
@@ -63,11 +64,10 @@ STAGES = ("decode", "encoder", "assemble", "memory read", "decoder", "tree", "me
 
 @dataclass
 class Clock:
-    """Seconds per stage and frame. On a GPU every stage is synchronised, so stages are timed in a pass of their own."""
+    """Seconds per stage of a frame. On a GPU every stage is synchronised, which slows the frame: only with --stages."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
-    open: list[str] = field(default_factory=list)
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -76,12 +76,10 @@ class Clock:
 
     def wrap(self, stage: str, call: Callable) -> Callable:
         def timed(*args, **kwargs):
-            begin, inner = self.now(), sum(self.seconds.values())
+            begin, before = self.now(), sum(self.seconds.values())
             result = call(*args, **kwargs)
-            spent = self.now() - begin
-            # What stages inside this one took is theirs.
-            nested = sum(self.seconds.values()) - inner
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - nested
+            inside = sum(self.seconds.values()) - before  # what stages within this one took is theirs
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + self.now() - begin - inside
             return result
 
         return timed
@@ -190,9 +188,14 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
     if "agree, compiled" in systems:
         systems["agree, compiled"].compile_model()
     clock, mixed = Clock(device), predictor.compute_dtype()
-    autocast = torch.autocast(device.type, dtype=mixed) if mixed != torch.float32 else ExitStack()
     times: dict[str, list[float]] = {n: [] for n in systems}
-    with torch.inference_mode(), autocast:
+    shares: dict[str, list[dict[str, float]]] = {n: [] for n in systems}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        if mixed != torch.float32:
+            stack.enter_context(torch.autocast(device.type, dtype=mixed))
+        if args.stages or device.type != "cuda":
+            stack.enter_context(patched(clock))
         runs, states = {}, {}
         for n, p in systems.items():
             states[n] = prompted(p, images, ids[0], objects)
@@ -200,9 +203,11 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
             next(runs[n])
         for _ in range(1, frames):
             for n, run in runs.items():
+                clock.seconds = {}
                 begin = clock.now()
                 next(run)
                 times[n].append(clock.now() - begin)
+                shares[n].append(clock.seconds)
     base = np.median(times["plain sam2"][BANK:])
     rows = []
     for n in systems:
@@ -212,45 +217,28 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
         row |= {"times sam2": np.median(settled) / base}
         if n in CONFIGS:
             row["rows per frame"] = states[n].rows_read / (frames - 1)
-            if "compiled" not in n:
-                row |= stages(systems[n], images, ids[0], objects, frames, autocast)
+            row |= stages(shares[n][BANK:], settled.sum())
         rows.append(row)
         print(f"  {n:>17}: {row['ms']:9.1f} ms, {row['times sam2']:.2f} of sam2", flush=True)
     return rows
 
 
-def stages(predictor, images, first, objects: int, frames: int, autocast) -> dict[str, float]:
-    """Share of each stage in a frame, and of what is neither network nor decoding, over a pass of its own."""
-    clock = Clock(predictor.device)
-    short = min(frames, BANK + 6)
-    with torch.inference_mode(), autocast, patched(clock):
-        run = predictor.propagate_in_video(prompted(predictor, images, first, objects))
-        for _ in range(BANK):
-            next(run)
-        clock.seconds.clear()
-        begin = clock.now()
-        for _ in range(short - BANK):
-            next(run)
-        total = clock.now() - begin
-    shares = {f"% {stage}": 100 * clock.seconds.get(stage, 0.0) / total for stage in STAGES}
+def stages(frames: list[dict[str, float]], total: float) -> dict[str, float]:
+    """Share of each stage in the time of these frames, in percent, and of what is neither network nor decoding."""
+    if not any(frames):
+        return {}
+    shares = {f"% {s}": 100 * sum(frame.get(s, 0.0) for frame in frames) / total for s in STAGES}
     network = sum(shares[f"% {s}"] for s in ("decode", "encoder", "memory read", "decoder", "memory write"))
     return shares | {"% overhead": 100 - network}
 
 
 def machine(args: argparse.Namespace) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    chip = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     load = os.getloadavg()[0]
     return (
-        f"{chip}, {torch.get_num_threads()} torch threads of {os.cpu_count()} cores, load {load:.1f} at the start; "
+        f"{describe()}, {torch.get_num_threads()} torch threads, load {load:.1f} at the start; "
         f"torch {torch.__version__}, Python {platform.python_version()}, dtype {args.dtype}, commit {commit.strip()}"
     )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def figure(table: pd.DataFrame, path: Path) -> None:
@@ -287,6 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--frames", type=int, default=60, help="of nano; Meta's models take a third")
     parser.add_argument("--compile", action="store_true", help="compile=True as well; the first frames take minutes")
+    parser.add_argument("--stages", action="store_true", help="time the stages on a GPU too; slows every frame")
     parser.add_argument("--all-objects", action="store_true", help="every number of objects with every model")
     parser.add_argument("--threads", type=int, help="torch threads; default: torch's own choice")
     parser.add_argument("--device")
@@ -313,9 +302,10 @@ def main(argv: list[str] | None = None) -> int:
     figure(table, args.out / "bench.png")
     plain = [c for c in table.columns if not c.startswith("%")]
     shares = ["model", "size", "objects", "system", *[c for c in table.columns if c.startswith("%")]]
-    ours = table[table[shares[-1]].notna()]
-    parts = [where + ".", _markdown(table, plain), "Share of each stage in the time of a frame, in percent:",
-             _markdown(ours, shares)]  # fmt: skip
+    parts = [where + ".", _markdown(table, plain)]
+    if shares[-1].startswith("%"):
+        ours = table[table[shares[-1]].notna()]
+        parts += ["Share of each stage in the time of a frame, in percent:", _markdown(ours, shares)]
     (args.out / "bench.md").write_text("\n\n".join(parts) + "\n")
     print(f"{args.out}/bench.md, bench.csv, bench.png; {time.monotonic() - begin:.0f} s")
     return 0

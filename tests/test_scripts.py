@@ -1,0 +1,55 @@
+"""The measuring scripts run and say what they measured; the figures themselves are not tested."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_correction_loop(tmp_path, monkeypatch, capsys):
+    from sam2long.synthetic import SYNTHLONG
+
+    loop = script("correction_loop")
+    short = type(SYNTHLONG[0])("short", "occlusion", 5000, 24, 1)
+    monkeypatch.setattr(loop, "SYNTHLONG", (short,))
+    assert loop.main(["--videos", "1", "--out", str(tmp_path)]) == 0
+    row = pd.read_csv(tmp_path / "corrections.csv").iloc[0]
+    assert 0 < row["J&F before"] <= 100 and row["doubtful frame"] > 0 and row["random frame"] > 0
+    assert "the most doubtful frame" in (tmp_path / "corrections.md").read_text()
+    with pytest.raises(SystemExit):
+        loop.main(["--videos", "0"])
+
+
+def test_bench(tmp_path, monkeypatch):
+    bench = script("bench")
+    names = ("ours, all off", "distinct", "distinct, sparse", "default")
+    monkeypatch.setattr(bench, "CONFIGS", {n: bench.CONFIGS[n] for n in names})
+    arguments = ["--models", "nano", "--objects", "2", "--frames", "14", "--threads", "1", "--out", str(tmp_path)]
+    assert bench.main(arguments) == 0
+    table = pd.read_csv(tmp_path / "bench.csv").set_index("system")
+    assert list(table.index) == ["plain sam2", *names]
+    assert table.loc["plain sam2", "times sam2"] == 1
+    assert table.loc["distinct", "rows per frame"] > table.loc["ours, all off", "rows per frame"] == 2
+    shares = table.loc["distinct", [c for c in table.columns if c.startswith("% ") and c != "% overhead"]]
+    assert 70 < shares.sum() <= 100 and (shares[["% encoder", "% memory read", "% decoder"]] > 1).all()
+    assert (tmp_path / "bench.png").stat().st_size > 5000
+    with pytest.raises(SystemExit):
+        bench.main(["--frames", "3"])
+
+
+def test_long_videos_come_and_go():
+    video = script("bench_long").LongVideo(2000)
+    assert (video[3] == video[3 + 298]).all() and (video[499] != video[500]).any()
+    assert [video.absent(t) for t in (499, 500, 1499, 1500)] == [False, True, True, False]
+    assert all(video.mask(obj_id).any() for obj_id in (1, 2, 3))
