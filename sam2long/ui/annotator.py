@@ -18,7 +18,8 @@ from sam2long.export.masks import encode_mask
 from sam2long.prompts import check_frame
 from sam2long.report import ABSENT, VISIBLE
 from sam2long.session import UserPrompt
-from sam2long.ui.project import AnnotatedObject, Project, Prompt
+from sam2long.ui.project import Project
+from sam2long.ui.prompt import AnnotatedObject, Prompt
 from sam2long.ui.store import Rle, Row, is_empty
 from sam2long.ui.tracking import Progress, Tracker
 

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from sam2long._version import __version__
 from sam2long.errors import DataError, Sam2LongError
 from sam2long.ui import schemas
-from sam2long.ui.desk import Desk
+from sam2long.ui.desk import Desk, formats
 from sam2long.ui.jobs import GOODBYE, Busy
 from sam2long.ui.pictures import check_frame, read_mask, shapes_of
 from sam2long.ui.security import Access, Guard, below
@@ -72,7 +72,7 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
 
     @app.get("/api/state")
     def state() -> Response:
-        return JSONResponse({**desk.state(), "view": project.view()}, headers=NO_STORE)
+        return JSONResponse({**desk.state(), "formats": formats(), "view": project.view()}, headers=NO_STORE)
 
     @app.get("/api/timeline")
     def timeline(object: int | None = None) -> Response:
@@ -264,25 +264,17 @@ def _report_failure(future: Future) -> None:
 
 
 async def _events(desk: Desk) -> AsyncIterator[str]:
-    listening = desk.hub.listen()
-    yield "retry: 1000\n\n"
-    yield _event({"type": "state", "state": desk.state(), "objects": []})
-    waiting = asyncio.ensure_future(anext(listening))
-    try:
+    with desk.hub.listening() as queue:
+        yield "retry: 1000\n\n" + _event({"type": "state", "state": desk.state(), "objects": []})
         while True:
-            done, _ = await asyncio.wait({waiting}, timeout=PING_SECONDS)
-            if not done:
+            try:
+                event = await asyncio.wait_for(queue.get(), PING_SECONDS)
+            except asyncio.TimeoutError:
                 yield ": still here\n\n"
                 continue
-            if waiting.result() == GOODBYE:
+            if event == GOODBYE:
                 return
-            yield _event(waiting.result())
-            waiting = asyncio.ensure_future(anext(listening))
-    finally:
-        waiting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-            await waiting
-        await listening.aclose()
+            yield _event(event)
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -137,7 +137,6 @@ class Desk:
             "undo": self.annotator.undo_steps,
             "revision": revision,
             "busy": self._busy,
-            "formats": formats(),
         }  # fmt: skip
 
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -106,14 +106,14 @@ class Hub:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(_offer, queue, event)
 
-    async def listen(self) -> AsyncIterator[dict[str, Any]]:
-        """Events from now on."""
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Queue]:
+        """A queue of the events from now on."""
         queue: asyncio.Queue = asyncio.Queue(QUEUE_LENGTH)
         with self._lock:
             self._listeners[queue] = asyncio.get_running_loop()
         try:
-            while True:
-                yield await queue.get()
+            yield queue
         finally:
             with self._lock:
                 del self._listeners[queue]

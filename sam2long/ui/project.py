@@ -17,7 +17,6 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,60 +27,16 @@ from sam2long.cli.run import COMPLETE, RUNNING, RunFolder, versions
 from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, StateError
 from sam2long.export.atomic import write_json
-from sam2long.export.masks import decode_mask, encode_mask
-from sam2long.export.overlay import COLOURS
+from sam2long.export.masks import decode_mask
 from sam2long.export.report import write_report
 from sam2long.report import COLUMNS
-from sam2long.ui.store import MaskStore, Rle, Row
+from sam2long.ui import takeover
+from sam2long.ui.prompt import AnnotatedObject, Prompt, default_colour
+from sam2long.ui.store import MaskStore
 from sam2long.video import FrameSource
 
 FORMAT = "sam2long-project"
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotatedObject:
-    """What the user calls an object."""
-
-    id: int
-    name: str = ""
-    label: str = ""  # its class
-    colour: str = ""  # #rrggbb
-
-    @property
-    def title(self) -> str:
-        """What other tools call it: its class, or else its name."""
-        return self.label or self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """Everything said of one object on one frame: clicks and a box, or a mask."""
-
-    points: tuple[tuple[float, float], ...] = ()
-    labels: tuple[int, ...] = ()  # 1 object, 0 not
-    box: tuple[float, float, float, float] | None = None
-    mask: Rle | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As prompts.json of `sam2long track` has it, but for frame and object."""
-        said: dict[str, Any] = {}
-        if self.points:
-            said |= {"points": [list(point) for point in self.points], "labels": list(self.labels)}
-        if self.box:
-            said["box"] = list(self.box)
-        if self.mask and not said:
-            said["mask"] = dict(self.mask)
-        return said
-
-    @classmethod
-    def from_object_prompt(cls, prompt: ObjectPrompt) -> Prompt:
-        mask = None if prompt.mask is None else encode_mask(prompt.mask)
-        return cls(points=prompt.points, labels=prompt.point_labels, box=prompt.box, mask=mask)
-
-
-def default_colour(obj_id: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*COLOURS[(obj_id - 1) % len(COLOURS)])
 
 
 class Project:
@@ -128,14 +83,14 @@ class Project:
         if self.prompts_file.exists():
             self._load_prompts()
         elif self.folder.info.exists():
-            self._load_run()
+            takeover.take_objects(self)
         self.store = MaskStore(self.folder.masks, self._header(), self._place)
         for obj_id in self.store.objects():
             if obj_id not in self.objects:
                 self.add_object(AnnotatedObject(id=obj_id))
         if not self.prompts_file.exists():
-            self._take_report()
-            self._take_mask_prompts()
+            takeover.take_report(self)
+            takeover.take_mask_prompts(self)
         self.store.tidy()
         self.save()
         self.write_info()
@@ -173,48 +128,6 @@ class Project:
                     f"{self.folder.path} is a project of a video with {video.get(key)} {shown}; this one has "
                     f"{here[key]}. Open that video ({video.get('path')}), or choose another --out"
                 )
-
-    def _load_run(self) -> None:
-        """A run of `sam2long track`, to be corrected."""
-        info = self.folder.read_info()
-        for obj_id, entry in info.get("objects", {}).items():
-            self.add_object(AnnotatedObject(id=int(obj_id), label=entry.get("label", "")))
-        for said in info.get("prompts", ()):
-            if index := self._index(said["frame"]):
-                self.prompts.setdefault(said["object"], {})[index[0]] = Prompt(
-                    points=tuple(map(tuple, said.get("points", ()))),
-                    labels=tuple(said.get("labels", ())),
-                    box=tuple(said["box"]) if said.get("box") else None,
-                )
-        self.revision = 1
-
-    def _take_mask_prompts(self) -> None:
-        """run.json does not hold the masks that were given as prompts; masks.jsonl does."""
-        for obj_id, prompts in self.prompts.items():
-            for frame, prompt in list(prompts.items()):
-                if not prompt.points and prompt.box is None:
-                    mask = self.store.mask(frame, obj_id)
-                    if mask is None:
-                        del prompts[frame]
-                    else:
-                        prompts[frame] = Prompt(mask=mask)
-
-    def _take_report(self) -> None:
-        """report.csv of `sam2long track`, into the lines of masks.jsonl."""
-        if not self.folder.report.exists():
-            return
-        import pandas as pd
-
-        table = pd.read_csv(self.folder.report, keep_default_na=False, na_values={"iou": [""], "margin": [""]})
-        self.store.amend(
-            {
-                (values.frame, values.obj_id): Row(
-                    values.status, float(values.iou), float(values.object_logit), int(values.pathways),
-                    float(values.margin), bool(values.prompted),
-                )
-                for values in table.itertuples()
-            }
-        )  # fmt: skip
 
     def close(self) -> None:
         self.store.close()
@@ -266,12 +179,12 @@ class Project:
             )
 
     def _add_prompt(self, prompt: ObjectPrompt) -> None:
-        if index := self._index(prompt.frame):
+        if index := self.index_of(prompt.frame):
             if prompt.obj_id not in self.objects:
                 self.add_object(AnnotatedObject(id=prompt.obj_id, label=prompt.label))
             self.prompts[prompt.obj_id][index[0]] = Prompt.from_object_prompt(prompt)
 
-    def _index(self, source_frame: int) -> tuple[int] | None:
+    def index_of(self, source_frame: int) -> tuple[int] | None:
         """The index of a frame of the video, in a tuple; None when it is not among those looked at."""
         index, rest = divmod(source_frame - self.settings.start, self.settings.stride)
         return (index,) if rest == 0 and 0 <= index < self.source.num_frames else None

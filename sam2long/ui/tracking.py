@@ -15,7 +15,8 @@ from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
 from sam2long.prompts import check_frame
 from sam2long.session import FORWARD, REVERSE, UserPrompt
-from sam2long.ui.project import Project, Prompt, state_name
+from sam2long.ui.project import Project, state_name
+from sam2long.ui.prompt import Prompt
 from sam2long.ui.store import Rle, Row, is_empty
 
 SAVE_SECONDS = 60.0  # while tracking, the state is saved this often, and

@@ -231,15 +231,14 @@ def test_a_page_that_does_not_listen_is_told_to_load_anew(monkeypatch):
     hub = Hub()
 
     async def listen():
-        events = hub.listen()
-        first = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0)
-        for number in range(6):
-            hub.publish({"type": "masks", "frame": number})
-        await asyncio.sleep(0.05)
-        return [await first, await anext(events)]
+        with hub.listening() as queue:
+            for number in range(6):
+                hub.publish({"type": "masks", "frame": number})
+            await asyncio.sleep(0.05)
+            return [queue.get_nowait() for _ in range(queue.qsize())]
 
-    assert {"type": "reload"} in asyncio.run(listen())
+    heard = asyncio.run(listen())
+    assert heard == [{"type": "reload"}, {"type": "masks", "frame": 5}]
 
 
 # ---- who gets in ---------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ let exporting = false;
 export function openExport() {
   const select = $("export-format");
   if (!select.options.length) {
-    select.append(...model.state.formats.map(({ name }) => new Option(name, name)));
+    select.append(...model.formats.map(({ name }) => new Option(name, name)));
     select.addEventListener("change", chosen);
     $("export-start").addEventListener("click", start);
     $("export-close").addEventListener("click", () => $("export-dialog").close());
@@ -65,7 +65,7 @@ export function openExport() {
 }
 
 function chosen() {
-  const format = model.state.formats.find(({ name }) => name === $("export-format").value);
+  const format = model.formats.find(({ name }) => name === $("export-format").value);
   const about = format.description;
   $("export-about").textContent = about[0].toUpperCase() + about.slice(1) + ".";
   $("export-folder").value = `export/${format.name}`;

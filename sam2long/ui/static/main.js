@@ -310,7 +310,7 @@ function heard(event) {
 
 async function reload() {
   try {
-    const { view, ...state } = await api.get("/api/state");
+    const { view, formats, ...state } = await api.get("/api/state");
     model.annotations.clear();
     await model.setState(state, []);
     await model.loadTimelines();

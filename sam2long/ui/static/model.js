@@ -6,7 +6,7 @@ const KEPT_FRAMES = 60;
 export const STALE = 1, DOUBTFUL = 2;
 
 class Model extends EventTarget {
-  state = null;          // as /api/state has it, without the view
+  state = null;          // as /api/state has it, without view and formats
   timelines = new Map(); // object id -> {status: Uint8Array of the codes of p, a and ., doubt, flags: Uint8Array}
   annotations = new Map(); // frame -> objects of that frame
   frame = 0;
@@ -42,8 +42,9 @@ class Model extends EventTarget {
   }
 
   async load() {
-    const { view, ...state } = await api.get("/api/state");
+    const { view, formats, ...state } = await api.get("/api/state");
     this.state = state;
+    this.formats = formats;
     this.frame = Math.min(view.frame ?? 0, this.last);
     this.target = { id: this.object(view.object) ? view.object : state.objects[0]?.id ?? null };
     this.range = view.range && view.range[1] <= this.last ? view.range : null;
