@@ -51,7 +51,22 @@ class RunFolder:
         self.progress = self.resume / "progress.json"
 
     def holds_a_run(self) -> bool:
-        return self.info.exists() or self.masks.exists()
+        """Whether there is something to lose; a run killed before its first frame has left a bare header at most."""
+        if self.info.exists():
+            return True
+        if not self.masks.exists():
+            return False
+        with open(self.masks, "rb") as file:
+            file.readline()
+            return bool(file.read(1))
+
+    def require_usable(self) -> None:
+        """Before anything slow: the folder can be made, or is one."""
+        for path in (self.path, *self.path.absolute().parents):
+            if path.is_dir():
+                return
+            if path.exists():
+                raise DataError(f"{path} is a file; expected a folder for the results, or a name that is still free")
 
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""

@@ -36,6 +36,10 @@ class RunSettings:
             raise ConfigError(f"direction is {self.direction!r}; expected {', '.join(DIRECTIONS)}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"max_frames is {self.max_frames}; expected 1 or more")
+        if self.stride < 1:
+            raise ConfigError(f"stride is {self.stride}; expected 1 or more: 1 takes every frame, 2 every other one")
+        if self.start < 0:
+            raise ConfigError(f"start is {self.start}; expected a frame of the video, 0 or more")
 
     def config(self) -> Sam2LongConfig:
         return Sam2LongConfig.from_mapping(self.sam2long)

@@ -140,6 +140,7 @@ class Track:
         else:
             if self.video is None:
                 raise ConfigError("no video given; name a video file or a folder of images")
+            folder.require_usable()
             if folder.holds_a_run() and not self.overwrite:
                 raise DataError(f"{self.out} holds a run already; go on with --resume, or replace it with --overwrite")
             run = self._begun(folder)
