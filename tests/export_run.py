@@ -61,10 +61,10 @@ def masters(run: Path) -> dict[tuple[int, int], np.ndarray]:
         }
 
 
-def assert_same(found: dict, run: Path, least_iou: float = 1.0) -> None:
-    """Every mask is there, nothing else is, and each is equal to its master (or nearly, with `least_iou`)."""
+def assert_same(found: dict, run: Path) -> None:
+    """Every mask is there, nothing else is, and each is its master to the pixel."""
     expected = masters(run)
     assert set(found) == set(expected)
     for key, mask in expected.items():
-        iou = (found[key] & mask).sum() / (found[key] | mask).sum()
-        assert iou >= least_iou, f"object {key[1]} on frame {key[0]}: IoU {iou:.3f}"
+        wrong = int((found[key] != mask).sum())
+        assert wrong == 0, f"object {key[1]} on frame {key[0]}: {wrong} pixels differ"

@@ -289,7 +289,7 @@ def test_cvat_is_read_by_datumaro(crowded, shape):
         assert all(np.array_equal(found[key], boxed(mask)) for key, mask in expected.items())
     else:
         assert report.lost == []
-        assert_same(found, crowded, least_iou=0.8)
+        assert_same(found, crowded)
 
 
 def test_cvat_masks_are_run_lengths_row_by_row_in_their_box(crowded):

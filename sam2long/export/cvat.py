@@ -90,9 +90,12 @@ def _shapes(job: ExportJob, mask: np.ndarray) -> list[Shape]:
     if job.shape == "mask":
         place = {"left": left, "top": top, "width": right - left + 1, "height": bottom - top + 1}
         return [("mask", {"rle": ", ".join(map(str, run_lengths(mask[_inside(mask)].ravel()))), **place})]
+    # CVAT measures from the corner of a pixel and fills what lies inside a polygon. So the outline is taken between
+    # the pixels' centres and their edges, from a picture twice as large.
+    doubled = mask.repeat(2, axis=0).repeat(2, axis=1)
     return [
-        ("polygon", {"points": ";".join(f"{x + 0.5:.2f},{y + 0.5:.2f}" for x, y in ring)})
-        for ring in outlines(mask, job.tolerance)
+        ("polygon", {"points": ";".join(f"{(x + 0.5) / 2:.2f},{(y + 0.5) / 2:.2f}" for x, y in ring)})
+        for ring in outlines(doubled, 2 * job.tolerance)
     ]
 
 
