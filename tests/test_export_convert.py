@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from sam2long.cli import main
 from sam2long.errors import ConfigError, DataError, VideoError
+from sam2long.export import stills
 from sam2long.export.convert import FORMATS, export_run
 from tests.export_run import FRAMES, START, assert_same, make_run
 from tests.video_files import read_number
@@ -158,3 +164,68 @@ def test_images_of_a_folder_keep_their_names(tmp_path):
     names = [image["file_name"] for image in json.loads((report.folder / "annotations.json").read_text())["images"]]
     assert names == [f"shot_{n}.png" for n in range(2, 8)]
     assert [p.name for p in export_run(run, "palette-png", video=folder).files] == names
+
+
+# ---- sam2long export -------------------------------------------------------------------------------------------------
+
+
+def export(*arguments):
+    return main(["export", *map(str, arguments)])
+
+
+def test_the_command_says_what_was_written_and_what_was_lost(crowded, capsys):
+    assert export(crowded, "--to", "palette-png", "--object", 1, "--object", 7, "--out", crowded / "masks") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"palette-png: 6 files in {crowded / 'masks'}"
+    assert said[1].startswith("  not in this format: Pixels that two objects claim") and len(said) == 2
+    assert export(crowded, "--to", "coco", "--quiet") == 0 and capsys.readouterr().out == ""
+
+
+def test_the_command_lists_the_formats(capsys):
+    assert export("--list") == 0
+    said = capsys.readouterr().out
+    assert all(name in said and entry.description in said for name, entry in FORMATS.items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--to"),
+        (("--to", "coc"), "did you mean coco"),
+        (("--to", "yolo", "--shape", "mask"), "shape"),
+        (("--to", "coco", "--object", "5"), "no object 5"),
+        (("--to", "matte", "--video", "nowhere.mp4"), "--video"),
+    ],
+)
+def test_the_command_refuses_in_one_sentence(run, capsys, flags, message):
+    assert export(run, *flags) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (run / "export").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_export_leaves_nothing(run, monkeypatch, number):
+    save, calls = stills.save_mask, []
+
+    def stopped(mask, path):
+        calls.append(path)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        save(mask, path)
+
+    monkeypatch.setattr(stills, "save_mask", stopped)
+    before = snapshot(run.parent)
+    assert export(run, "--to", "object-png", "--quiet") == 130
+    assert snapshot(run.parent) == before and not (run / "export").exists() and len(calls) == 3
+
+
+def test_names_with_line_breaks_stay_on_one_line(tmp_path):
+    run = make_run(tmp_path / "run")
+    master = run / "masks.jsonl"
+    master.write_text(master.read_text().replace('"pedestrian"', '"a <b>\\n \\"c\\" & d"', 1))
+    assert (export_run(run, "mot").folder / "clip" / "gt" / "labels.txt").read_text().splitlines()[0] == 'a <b> "c" & d'
+    names = (export_run(run, "yolo").folder / "data.yaml").read_text()
+    assert yaml.safe_load(names)["names"][0] == 'a <b> "c" & d'
+    tree = ElementTree.parse(export_run(run, "cvat").folder / "annotations.xml")
+    assert tree.find("track").get("label") == tree.find("meta/task/labels/label/name").text == 'a <b> "c" & d'

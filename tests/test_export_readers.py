@@ -423,3 +423,30 @@ def test_the_pngs_are_read_by_pillow(run):
     report = export_run(run, "palette-png")
     with Image.open(report.files[0]) as image:
         assert image.mode == "P" and set(np.unique(image)) == {0, 1, 2}
+
+
+def test_alpha_videos_have_odd_sides_sound_and_the_times_of_a_variable_rate(tmp_path):
+    from sam2long.export import MaskWriter
+    from sam2long.video import open_source
+    from tests.video_files import write_video
+
+    times = [0, 40, 100, 140, 260, 300, 340, 400]
+    clip = write_video(tmp_path / "clip.mkv", 8, codec="ffv1", height=47, width=63, times=times, audio="aac")
+    run = tmp_path / "run"
+    run.mkdir()
+    mask = np.zeros((47, 63), bool)
+    mask[10:30, 20:50] = True
+    with MaskWriter(run / "masks.jsonl", {"video": str(clip), "height": 47, "width": 63, "fps": 20.0}) as out:
+        for frame in (1, 2, 5):  # 3 and 4 were not tracked
+            out.write(frame, frame, None, {1: mask})
+    shown = [times[frame] - times[1] for frame in range(1, 6)]
+    for name, file, decoder in (("alpha-mov", "alpha.mov", None), ("alpha-webm", "alpha.webm", "libvpx-vp9")):
+        report = export_run(run, name)
+        frames = read_video(report.folder / file, decoder)
+        assert [bool((frame[:, :, 3] >= 128).any()) for frame in frames] == [True, True, False, False, True]
+        assert frames[0].shape == (47, 63, 4) and np.array_equal(frames[0][:, :, 3] >= 128, mask)
+        found = [round(1000 * frame.time) for frame in open_source(report.folder / file)]
+        np.testing.assert_allclose(found, shown, atol=2)
+        with av.open(str(report.folder / file)) as container:
+            assert bool(container.streams.audio) == (name == "alpha-mov")
+        assert any("WebM takes Opus and Vorbis" in line for line in report.lost) == (name == "alpha-webm")

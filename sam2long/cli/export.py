@@ -49,6 +49,7 @@ class Export:
     def run(self) -> int:
         from tqdm import tqdm
 
+        from sam2long.cli.run import stopping_politely
         from sam2long.export.convert import FORMATS, export_run
 
         if self.list:
@@ -60,7 +61,10 @@ class Export:
         if self.run_dir is None or self.to is None:
             missing = "no run given; name a folder that `sam2long track --out` has left"
             raise ConfigError(missing if self.run_dir is None else f"say --to what: {', '.join(FORMATS)}")
-        with tqdm(desc=self.to, unit="frame", disable=self.quiet, dynamic_ncols=True, leave=False, delay=1) as bar:
+        with (
+            stopping_politely(_give_up),
+            tqdm(desc=self.to, unit="frame", disable=self.quiet, dynamic_ncols=True, leave=False, delay=1) as bar,
+        ):
 
             def show(done: int, total: int) -> None:
                 bar.total = total
@@ -84,3 +88,8 @@ class Export:
             for sentence in report.lost:
                 print(f"  not in this format: {sentence}")
         return 0
+
+
+def _give_up() -> None:
+    """An end that is asked for from outside (also SIGTERM) takes the half-written folder away, as Ctrl-C does."""
+    raise KeyboardInterrupt

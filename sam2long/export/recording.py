@@ -45,7 +45,10 @@ class Recording:
         self.fps: float | None = header.get("fps")
         self.start, self.stride = int(header.get("start") or 0), int(header.get("stride") or 1)
         self.objects = self._chosen(objects)
-        names = {int(obj_id): str(label or "") for obj_id, label in (header.get("objects") or {}).items()}
+        # One line each: text formats have a name per line.
+        names = {
+            int(obj_id): " ".join(str(label or "").split()) for obj_id, label in (header.get("objects") or {}).items()
+        }
         self.labels = {obj_id: names.get(obj_id, "") for obj_id in self.objects}
         self.video = str(video if video is not None else header.get("video") or "")
         self.name = Path(self.video).stem or "video"
