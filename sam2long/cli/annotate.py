@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from sam2long.cli.track import absolute, build_predictor, require_length, shown
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, DataError
+from sam2long.extras import require
 
 if TYPE_CHECKING:
     from sam2long.cli.settings import RunSettings
@@ -69,14 +70,8 @@ class Annotate:
     """Do not open a browser."""
 
     def run(self) -> int:
-        try:
-            import cv2  # noqa: F401
-            import fastapi  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"the page needs {error.name}, which is not installed; run: pip install 'sam2long[ui]'"
-            ) from None
+        for module in ("fastapi", "uvicorn", "filelock", "cv2"):
+            require(module, extra="ui", purpose="the page")
         from sam2long.ui.app import create_app
         from sam2long.ui.desk import Desk
         from sam2long.ui.project import Project

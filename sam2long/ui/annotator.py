@@ -15,6 +15,7 @@ import numpy as np
 
 from sam2long.errors import PromptError, StateError
 from sam2long.export.masks import encode_mask
+from sam2long.imports import ObjectPrompt
 from sam2long.prompts import check_frame
 from sam2long.report import ABSENT, VISIBLE
 from sam2long.session import UserPrompt
@@ -146,6 +147,14 @@ class Annotator:
         """A mask [H, W] bool, drawn elsewhere."""
         self._check(obj_id, frame)
         self._prompt(obj_id, frame, Prompt(mask=encode_mask(mask)))
+
+    def take(self, frame: int, prompts: Sequence[ObjectPrompt]) -> None:
+        """Prompts of a frame that another editor has written; objects that are new are made."""
+        check_frame(frame, self.source.num_frames)
+        for prompt in prompts:
+            if prompt.obj_id not in self.project.objects:
+                self.project.add_object(AnnotatedObject(id=prompt.obj_id, label=prompt.label))
+            self._prompt(prompt.obj_id, frame, Prompt.from_object_prompt(prompt))
 
     def lock(self, obj_id: int, frame: int) -> None:
         """Take the mask that a frame has for a prompt: a good frame to remember, whatever follows."""

@@ -24,9 +24,10 @@ from sam2long.errors import DataError, Sam2LongError
 from sam2long.ui import schemas
 from sam2long.ui.desk import Desk, formats
 from sam2long.ui.jobs import GOODBYE, Busy
-from sam2long.ui.pictures import check_frame, read_mask, shapes_of
+from sam2long.ui.pictures import check_frame, shapes_of
 from sam2long.ui.security import Access, Guard, below
 from sam2long.ui.tracking import Cancelled, Progress
+from sam2long.ui.uploads import read_mask, read_shapes
 
 STATIC = Path(__file__).parent / "static"
 PING_SECONDS = 15.0  # so that proxies and browsers keep the stream of events open
@@ -160,6 +161,13 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
         source = project.source
         mask = await asyncio.to_thread(read_mask, data, source.height, source.width)
         await change(lambda: desk.acted(annotator.mask, obj_id, frame, mask))
+        return desk.on_frame(frame)
+
+    @app.put("/api/frames/{frame}/shapes")
+    async def upload_shapes(frame: int, request: Request) -> dict[str, Any]:
+        check_frame(frame, project.source)
+        prompts = await asyncio.to_thread(read_shapes, await request.body(), project.source)
+        await change(lambda: desk.acted(annotator.take, frame, prompts))
         return desk.on_frame(frame)
 
     @app.post("/api/undo")

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam2long.errors import DataError, VideoError
+from sam2long.errors import VideoError
 from sam2long.export.masks import decode_mask
 from sam2long.video import FrameSource
 
 LONGEST_SIDE = 1920  # of the picture on the page; masks and prompts are in the video's own pixels
 QUALITY = 88
 CACHE_BYTES = 64 << 20
-MASK_FORMATS = ("PNG",)
 
 
 class JpegFrames:
@@ -48,28 +47,6 @@ class JpegFrames:
             while self._size > CACHE_BYTES and len(self._kept) > 1:
                 self._size -= len(self._kept.popitem(last=False)[1])
         return data
-
-
-def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
-    """An uploaded mask picture -> [H, W] bool: brighter than half, or any palette colour but the first.
-
-    Raises:
-        DataError: not a PNG, or not of the video's size; its pixels are not decoded then.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
-            if image.size != (width, height):
-                raise DataError(
-                    f"the mask is {image.width} x {image.height} pixels and the video {width} x {height}; "
-                    "save it in the video's size"
-                )
-            if image.mode == "P":
-                return np.array(image) > 0
-            return np.array(image.convert("L")) >= 128
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError("the upload is not a PNG picture; expected a mask in black and white") from None
 
 
 def shapes_of(rle: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sam2long.cli.prompting import ObjectPrompt
 from sam2long.export.masks import encode_mask
 from sam2long.export.overlay import COLOURS
+from sam2long.imports import ObjectPrompt
 from sam2long.ui.store import Rle
 
 

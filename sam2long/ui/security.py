@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 from sam2long.errors import DataError
 
 MOST_BYTES = 1 << 20  # of a JSON body
-MOST_UPLOAD_BYTES = 16 << 20  # of a mask picture
-UPLOAD_SUFFIX = "/mask"
+MOST_UPLOAD_BYTES = 16 << 20  # of a mask picture, or of another editor's shapes
+UPLOAD_SUFFIXES = ("/mask", "/shapes")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 HEADERS = (
@@ -116,7 +116,7 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        limit = MOST_UPLOAD_BYTES if scope["path"].endswith(UPLOAD_SUFFIX) else MOST_BYTES
+        limit = MOST_UPLOAD_BYTES if scope["path"].endswith(UPLOAD_SUFFIXES) else MOST_BYTES
         declared = headers.get("content-length", "0")
         if not declared.isdigit() or int(declared) > limit:
             await _answer(send, 413, _too_large(limit))

@@ -155,6 +155,40 @@ def test_a_mask_picture_is_a_prompt(client, truth):
     assert found["prompt"]["mask"] and overlap(decode_mask(found["mask"]), truth[2] == 1) > 0.9
 
 
+def test_shapes_of_another_editor_are_prompts(client, desk, truth):
+    rows, columns = np.nonzero(truth[3] == 2)
+    box = [[float(columns.min()), float(rows.min())], [float(columns.max() + 1), float(rows.max() + 1)]]
+    shapes = [
+        {"label": "dog", "group_id": 4, "shape_type": "polygon", "points": [[10, 10], [50, 10], [50, 40], [10, 40]]},
+        {"label": "cat", "group_id": 2, "shape_type": "rectangle", "points": box},
+    ]
+    content = {"shapes": shapes, "imageWidth": SIDE, "imageHeight": SIDE, "imagePath": "../../etc/passwd"}
+    found = client.put("/api/frames/3/shapes", content=json.dumps(content)).json()["objects"]
+    assert found["2"]["prompt"]["box"] == [value for corner in box for value in corner]
+    drawn = np.zeros((SIDE, SIDE), bool)
+    drawn[10:40, 10:50] = True
+    assert overlap(decode_mask(found["4"]["mask"]), drawn) > 0.85
+    assert [(entry["id"], entry["label"]) for entry in client.get("/api/state").json()["objects"]] == [
+        (2, "cat"),
+        (4, "dog"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"version": 1}', "no list of shapes"),
+        (b'{"shapes": [], "imageWidth": 100000, "imageHeight": 100000}', "100000 x 100000 pixels"),
+        (b'{"shapes": [{"points": 3}], "imageWidth": 128, "imageHeight": 128}', "has no label"),
+    ],
+)
+def test_shapes_that_are_none_are_refused(client, content, words):
+    refused(client.put("/api/frames/3/shapes", content=content), 400, words)
+    assert client.get("/api/state").json()["objects"] == []
+
+
 def test_names_and_view_are_kept(client, desk):
     client.post("/api/objects", json={"name": "Rex", "label": "dog", "colour": "#aabbcc"})
     client.patch("/api/objects/1", json={"name": "Max"})

@@ -28,7 +28,7 @@ export const api = {
   put: (path, body) => request("PUT", path, body),
   patch: (path, body) => request("PATCH", path, body),
   remove: (path) => request("DELETE", path),
-  upload: (path, file) => request("PUT", path, file, "image/png"),
+  upload: (path, file, type) => request("PUT", path, file, type),
 };
 
 export function listen(onEvent, onLost) {

@@ -15,7 +15,7 @@ export const GROUPS = [
     ["cursor", "c", "Keyboard cursor on or off"],
     ["place", "Enter", "Put a point or a box corner at the cursor"],
     ["cursor-move", "Arrows", "Move the cursor (Shift: 1 pixel)"],
-    ["import-mask", "i", "Import a mask picture"],
+    ["import", "i", "Import a mask (PNG) or shapes (LabelMe JSON)"],
   ]],
   ["Track", [
     ["run", "Ctrl+m", "Forward from this frame, or over the range"],

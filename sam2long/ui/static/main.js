@@ -5,7 +5,7 @@ import { ask, exportEnded, help, openExport } from "./dialogs.js";
 import { commandOf } from "./keys.js";
 import { model } from "./model.js";
 import { editName, showAll, toggleHidden } from "./panels.js";
-import { stage } from "./stage.js";
+import { objectOf, stage } from "./stage.js";
 import { drawTimeline } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
@@ -143,7 +143,7 @@ const commands = {
   },
   cursor: () => stage.toggleCursor(),
   place: () => stage.placeAtCursor(),
-  "import-mask": () => { if (selected() !== null) $("mask-file").click(); },
+  import: () => $("import-file").click(),
   run: () => track("forward"),
   backward: () => track("backward"),
   both: () => track("both"),
@@ -180,7 +180,7 @@ const commands = {
   help,
 };
 
-const WHILE_BUSY = new Set(["clear", "lock", "undo", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import-mask", "reset", "export"]);
+const WHILE_BUSY = new Set(["clear", "lock", "undo", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
 
 function carryOut(name, how) {
   if (model.busy && WHILE_BUSY.has(name)) {
@@ -253,10 +253,16 @@ $("frame").addEventListener("keydown", (event) => {
 });
 $("opacity").addEventListener("input", () => { model.opacity = $("opacity").value / 100; model.tell("view"); });
 $("follow").addEventListener("change", () => { following = $("follow").checked && Boolean(model.busy); });
-$("mask-file").addEventListener("change", () => {
-  const [file] = $("mask-file").files, object = model.selected, frame = model.frame;
-  $("mask-file").value = "";
-  if (file) model.change(() => api.upload(`/api/objects/${object}/frames/${frame}/mask`, file));
+$("import-file").addEventListener("change", () => {
+  const [file] = $("import-file").files, target = model.target, frame = model.frame;
+  $("import-file").value = "";
+  if (!file) return;
+  const shapes = file.type === "application/json" || file.name.toLowerCase().endsWith(".json");
+  model.change(async () => {
+    if (shapes) await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
+    else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png");
+    model.tell("selection");
+  });
 });
 model.on("scrub", () => { stop(); following = false; });
 

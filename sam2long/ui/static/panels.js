@@ -149,7 +149,7 @@ function showBusy() {
   $("range").textContent = model.range ? `frames ${model.range[0]} to ${model.range[1]}` : "from this frame";
 }
 
-const CHANGES = new Set(["finish", "clear", "lock", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import-mask", "reset", "export"]);
+const CHANGES = new Set(["finish", "clear", "lock", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
 
 // ---- the rest ---------------------------------------------------------------------------------------------------
 

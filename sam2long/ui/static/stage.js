@@ -207,7 +207,7 @@ function paintCursor(scale) {
 
 // ---- prompts ----------------------------------------------------------------------------------------------------
 
-async function objectOf(target) {
+export async function objectOf(target) {
   if (target.id === null) target.id = (await api.post("/api/objects", {})).id;
   return target.id;
 }

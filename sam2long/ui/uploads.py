@@ -1,0 +1,66 @@
+"""Files that a page sends: looked at before they are believed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sam2long.errors import DataError
+from sam2long.imports import ObjectPrompt, read_prompts
+from sam2long.video import FrameSource
+
+MASK_FORMATS = ("PNG",)
+MOST_SHAPES = 1000
+
+
+def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
+    """An uploaded mask picture -> [H, W] bool: brighter than half, or any palette colour but the first.
+
+    Raises:
+        DataError: not a PNG, or not of the video's size; its pixels are not decoded then.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
+            if image.size != (width, height):
+                raise DataError(
+                    f"the mask is {image.width} x {image.height} pixels and the video {width} x {height}; "
+                    "save it in the video's size"
+                )
+            if image.mode == "P":
+                return np.array(image) > 0
+            return np.array(image.convert("L")) >= 128
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("the upload is not a PNG picture; expected a mask in black and white") from None
+
+
+def read_shapes(data: bytes, source: FrameSource) -> list[ObjectPrompt]:
+    """A frame of LabelMe or X-AnyLabeling.
+
+    Raises:
+        DataError: not such a file, or of a picture of another size.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise DataError("the upload is not JSON; expected a file of LabelMe or X-AnyLabeling") from None
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise DataError("the upload has no list of shapes; expected a file of LabelMe or X-AnyLabeling")
+    if len(content["shapes"]) > MOST_SHAPES:
+        raise DataError(f"the upload has {len(content['shapes'])} shapes; expected {MOST_SHAPES} at most for one frame")
+    size = content.get("imageWidth"), content.get("imageHeight")
+    if size != (source.width, source.height):  # before anything of that size is made
+        raise DataError(
+            f"the shapes are of a picture of {size[0]} x {size[1]} pixels and the video has "
+            f"{source.width} x {source.height}; draw them on frames of this video"
+        )
+    with tempfile.TemporaryDirectory(prefix="sam2long-") as folder:
+        file = Path(folder) / "00000.json"  # the frame is the one that the page shows, whatever the file was called
+        file.write_text(json.dumps(content), encoding="utf-8")
+        return read_prompts(file)
