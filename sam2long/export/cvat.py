@@ -92,11 +92,9 @@ def _shapes(job: ExportJob, mask: np.ndarray) -> list[Shape]:
         return [("mask", {"rle": ", ".join(map(str, run_lengths(mask[_inside(mask)].ravel()))), **place})]
     # CVAT measures from the corner of a pixel and fills what lies inside a polygon. So the outline is taken between
     # the pixels' centres and their edges, from a picture twice as large.
-    doubled = mask.repeat(2, axis=0).repeat(2, axis=1)
-    return [
-        ("polygon", {"points": ";".join(f"{(x + 0.5) / 2:.2f},{(y + 0.5) / 2:.2f}" for x, y in ring)})
-        for ring in outlines(doubled, 2 * job.tolerance)
-    ]
+    doubled = mask[_inside(mask)].repeat(2, axis=0).repeat(2, axis=1)
+    rings = [(ring + 0.5) / 2 + (left, top) for ring in outlines(doubled, 2 * job.tolerance)]
+    return [("polygon", {"points": ";".join([f"{x},{y}" for x, y in ring.tolist()])}) for ring in rings]
 
 
 def _inside(mask: np.ndarray) -> tuple[slice, slice]:
