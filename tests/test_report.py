@@ -33,6 +33,7 @@ def test_a_frame_is_found_whatever_the_direction_and_the_gaps(frames, direction)
     assert [log.slot_of(frame) for frame in frames] == [frame % 3 for frame in frames]
     assert all(log.slot_of(frame) is None for frame in set(range(-1, 12)) - set(frames))
     assert [r.memory_frames for r in log] == [tuple(range(frame % 4)) for frame in frames]
+    assert [log.at(frame) for frame in frames] == list(log) and log.at(7) is None
 
 
 def test_a_frame_is_written_once():

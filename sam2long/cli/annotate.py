@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import socket
 import sys
@@ -81,20 +83,19 @@ class Annotate:
         folder, root = self._folders()
         access = self._access()
         settings = self._settings(folder)
-        with open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride) as source:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(
+                open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
+            )
             require_length(source, settings.video)
-            listening = self._listen()
-            with listening:
-                predictor = build_predictor(settings)
-                project = Project(folder, source, settings)
-                desk = Desk(project, predictor, [root], title=Path(self.video).name)
-                try:
-                    port = listening.getsockname()[1]
-                    access = _for_port(access, port)
-                    self._announce(port, access, folder)
-                    serve(create_app(desk, access), listening, desk.hub)
-                finally:
-                    desk.close()
+            listening = stack.enter_context(self._listen())
+            predictor = build_predictor(settings)
+            project = stack.enter_context(contextlib.closing(Project(folder, source, settings)))
+            desk = stack.enter_context(contextlib.closing(Desk(project, predictor, [root], Path(self.video).name)))
+            port = listening.getsockname()[1]
+            access = replace(access, cookie=f"sam2long-{port}")
+            self._announce(port, access, folder)
+            serve(create_app(desk, access), listening, desk.hub)
         print("sam2long: saved", file=sys.stderr)
         return 0
 
@@ -169,16 +170,17 @@ class Annotate:
         address = f"http://{host}:{port}/" + (f"?token={access.token}" if access.token else "")
         print(f"sam2long: open {address}", flush=True)
         print(f"sam2long: saving to {folder}; Ctrl-C stops", flush=True)
-        if not self.no_browser:
+        if not self.no_browser and _has_screen():
             webbrowser.open(address)
 
 
 _OURS = ("prompts.json", "masks.jsonl", "run.json", ".lock")
 
 
+def _has_screen() -> bool:
+    """Without one, a text browser would take the terminal."""
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def _is_plain(token: str) -> bool:
     return all(character.isalnum() or character in "-_" for character in token)
-
-
-def _for_port(access: Access, port: int) -> Access:
-    return replace(access, cookie=f"sam2long-{port}")

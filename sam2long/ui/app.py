@@ -207,7 +207,7 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
             def progress(done: int, total: int) -> None:
                 if cancelled():
                     raise Cancelled
-                desk.progressed(Progress(said.format, done, done, total))
+                desk.progressed(Progress(said.format, None, done, total))
 
             project.finish_files()
             report = export_run(

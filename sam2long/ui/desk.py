@@ -47,10 +47,7 @@ class Desk:
 
     def close(self) -> None:
         """Stop what is under way, and save."""
-        try:
-            self.worker.close(self.annotator.close)
-        finally:
-            self.project.close()
+        self.worker.close(self.annotator.close)
 
     # ---- doing --------------------------------------------------------------------------------------------------
 

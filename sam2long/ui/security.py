@@ -118,7 +118,10 @@ class Guard:
             return
         limit = MOST_UPLOAD_BYTES if scope["path"].endswith(UPLOAD_SUFFIXES) else MOST_BYTES
         declared = headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > limit:
+        if not declared.isdecimal():
+            await _answer(send, 400, "the request's Content-Length is not a number; leave it to the client")
+            return
+        if int(declared) > limit:
             await _answer(send, 413, _too_large(limit))
             return
         body = _Body(receive, limit) if scope["method"] not in SAFE_METHODS else None

@@ -32,7 +32,7 @@ class Progress:
     """Of something long under way."""
 
     direction: str
-    frame: int  # read last
+    frame: int | None  # read last
     done: int
     total: int
 

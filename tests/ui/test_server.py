@@ -38,6 +38,7 @@ def desk(clip, nano, tmp_path):
     desk = Desk(project, nano, [root], title="clip.mp4")
     yield desk
     desk.close()
+    project.close()
 
 
 @pytest.fixture

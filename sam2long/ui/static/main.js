@@ -259,8 +259,10 @@ $("import-file").addEventListener("change", () => {
   if (!file) return;
   const shapes = file.type === "application/json" || file.name.toLowerCase().endsWith(".json");
   model.change(async () => {
-    if (shapes) await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
-    else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png");
+    if (shapes) {
+      const { objects } = await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
+      if (target.id === null) target.id = Number(Object.keys(objects)[0]);
+    } else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png");
     model.tell("selection");
   });
 });

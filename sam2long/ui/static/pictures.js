@@ -1,10 +1,9 @@
-// Frames as pictures: the latest one asked for comes first, neighbours are fetched ahead, a few are kept.
+// Frames as pictures; a few are kept, and the next ones are fetched ahead.
 
 const KEPT = 48, AHEAD = 4;
 const kept = new Map(); // frame -> promise of a picture
-let wanted = null, loading = 0;
 
-function fetchPicture(frame) {
+export function pictureOf(frame) {
   const found = kept.get(frame);
   if (found) {
     kept.delete(frame);
@@ -22,24 +21,9 @@ function fetchPicture(frame) {
   return promise;
 }
 
-// Calls `show` unless another frame has been asked for since; frames skipped while one is loading are never fetched.
-export async function picture(frame, show, last) {
-  wanted = frame;
-  if (loading) return;
-  while (wanted !== null) {
-    const now = wanted;
-    loading++;
-    try {
-      const image = await fetchPicture(now);
-      show(now, image);
-    } catch (error) {
-      show(now, null, error);
-    } finally {
-      loading--;
-    }
-    if (wanted === now) wanted = null;
-  }
-  for (let next = frame + 1; next <= Math.min(last, frame + AHEAD) && wanted === null; next++) {
-    await fetchPicture(next).catch(() => {});
+// One after the other, as long as nothing else is wanted.
+export async function fetchAhead(frame, last, stillIdle) {
+  for (let next = frame + 1; next <= Math.min(last, frame + AHEAD) && stillIdle(); next++) {
+    await pictureOf(next).catch(() => {});
   }
 }

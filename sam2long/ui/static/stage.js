@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { model } from "./model.js";
-import { picture } from "./pictures.js";
+import { fetchAhead, pictureOf } from "./pictures.js";
 import { decode, fill, outline } from "./rle.js";
 
 const DRAG = 4, MOST_ZOOM = 40, CURSOR_STEP = 8;
@@ -11,6 +11,7 @@ const hint = document.getElementById("hint");
 const context = canvas.getContext("2d");
 const overlay = document.createElement("canvas");
 
+let loading = false, wanted = false;
 let shown = null;       // {frame, image}
 let marks = null;       // {frame, objects: [{id, colour, path, prompt, shapes}]}
 let zoom = 1, centre = null; // 1 fits; centre in video pixels
@@ -59,36 +60,31 @@ function zoomBy(factor, around) {
 
 // ---- drawing ----------------------------------------------------------------------------------------------------
 
-function refresh() {
-  const frame = model.frame;
-  picture(frame, (loaded, image, error) => {
-    if (error) model.complain(error.message);
-    shown = { frame: loaded, image };
+// Picture and masks of a frame are shown together. Frames passed over while one is loading are never asked for.
+async function refresh() {
+  wanted = true;
+  if (loading) return;
+  loading = true;
+  let frame;
+  while (wanted) {
+    wanted = false;
+    frame = model.frame;
+    const [image, found] = await Promise.allSettled([pictureOf(frame), model.annotationsOf(frame)]);
+    for (const { reason } of [image, found]) if (reason) model.complain(reason.message);
+    shown = { frame, image: image.value };
+    marks = { frame, objects: Object.entries(found.value?.objects ?? {}).map(marksOf) };
+    model.facts = marks;
+    paintOverlay();
     draw();
-  }, model.last);
-  loadMarks(frame);
+    model.tell("facts");
+  }
+  loading = false;
+  fetchAhead(frame, model.last, () => !loading && model.frame === frame);
 }
 
-async function loadMarks(frame) {
-  let found;
-  try {
-    found = await model.annotationsOf(frame);
-  } catch (error) {
-    model.complain(error.message);
-    return;
-  }
-  if (frame !== model.frame) return;
-  const objects = [];
-  for (const [key, entry] of Object.entries(found.objects)) {
-    const id = Number(key);
-    const mask = entry.mask ? decode(entry.mask) : null;
-    objects.push({ id, mask, path: mask && outline(mask), prompt: entry.prompt, row: entry.row, shapes: entry.shapes });
-  }
-  marks = { frame, objects };
-  model.facts = marks;
-  paintOverlay();
-  draw();
-  model.tell("facts");
+function marksOf([id, { mask, prompt, row, shapes }]) {
+  const decoded = mask && decode(mask);
+  return { id: Number(id), mask: decoded, path: decoded && outline(decoded), prompt, row, shapes };
 }
 
 function paintOverlay() {
@@ -127,7 +123,7 @@ function paint() {
   context.setTransform(density * scale, 0, 0, density * scale, density * left, density * top);
   context.imageSmoothingEnabled = scale < 3;
   if (shown?.image) context.drawImage(shown.image, 0, 0, model.video.width, model.video.height);
-  if (marks && shown && marks.frame === shown.frame) {
+  if (marks) {
     if (model.show === "mask") context.drawImage(overlay, 0, 0);
     for (const entry of marks.objects) paintObject(entry, scale);
     for (const entry of marks.objects) paintPrompt(entry, scale);
@@ -318,8 +314,7 @@ export function tellHint() {
   hint.textContent = `${where}   ·   arrows move (Shift: 1 pixel)   ·   ${what}   ·   Esc leaves`;
 }
 
-model.on("frame", refresh);
-model.on("annotations", () => loadMarks(model.frame));
+model.on("frame annotations", refresh);
 model.on("selection state", () => { paintOverlay(); draw(); });
 model.on("view", () => { paintOverlay(); draw(); });
 model.on("tool", () => { corner = null; tellHint(); draw(); });

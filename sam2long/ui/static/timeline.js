@@ -50,7 +50,7 @@ function paint() {
   objects.forEach((object, i) => paintRow(object, RULER + i * ROW, width));
   if (!objects.length) {
     context.fillStyle = INK.muted;
-    context.fillText("Each object gets a row here.", GUTTER, RULER + ROW / 2);
+    context.fillText("No objects yet", PAD, RULER + ROW / 2);
   }
   paintRange(width, height);
   paintHead(width, height);
