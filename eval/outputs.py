@@ -20,10 +20,12 @@ def to_ids(logits: np.ndarray, prompts: list[Prompt]) -> np.ndarray:
     """[N, H, W] logits -> [H, W] uint8: each pixel goes to the object with the highest logit, if that is above 0.
 
     Equal logits go to the lowest id. This is sam2's non-overlap rule followed by its writing order."""
-    order = np.argsort([p.obj for p in prompts], kind="stable")
-    best = logits[order].argmax(axis=0)
-    ids = np.array([prompts[i].obj for i in order], np.uint8)[best]
-    return np.where(logits.max(axis=0) > SCORE_ABOVE, ids, 0).astype(np.uint8)
+    best, ids = np.full(logits.shape[1:], SCORE_ABOVE, logits.dtype), np.zeros(logits.shape[1:], np.uint8)
+    for row in sorted(range(len(prompts)), key=lambda row: prompts[row].obj):  # several times faster than argmax
+        ahead = logits[row] > best
+        ids[ahead] = prompts[row].obj
+        np.copyto(best, logits[row], where=ahead)
+    return ids
 
 
 def png_bytes(ids: np.ndarray) -> bytes:

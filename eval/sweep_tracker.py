@@ -8,8 +8,9 @@ it reads, is computed once: most settings go together for a long time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
+from sam2long.memory import PROMPTED_LOGIT, FrameMemory, PointerRead, Reading, SpatialRead
 from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
 from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
@@ -111,16 +112,23 @@ class SharedRows:
         return [remembered[each] for each in wanted]  # the same tensors again: that is how later rows are found equal
 
 
+def _others(record: type, *but: str) -> Callable[[Any], Any]:
+    return attrgetter(*(field.name for field in dataclasses.fields(record) if field.name not in but))
+
+
+_place_of, _pointer_place_of = _others(SpatialRead, "memory"), _others(PointerRead, "memory")
+
+
 def _tensors_of(reading: _WeightedReading) -> tuple:
-    """Equal for readings of the same tensors in the same places with the same weights."""
+    """Equal for readings of the same tensors in the same places with the same weights.
 
-    def of(read: Any) -> tuple:
-        places = [getattr(read, field.name) for field in dataclasses.fields(read) if field.name != "memory"]
-        tensors = [value for field in dataclasses.fields(read.memory)
-                   if isinstance(value := getattr(read.memory, field.name), Tensor)]  # fmt: skip
-        return (*places, *map(id, tensors))
-
-    return reading.modulation, tuple(map(of, reading.spatial)), tuple(map(of, reading.pointers))
+    A memory's numbers came out of the network with its tensors, so they need no comparing.
+    """
+    spatial = tuple(
+        (id(read.memory.mask_features), id(read.memory.kept_tokens), _place_of(read)) for read in reading.spatial
+    )
+    pointers = tuple((id(read.memory.object_ptr), _pointer_place_of(read)) for read in reading.pointers)
+    return reading.modulation, spatial, pointers
 
 
 @dataclass(eq=False)
