@@ -22,11 +22,13 @@ def blob(top: int, left: int, height: int, width: int) -> np.ndarray:
 
 
 def frame_masks(frame: int, overlapping: bool) -> dict[int, np.ndarray]:
-    """Object 1 has a hole from frame 1 on, 2 is in two parts and away on frames 3 and 4, 7 comes on frame 2."""
+    """Object 1 has a hole from frame 1 on; 2 is in two parts, away on frames 3 and 4, and one pixel on 5; 7 comes on 2."""
     ring = blob(4, 3 + frame, 20, 24)
     if frame >= 1:
         ring &= ~blob(10, 10 + frame, 6, 8)
     parts = blob(30, 4 + frame, 12, 9) | blob(33, 22, 6, 14)
+    if frame == 5:
+        parts = blob(40, 12, 1, 1)
     masks = {1: ring, 2: parts if frame not in (3, 4) else np.zeros((HEIGHT, WIDTH), bool)}
     if frame >= 2:
         masks[7] = blob(10 if overlapping else 27, (18 if overlapping else 40) + frame, 15, 17)
