@@ -22,7 +22,7 @@ def blob(top: int, left: int, height: int, width: int) -> np.ndarray:
 
 
 def frame_masks(frame: int, overlapping: bool) -> dict[int, np.ndarray]:
-    """Object 1 has a hole from frame 1 on; 2 is in two parts, away on frames 3 and 4, and one pixel on 5; 7 comes on 2."""
+    """Object 1 has a hole from frame 1 on; 2 is in two parts, away on 3 and 4, one pixel on 5; 7 comes on frame 2."""
     ring = blob(4, 3 + frame, 20, 24)
     if frame >= 1:
         ring &= ~blob(10, 10 + frame, 6, 8)
