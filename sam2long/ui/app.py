@@ -137,22 +137,22 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
     @app.post("/api/prompts/click")
     async def click(said: schemas.Click) -> dict[str, Any]:
         await change(lambda: desk.acted(annotator.click, said.object, said.frame, said.x, said.y, said.positive))
-        return desk.on_frame(said.frame)
+        return await asyncio.to_thread(desk.on_frame, said.frame)
 
     @app.post("/api/prompts/box")
     async def box(said: schemas.Box) -> dict[str, Any]:
         await change(lambda: desk.acted(annotator.box, said.object, said.frame, said.box))
-        return desk.on_frame(said.frame)
+        return await asyncio.to_thread(desk.on_frame, said.frame)
 
     @app.post("/api/prompts/clear")
     async def clear(said: schemas.OnFrame) -> dict[str, Any]:
         await change(lambda: desk.acted(annotator.clear, said.object, said.frame))
-        return desk.on_frame(said.frame)
+        return await asyncio.to_thread(desk.on_frame, said.frame)
 
     @app.post("/api/prompts/lock")
     async def lock(said: schemas.OnFrame) -> dict[str, Any]:
         await change(lambda: desk.acted(annotator.lock, said.object, said.frame))
-        return desk.on_frame(said.frame)
+        return await asyncio.to_thread(desk.on_frame, said.frame)
 
     @app.put("/api/objects/{obj_id}/frames/{frame}/mask")
     async def upload_mask(obj_id: int, frame: int, request: Request) -> dict[str, Any]:
@@ -161,14 +161,14 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
         source = project.source
         mask = await asyncio.to_thread(read_mask, data, source.height, source.width)
         await change(lambda: desk.acted(annotator.mask, obj_id, frame, mask))
-        return desk.on_frame(frame)
+        return await asyncio.to_thread(desk.on_frame, frame)
 
     @app.put("/api/frames/{frame}/shapes")
     async def upload_shapes(frame: int, request: Request) -> dict[str, Any]:
         check_frame(frame, project.source)
         prompts = await asyncio.to_thread(read_shapes, await request.body(), project.source)
         await change(lambda: desk.acted(annotator.take, frame, prompts))
-        return desk.on_frame(frame)
+        return await asyncio.to_thread(desk.on_frame, frame)
 
     @app.post("/api/undo")
     async def undo() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,7 +54,10 @@ class Server:
             [*command, "--no-browser", "--device", "cpu"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
         )  # fmt: skip
+        late = threading.Timer(START_SECONDS, self.process.kill)
+        late.start()
         line = self.process.stdout.readline()
+        late.cancel()
         found = re.search(r"open (http://\S+)", line)
         assert found, line + self.process.stdout.read()
         self.address = found.group(1)
@@ -268,7 +272,7 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     assert page.page.locator("[data-show=rotated]").get_attribute("aria-checked") == "true"
     page.press("?")
     assert "Next doubtful frame" in page.page.locator("#help-dialog").inner_text()
-    page.press("Escape", "Delete", "Enter")  # removes the selected object, asked once
+    page.press("Escape", "Delete", "Tab", "Enter")  # removes the selected object; asked, "Cancel" comes first
     playwright.expect(page.page.locator("#objects .object")).to_have_count(1)
     page.press("Control+e")
     page.press("Tab", "Tab", "Tab", "Tab", "Enter")

@@ -43,7 +43,7 @@ export function ask(title, text, answers) {
     }));
     dialog.addEventListener("close", () => resolve(answer), { once: true });
     dialog.showModal();
-    $("confirm-actions").lastElementChild.focus();
+    $("confirm-actions").firstElementChild.focus(); // none of these can be undone
   });
 }
 

@@ -53,7 +53,7 @@ export const GROUPS = [
     ["zoom-out", "-", "Zoom out"],
     ["fit", "0", "Fit; Alt and drag moves"],
     ["export", "Ctrl+e", "Export"],
-    ["reset", "Ctrl+Shift+r", "Reset the tracker"],
+    ["reset", "x", "Reset the tracker"],
     ["help", "?", "These keys"],
   ]],
 ];

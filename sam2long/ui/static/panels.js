@@ -25,6 +25,7 @@ function listObjects() {
   });
   const classes = [...new Set(model.state.objects.map((object) => object.label).filter(Boolean))];
   $("classes").replaceChildren(...classes.map((label) => Object.assign(document.createElement("option"), { value: label })));
+  rows.get(model.selected)?.scrollIntoView({ block: "nearest" });
   $("object-actions").hidden = model.selected === null;
   const selected = model.selected === null ? null : model.object(model.selected);
   $("object-actions").setAttribute("aria-label", selected ? `Object ${selected.id}` : "");

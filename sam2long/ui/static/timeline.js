@@ -44,40 +44,50 @@ function paint() {
   context.setTransform(density, 0, 0, density, 0, 0);
   context.fillStyle = INK.ground;
   context.fillRect(0, 0, width, height);
-  paintRuler(width, height);
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
+  paintGrid(width, height);
   objects.forEach((object, i) => paintRow(object, RULER + i * ROW, width));
   if (!objects.length) {
     context.fillStyle = INK.muted;
     context.fillText("No objects yet", PAD, RULER + ROW / 2);
   }
-  paintRange(width, height);
-  paintHead(width, height);
+  paintRuler(width, host.scrollTop);
+  paintRange(width, host.scrollTop);
+  paintHead(width, height, host.scrollTop);
 }
 
-function paintRuler(width) {
+function ticks(width) {
   const { first, last } = span();
   const room = (width - GUTTER - PAD) / 80;
   const raw = (last - first) / room || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = Math.max(1, [1, 2, 5, 10].map((n) => n * power).find((n) => n >= raw));
-  context.font = "11px system-ui, sans-serif";
-  context.textBaseline = "middle";
-  context.textAlign = "center";
-  for (let at = Math.ceil(first / step) * step; at <= last; at += step) {
-    const x = Math.round(xOf(at, width)) + 0.5;
-    context.strokeStyle = INK.line;
-    context.beginPath();
-    context.moveTo(x, RULER - 6);
-    context.lineTo(x, canvas.height);
-    context.stroke();
-    context.fillStyle = INK.muted;
-    if (x < width - 20) context.fillText(String(at), x, 9);
+  const found = [];
+  for (let at = Math.ceil(first / step) * step; at <= last; at += step) found.push([at, Math.round(xOf(at, width)) + 0.5]);
+  return found;
+}
+
+function paintGrid(width, height) {
+  context.strokeStyle = INK.line;
+  context.beginPath();
+  for (const [, x] of ticks(width)) {
+    context.moveTo(x, RULER);
+    context.lineTo(x, height);
   }
-  context.textAlign = "left";
+  context.stroke();
+}
+
+// The ruler stays in sight while the rows are scrolled.
+function paintRuler(width, top) {
+  context.fillStyle = INK.ground;
+  context.fillRect(0, top, width, RULER);
+  context.font = "11px system-ui, sans-serif";
   context.fillStyle = INK.muted;
-  context.fillText(window_ ? "zoomed; double-click: all" : "", PAD, 9);
+  context.textAlign = "center";
+  for (const [at, x] of ticks(width)) if (x < width - 20) context.fillText(String(at), x, top + 9);
+  context.textAlign = "left";
+  if (window_) context.fillText("zoomed; double-click: all", PAD, top + 9);
 }
 
 function paintRow(object, top, width) {
@@ -146,28 +156,30 @@ function paintPrompt(x, y) {
   context.restore();
 }
 
-function paintRange(width) {
+function paintRange(width, top) {
   if (!model.range) return;
   const [from, to] = model.range.map((frame) => xOf(frame, width));
   context.fillStyle = "rgb(110 168 254 / .28)";
-  context.fillRect(from, 14, Math.max(2, to - from), RULER - 14);
+  context.fillRect(from, top + 14, Math.max(2, to - from), RULER - 14);
   context.fillStyle = INK.accent;
-  context.fillRect(from - 1, 12, 2, RULER - 12);
-  context.fillRect(to - 1, 12, 2, RULER - 12);
+  context.fillRect(from - 1, top + 12, 2, RULER - 12);
+  context.fillRect(to - 1, top + 12, 2, RULER - 12);
 }
 
-function paintHead(width, height) {
+function paintHead(width, height, top) {
   if (model.busy?.frame != null) {
     const x = xOf(model.busy.frame, width);
     context.fillStyle = INK.accent;
-    context.fillRect(x - 1, RULER - 4, 2, height);
+    context.fillRect(x - 1, top + RULER - 4, 2, height);
   }
   const x = Math.round(xOf(model.frame, width));
   if (x < GUTTER - 4 || x > width) return;
   context.fillStyle = "#fff";
-  context.fillRect(x - 0.75, 14, 1.5, height);
+  context.fillRect(x - 0.75, top + 14, 1.5, height);
   context.beginPath();
-  context.moveTo(x - 5, 13); context.lineTo(x + 5, 13); context.lineTo(x, 20);
+  context.moveTo(x - 5, top + 13);
+  context.lineTo(x + 5, top + 13);
+  context.lineTo(x, top + 20);
   context.fill();
 }
 
@@ -181,7 +193,7 @@ function place(event) {
 canvas.addEventListener("pointerdown", (event) => {
   const [x, y, width] = place(event);
   const object = model.state.objects[Math.floor((y - RULER) / ROW)];
-  if (y > RULER && object) model.select(object.id);
+  if (y - host.scrollTop > RULER && object) model.select(object.id);
   if (x < GUTTER - 6) return;
   scrubbing = true;
   canvas.setPointerCapture(event.pointerId);
@@ -195,6 +207,7 @@ canvas.addEventListener("pointermove", (event) => {
 });
 canvas.addEventListener("pointerup", () => { scrubbing = false; });
 canvas.addEventListener("pointercancel", () => { scrubbing = false; });
+host.addEventListener("scroll", drawTimeline);
 canvas.addEventListener("dblclick", () => { window_ = null; drawTimeline(); });
 canvas.addEventListener("wheel", (event) => {
   if (!event.ctrlKey && !event.shiftKey) return; // plain wheel scrolls the rows
@@ -226,5 +239,11 @@ function keepInSight() {
   }
 }
 
+model.on("selection", () => {
+  const place = model.state.objects.findIndex(({ id }) => id === model.selected);
+  if (place < 0) return;
+  const top = RULER + place * ROW;
+  if (top < host.scrollTop + RULER || top + ROW > host.scrollTop + host.clientHeight) host.scrollTop = place * ROW;
+});
 model.on("frame", () => { keepInSight(); drawTimeline(); });
 model.on("timeline state selection range progress", drawTimeline);
