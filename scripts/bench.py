@@ -21,9 +21,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,8 +168,6 @@ def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
 
 def _in_memory(plain, images: np.ndarray) -> dict:
     """sam2 reads JPEG folders: written to one, and all of it read ahead, as it does."""
-    import tempfile
-
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
@@ -241,6 +240,23 @@ def machine(args: argparse.Namespace) -> str:
     )
 
 
+def decoding(size: int, frames: int = 48) -> float:
+    """CPU milliseconds to decode a 1080p H.264 frame and make it a model input of `size`: the reading thread."""
+    from sam2long.video import VideoWriter, open_source
+
+    images, _ = clip(4, 1)
+    big = [np.repeat(np.repeat(image, 9, 0), 15, 1)[:1080, :1920] for image in images]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        with VideoWriter(path, 25, *reversed(big[0].shape[:2])) as writer:
+            for t in range(frames):
+                writer.write(big[t % len(big)])
+        with closing(open_source(str(path))) as source:
+            begin = time.process_time()
+            count = sum(1 for _ in source.iter_from(0, image_size=size))
+            return 1e3 * (time.process_time() - begin) / count
+
+
 def figure(table: pd.DataFrame, path: Path) -> None:
     cases = list(table.groupby(["model", "size", "objects"], sort=False))
     fig, axes = plt.subplots(1, len(cases), figsize=(2.6 + 2.4 * len(cases), 3.8), squeeze=False, layout="constrained")
@@ -302,7 +318,10 @@ def main(argv: list[str] | None = None) -> int:
     figure(table, args.out / "bench.png")
     plain = [c for c in table.columns if not c.startswith("%")]
     shares = ["model", "size", "objects", "system", *[c for c in table.columns if c.startswith("%")]]
+    sizes = sorted(set(table["size"]))
+    read = ", ".join(f"{decoding(size):.1f} ms at {size} px" for size in sizes)
     parts = [where + ".", _markdown(table, plain)]
+    parts.append(f"Decoding a 1080p H.264 frame and resizing it, CPU time in a thread of its own: {read}.")
     if shares[-1].startswith("%"):
         ours = table[table[shares[-1]].notna()]
         parts += ["Share of each stage in the time of a frame, in percent:", _markdown(ours, shares)]
