@@ -16,7 +16,7 @@ LOW_IOU = 0.5  # a mask that its own decoder expects to share less than half wit
 CLOSE_MARGIN = math.log(1.1)  # scores are sums of log IoU: the runner-up is within ten percent
 UNCERTAIN_SHARE, IOU_SHARE, MARGIN_SHARE = 0.5, 0.3, 0.2  # of the score; an uncertain frame beats any certain one
 
-UNSURE, POOR, CLOSE = "unsure whether the object is there", "low predicted IoU", "another hypothesis is close"
+UNSURE, POOR, CLOSE = "unsure if it is there", "low predicted IoU", "close rival"
 
 
 def doubt(status: str, iou: float, pathways: int, margin: float, prompted: bool = False) -> float:

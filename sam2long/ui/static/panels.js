@@ -92,23 +92,22 @@ export function editName() {
 function describe(row) {
   const parts = [row.prompted ? "prompted" : row.status];
   if (row.iou !== null) parts.push(`IoU ${row.iou.toFixed(2)}`);
-  if (row.pathways > 1) parts.push(`${row.pathways} hypotheses`);
-  if (row.pathways > 1 && row.margin !== null) parts.push(`margin ${row.margin.toFixed(2)}`);
-  if (row.stale) parts.push("out of date");
+  if (row.pathways > 1) parts.push(`${row.pathways} paths${row.margin === null ? "" : `, margin ${row.margin.toFixed(2)}`}`);
   return parts.join(" · ");
 }
 
+function line(kind, text, className) {
+  return Object.assign(document.createElement(kind), { textContent: text, className });
+}
+
 function listFacts() {
-  const items = (model.facts?.objects ?? []).filter((entry) => model.object(entry.id) && entry.row).map((entry) => {
-    const item = document.createElement("li");
-    const swatch = document.createElement("i");
-    swatch.style.background = model.object(entry.id).colour;
-    const text = document.createElement("span");
-    const name = Object.assign(document.createElement("b"), { textContent: model.titleOf(entry.id) });
-    text.append(name, ` ${describe(entry.row)}`);
-    if (entry.row.reasons.length) {
-      text.append(Object.assign(document.createElement("div"), { className: "why", textContent: entry.row.reasons.join("; ") }));
-    }
+  const items = (model.facts?.objects ?? []).filter((entry) => model.object(entry.id) && entry.row).map(({ id, row }) => {
+    const item = document.createElement("li"), swatch = document.createElement("i"), text = document.createElement("div");
+    swatch.style.background = model.object(id).colour;
+    text.append(line("b", model.titleOf(id), ""));
+    if (row.stale) text.append(line("span", " out of date", "muted"));
+    text.append(line("div", describe(row), "muted"));
+    if (row.reasons.length) text.append(line("div", row.reasons.join("; "), "why"));
     item.append(swatch, text);
     return item;
   });
