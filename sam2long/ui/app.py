@@ -57,6 +57,7 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(Exception, _unexpected)
     annotator, project = desk.annotator, desk.project
 
     async def change(action: Callable[[], Any]) -> Any:
@@ -315,3 +316,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _os_error(request: Request, error: OSError) -> Response:
     return _sentence(500, f"a file could not be read or written: {error.strerror or error}")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """The traceback is on the terminal; the page must not stand there without a word."""
+    return _sentence(500, f"something unexpected went wrong ({type(error).__name__}: {error}); what was done is saved")

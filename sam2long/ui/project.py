@@ -122,7 +122,11 @@ class Project:
 
     def _check_video(self, video: Mapping[str, Any]) -> None:
         here = self._video()
-        for key, shown in (("num_frames", "frames"), ("height", "pixels high"), ("width", "pixels wide")):
+        told_apart = {
+            "num_frames": "frames", "height": "pixels high", "width": "pixels wide", "start": "as its first frame",
+            "stride": "as its stride",
+        }  # fmt: skip
+        for key, shown in told_apart.items():
             if video.get(key) != here[key]:
                 raise DataError(
                     f"{self.folder.path} is a project of a video with {video.get(key)} {shown}; this one has "

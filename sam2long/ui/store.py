@@ -7,6 +7,7 @@ lies and its report, not the masks. Now and then the file is written anew withou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
@@ -150,7 +151,13 @@ class MaskStore:
         """Add or replace masks of a frame; in the file when this returns."""
         with self._lock:
             start = self._writer.size
-            self._write(self._writer, frame, masks, rows)
+            try:
+                self._write(self._writer, frame, masks, rows)
+            except OSError:  # the disk is full: half a line must not stay in the way of the next one
+                with contextlib.suppress(OSError):
+                    self._writer.close()
+                self._writer = MaskWriter.resume(self.path, start)
+                raise
             self._lines += 1
             for obj_id in masks:
                 self._kept.setdefault(obj_id, {})[frame] = _Kept(start, rows[obj_id])

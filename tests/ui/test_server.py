@@ -200,6 +200,25 @@ def test_names_and_view_are_kept(client, desk):
     assert json.loads(desk.project.prompts_file.read_text())["objects"][0]["name"] == "Max"
 
 
+def test_what_breaks_in_the_model_is_told_and_nothing_is_lost(desk, truth, monkeypatch):
+    app = create_app(desk, Access())
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
+        client.post("/api/objects", json={})
+        before = clicked(client, truth).json()
+
+        def out_of_memory(*args, **kwargs):
+            raise RuntimeError("CUDA out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.annotator.tracker.predictor, "add_new_points_or_box", out_of_memory)
+            patch.setattr(desk.annotator.tracker.predictor, "propagate_in_video", out_of_memory)
+            refused(clicked(client, truth), 500, "unexpected", "CUDA out of memory")
+            assert "CUDA out of memory" in ended(desk, client, "/api/track", {"start": 0})[-1]["error"]
+        assert client.get("/api/frames/0").json() == before
+        assert client.get("/api/state").json()["busy"] is None
+        assert clicked(client, truth).status_code == 200  # and it goes on
+
+
 # ---- two pages at once ---------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam2long.errors import DataError
-from sam2long.export.masks import MaskReader, decode_mask, encode_mask
+from sam2long.export.masks import MaskReader, MaskWriter, decode_mask, encode_mask
 from sam2long.ui.store import MaskStore, Row
 
 HEADER = {"video": "v.mp4", "height": 6, "width": 8, "objects": {"1": "dog"}}
@@ -50,6 +50,24 @@ def test_a_line_torn_by_a_kill_is_left_out_and_written_over(path):
     assert again.frames() == [0]
     again.put(2, {1: encode_mask(square(2))}, {1: Row()})
     assert opened(path).frames() == [0, 2]
+
+
+def test_a_full_disk_leaves_no_half_line_in_the_way(path, monkeypatch):
+    store = opened(path)
+    store.put(0, {1: encode_mask(square(0))}, {1: Row()})
+
+    def full(self, record):
+        self._file.write(json.dumps(record)[:30])
+        self._file.flush()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskWriter, "_add", full)
+        with pytest.raises(OSError, match="No space"):
+            store.put(1, {1: encode_mask(square(1))}, {1: Row()})
+    store.put(2, {1: encode_mask(square(2))}, {1: Row()})
+    assert store.frames() == opened(path).frames() == [0, 2]
+    assert (decode_mask(store.mask(2, 1)) == square(2)).all()
 
 
 def test_a_dropped_mask_stays_dropped_also_after_a_kill(path):

@@ -21,9 +21,9 @@ export const GROUPS = [
     ["run", "Ctrl+m", "Forward from this frame, or over the range"],
     ["backward", "Ctrl+Shift+m", "Backward from this frame, or over the range"],
     ["both", "Ctrl+b", "Both ways from this frame"],
-    ["range-start", "[", "Range starts here"],
-    ["range-end", "]", "Range ends here"],
-    ["range-clear", "\\", "No range"],
+    ["range-start", "[ ,", "Range starts here"],
+    ["range-end", "] .", "Range ends here"],
+    ["range-clear", "\\ ;", "No range"],
   ]],
   ["Go", [
     ["previous", "ArrowLeft a", "Previous frame (Shift: 10)"],
