@@ -113,6 +113,20 @@ def test_a_missing_run_or_video_is_said_before_anything_is_written(tmp_path):
     assert export_run(run, "coco").files
 
 
+def test_a_run_that_names_no_video_is_exported_but_for_pixels(tmp_path):
+    run = make_run(tmp_path / "run", video=False)
+    lines = (run / "masks.jsonl").read_text().splitlines(keepends=True)
+    header = {
+        key: value for key, value in json.loads(lines[0]).items() if key in ("format", "version", "height", "width")
+    }
+    (run / "masks.jsonl").write_text("".join([json.dumps(header) + "\n", *lines[1:]]))
+    for name, entry in FORMATS.items():
+        if not entry.needs_video:
+            assert export_run(run, name).files
+    with pytest.raises(VideoError, match="unknown.*--video"):
+        export_run(run, "matte")
+
+
 def test_palette_pngs_have_an_id_per_pixel(run):
     report = export_run(run, "palette-png")
     assert report.lost == [] and [path.name for path in report.files] == [f"{START + f:05d}.png" for f in range(FRAMES)]

@@ -89,7 +89,7 @@ class Recording:
         """Frames of the whole video; as far as the run looked, when the video is not there."""
         if self._length is None:
             known = self.source_frame(max(self.masks.header.get("num_frames") or 0, self.frames[-1] + 1) - 1) + 1
-            if Path(self.video).exists():
+            if self.video and Path(self.video).exists():
                 known = max(known, open_source(self.video).num_frames or 0)
             self._length = known
         return self._length
