@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import ablation_page
+import finished_part
 import headline
 
 from eval import cli, processes, runner, score, settings, sweep
@@ -174,6 +175,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--address")
     parser.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
     parser.add_argument("--no-sweep", action="store_true", help="one run after the other, as eval run does it")
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing: report the videos and settings that are finished"
+    )
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write the page there, not into --out")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the headline table between its markers")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the figures that `sam2long demo` prints")
@@ -198,10 +202,19 @@ def ablate(args: argparse.Namespace) -> int:
     if (args.readme or args.summary) and headline.TABLE not in names:
         raise ConfigError(f"--readme and --summary take the table {headline.TABLE}; name it in --tables too")
     tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
-    found = run_all(dataset, [v.spec for table in tables for v in table.variants], args.out, args)
+    specs = [v.spec for table in tables for v in table.variants]
+    missing: list[str] = []
+    if args.report_only:
+        found = finished_part.find(dataset, {run_folder(args.out, spec) for spec in specs})
+        if args.summary and any(run.videos != tuple(dataset.names()) for run in found.values()):
+            raise ConfigError("--summary is for the whole of synthlong, and not all videos are finished")
+        finished_part.score_all(dataset, found.values())
+        tables, missing = finished_part.present(tables, lambda spec: run_folder(args.out, spec), found)
+    else:
+        found = run_all(dataset, specs, args.out, args)
     by_table = {table.name: {v.name: found[run_folder(args.out, v.spec)] for v in table.variants} for table in tables}
     command = _command()
-    print(ablation_page.write(args.docs or args.out, tables, by_table, command=command))
+    print(ablation_page.write(args.docs or args.out, tables, by_table, command=command, missing=missing))
     for table in tables:
         if table.name == headline.TABLE and args.readme:
             headline.write_readme(args.readme, table, by_table[table.name], command)

@@ -117,8 +117,8 @@ def _curve(axis, numeric: pd.DataFrame, reference) -> None:
             axis.plot(known["x"].astype(float), known[column] - base.iloc[0], marker=".", ls=":", label=column)
 
 
-def write(out: Path, tables: list[Table], runs: dict[str, Runs], *, command: str) -> Path:
-    """ablations.md beside a folder `ablations` of one CSV and one figure per table."""
+def write(out: Path, tables: list[Table], runs: dict[str, Runs], *, command: str, missing: list[str]) -> Path:
+    """ablations.md beside a folder `ablations` of one CSV and one figure per table. missing: what was not run."""
     folder = out / "ablations"
     folder.mkdir(parents=True, exist_ok=True)
     every = {run.folder: run for each in runs.values() for run in each.values()}
@@ -138,6 +138,8 @@ def write(out: Path, tables: list[Table], runs: dict[str, Runs], *, command: str
         parts += [f"## {table.title}", markdown(table, rows), f"![{table.title}](ablations/{table.name}.png)"]
         if table.published_source:
             parts.append(f"Published: {table.published_source} (another model, other data: only the shape compares).")
+    if missing:
+        parts.append(f"Not run, or not far enough to be compared: {'; '.join(missing)}.")
     path = out / FILE
     pngs.atomic_write(path, ("\n\n".join(parts) + "\n").encode())
     return path

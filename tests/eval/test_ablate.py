@@ -137,6 +137,17 @@ def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
     assert readme.read_text() == text
 
     (head,) = [t for t in tables() if t.name == headline.TABLE]
+    lacks = ablate.run_folder(tmp_path / "out", _on_cpu(head.variants[1].spec))
+    (lacks / "videos/twins_00.json").rename(lacks / "hidden.json")
+    unrun = ablate.run_folder(tmp_path / "out", _on_cpu(head.variants[2].spec))
+    unrun.rename(tmp_path / "elsewhere")
+    assert ablate.main([*options, "--report-only"]) == 0
+    page = (tmp_path / "docs/ablations.md").read_text()
+    assert ": 1 videos, size 64" in page
+    assert f"Not run, or not far enough to be compared: SAM 2 and SAM2Long: {head.variants[2].name}." in page
+    (lacks / "hidden.json").rename(lacks / "videos/twins_00.json")
+    (tmp_path / "elsewhere").rename(unrun)
+
     specs = {v.name: ablate.run_folder(tmp_path / "out", _on_cpu(v.spec)) for v in head.variants}
     runs = {name: Run(folder, "sav") for name, folder in specs.items()}
     headline.write_summary(tmp_path / "s.json", head, runs, "command")
