@@ -208,8 +208,8 @@ def ablate(args: argparse.Namespace) -> int:
         found = finished_part.find(dataset, {run_folder(args.out, spec) for spec in specs})
         if args.summary and any(run.videos != tuple(dataset.names()) for run in found.values()):
             raise ConfigError("--summary is for the whole of synthlong, and not all videos are finished")
-        finished_part.score_all(dataset, found.values())
         tables, missing = finished_part.present(tables, lambda spec: run_folder(args.out, spec), found)
+        finished_part.score_all(dataset, found.values())
     else:
         found = run_all(dataset, specs, args.out, args)
     by_table = {table.name: {v.name: found[run_folder(args.out, v.spec)] for v in table.variants} for table in tables}

@@ -69,7 +69,11 @@ def score_all(dataset: Dataset, runs: Iterable[PartOfRun]) -> None:
 
 
 def present(tables: list[Table], folder_of, runs: dict[Path, PartOfRun]) -> tuple[list[Table], list[str]]:
-    """The tables without the variants that are not there, and what was left out."""
+    """The tables without the variants that are not there, and what was left out.
+
+    Raises:
+        ConfigError: no table is left with something to compare.
+    """
     kept, missing = [], []
     for table in tables:
         variants = tuple(v for v in table.variants if folder_of(v.spec) in runs)
@@ -80,4 +84,6 @@ def present(tables: list[Table], folder_of, runs: dict[Path, PartOfRun]) -> tupl
             kept.append(left)
         else:
             missing += [f"{table.title}: {v.name}" for v in variants]
+    if not kept:
+        raise ConfigError(f"nothing can be compared yet; not far enough: {'; '.join(missing)}")
     return kept, missing

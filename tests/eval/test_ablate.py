@@ -115,6 +115,19 @@ def test_the_demos_figures_are_of_the_whole_set_only(tmp_path, capsys):
     assert "the whole of synthlong" in capsys.readouterr().err
 
 
+def test_nothing_to_report_yet_is_said(tmp_path, capsys):
+    assert ablate.main(["--dataset", "synthlong", "--out", str(tmp_path), "--report-only"]) == 2
+    assert "no video is finished" in capsys.readouterr().err
+    headline_table = next(t for t in tables() if t.name == headline.TABLE)
+    ours = [ablate.run_folder(tmp_path, v.spec) for v in headline_table.variants if v.spec.method == "sam2long"]
+    for folder in ours:
+        (folder / "videos").mkdir(parents=True)
+        (folder / "videos/long_00.json").touch()
+    options = ["--dataset", "synthlong", "--out", str(tmp_path), "--report-only", "--tables", "headline"]
+    assert ablate.main(options) == 2
+    assert "nothing can be compared yet" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
