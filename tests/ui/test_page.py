@@ -26,7 +26,8 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-START_SECONDS = 90  # on a busy machine torch alone takes half a minute to import
+START_SECONDS = 180  # on a busy machine torch alone takes half a minute to import
+STEP = 2  # pixels of this small video that an arrow key moves the cursor by
 MARGIN = 12  # pixels that the page leaves around the picture
 
 
@@ -104,6 +105,7 @@ class Page:
 
     def __init__(self, browser, server, size=(1280, 800)):
         self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.page.set_default_timeout(1000 * START_SECONDS)
         self.trouble = []
         self.page.on("console", lambda line: self.trouble.append(line.text) if line.type in ("error", "warning") else 0)
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
@@ -121,7 +123,7 @@ class Page:
     def settled(self):
         """Wait until the server has everything."""
         self.page.wait_for_timeout(60)
-        self.page.wait_for_selector("body[data-pending='0']", timeout=30_000)
+        self.page.wait_for_selector("body[data-pending='0']")
 
     def click(self, x, y, **how):
         self.page.mouse.click(*self.point(x, y), **how)
@@ -146,7 +148,7 @@ class Page:
 
     def shows(self, selector, text):
         # Not wait_for_function: it needs eval, which the page's own security policy forbids.
-        playwright.expect(self.page.locator(selector)).to_contain_text(text, timeout=60_000)
+        playwright.expect(self.page.locator(selector)).to_contain_text(text, timeout=1000 * START_SECONDS)
 
     def go(self, frame):
         self.press("g", *str(frame), "Enter")
@@ -198,7 +200,7 @@ def test_prompt_track_correct_track_again_export_and_lose_nothing_by_a_kill(brow
     page.press("Control+e")
     page.page.select_option("#export-format", "coco")
     page.page.click("#export-start")
-    page.page.wait_for_selector("#export-result a", timeout=30_000)
+    page.page.wait_for_selector("#export-result a")
     with page.page.expect_download() as download:
         page.page.click("#export-result a")
     assert download.value.suggested_filename == "coco.zip"
@@ -233,12 +235,15 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     page = Page(browser, server)
 
     def place(x, y):
-        """Bring the cursor to a pixel, a pixel at a time, from where it stands."""
-        at = page.page.locator("#hint").inner_text()
-        stands = [int(number) for number in re.match(r"(\d+), (\d+)", at).groups()]
+        """Bring the cursor to a pixel: in steps, and by single pixels at the end."""
         for axis, keys in ((0, ("ArrowLeft", "ArrowRight")), (1, ("ArrowUp", "ArrowDown"))):
-            for _ in range(abs(int((x, y)[axis]) - stands[axis])):
-                page.key(f"Shift+{keys[int((x, y)[axis] > stands[axis])]}")
+            stands = [int(n) for n in re.match(r"(\d+), (\d+)", page.page.locator("#hint").inner_text()).groups()]
+            missing = int((x, y)[axis]) - stands[axis]
+            key = keys[int(missing > 0)]
+            for _ in range(abs(missing) // STEP):
+                page.key(key)
+            for _ in range(abs(missing) % STEP):
+                page.key(f"Shift+{key}")
 
     page.press("c")
     place(*inside(truth, 0, 1))
@@ -276,7 +281,7 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     playwright.expect(page.page.locator("#objects .object")).to_have_count(1)
     page.press("Control+e")
     page.press("Tab", "Tab", "Tab", "Tab", "Enter")
-    page.page.wait_for_selector("#export-result a", timeout=30_000)
+    page.page.wait_for_selector("#export-result a")
     assert (out / "export" / "palette-png" / "00003.png").exists()
     page.press("Escape")
     page.close()
@@ -293,7 +298,7 @@ def test_two_pages_see_the_same_one_cancels_for_the_other_and_both_notice_the_en
     two.page.get_by_label("Name of object 1").press("Enter")
     playwright.expect(one.page.get_by_label("Name of object 1")).to_have_value("seen by both")
     one.press("Control+m")
-    two.page.wait_for_selector("#progress:not([hidden])", timeout=20_000)
+    two.page.wait_for_selector("#progress:not([hidden])")
     assert two.page.locator("[data-command=clear]").is_disabled()
     two.press("Escape")
     one.tracked("frames tracked")
