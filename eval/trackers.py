@@ -163,6 +163,15 @@ class Sam2Long(_Torch):
             yield frame, logits
 
 
+def as_sam2(predictor):
+    """sam2's own video predictor with the weights of ours."""
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+    plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
+    plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(predictor).items()})
+    return plain
+
+
 class PlainSam2(_Torch):
     """sam2's own predictor class, one object at a time from its own first mask on, as SAM2Long's evaluation runs it.
 
@@ -172,13 +181,7 @@ class PlainSam2(_Torch):
 
     def __init__(self, spec: TrackerSpec):
         super().__init__(spec)
-        from sam2.sam2_video_predictor import SAM2VideoPredictor
-
-        plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-        plain.__dict__.update(
-            {k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(self.predictor).items()}
-        )
-        self.plain = plain
+        self.plain = as_sam2(self.predictor)
 
     def _autocast(self):
         import contextlib

@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from eval.machine import describe
 from eval.report import markdown_table
+from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
 from sam2long.synthetic import generate
@@ -134,15 +135,6 @@ def build(model: str, size: int | None, device: str | None, dtype: str) -> SAM2L
         for head in decoder.output_hypernetworks_mlps:
             head.layers[-1].weight.mul_(20)
     return built
-
-
-def as_sam2(predictor: SAM2LongVideoPredictor):
-    """sam2's own predictor with the same weights."""
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
-
-    plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-    plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(predictor).items()})
-    return plain
 
 
 def clip(frames: int, objects: int) -> tuple[np.ndarray, np.ndarray]:

@@ -110,10 +110,10 @@ def _written(video: LongVideo, folder: Path) -> str:
 
 def _plain(predictor, video: LongVideo, ids: range) -> Iterator[None]:
     import torch
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-    plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-    plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(predictor).items()})
+    from eval.trackers import as_sam2
+
+    plain = as_sam2(predictor)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         state = plain.init_state(_written(video, Path(folder)))
         for i in ids:
