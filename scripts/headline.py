@@ -25,9 +25,9 @@ def write_readme(path: Path, table: Table, runs: dict[str, Run], command: str) -
     """Put the table and where it comes from between the two markers.
 
     Raises:
-        ConfigError: the file has no markers.
+        ConfigError: the file is not there or has no markers.
     """
-    old = path.read_text(encoding="utf-8")
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
     if old.count(BEGIN) != 1 or old.count(END) != 1:
         raise ConfigError(f"{path} has no place for the table; expected the lines {BEGIN!r} and {END!r}, once each")
     rows = ablation_page.rows_of(table, runs)
