@@ -128,7 +128,7 @@ def test_a_correction_that_agrees_keeps_the_old_prompt_and_outweighs_it(tiny):
     state, read = readings_after_correcting(tiny, at, None)
     assert read[at + 1][:2] == (0, at) and len(read[at + 1]) > 2
     reading = state.session.objects[1].tracks[1].readings(45)[0]
-    weights = state.session.model._ranked([[entry.memory.object_logit for entry in reading.spatial]])[0]
+    weights = state.session.model.reader._weights([reading])[0][0]
     assert reading.frames[:2] == (0, at)
     assert weights[1] > weights[0] and weights[1] == weights.max()
 
