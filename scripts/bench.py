@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -192,11 +193,13 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
             states[n] = prompted(p, images, ids[0], objects)
             runs[n] = p.propagate_in_video(states[n])
             next(runs[n])
+        order = deque(runs)
         for _ in range(1, frames):
-            for n, run in runs.items():
+            order.rotate(1)  # nobody is always the one after the slowest
+            for n in order:
                 clock.seconds = {}
                 begin = clock.now()
-                next(run)
+                next(runs[n])
                 times[n].append(clock.now() - begin)
                 shares[n].append(clock.seconds)
     base = np.median(times["plain sam2"][BANK:])
