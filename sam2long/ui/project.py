@@ -85,6 +85,11 @@ class Project:
         elif self.folder.info.exists():
             takeover.take_objects(self)
         self.store = MaskStore(self.folder.masks, self._header(), self._place)
+        if (frames := self.store.frames()) and max(frames) >= self.source.num_frames:
+            raise DataError(
+                f"{self.folder.path} has masks up to frame {max(frames)}, but this video has {self.source.num_frames} "
+                "frames; open the video that it was made from, or choose another --out"
+            )
         for obj_id in self.store.objects():
             if obj_id not in self.objects:
                 self.add_object(AnnotatedObject(id=obj_id))

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from sam2long.cli import main
+from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, PromptError, StateError
-from sam2long.export.masks import MaskReader, decode_mask, encode_mask
+from sam2long.export.masks import MaskReader, MaskWriter, decode_mask, encode_mask
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.project import Project
+from sam2long.video import open_source
+from tests.fakes import SIDE, noise_video
 from tests.ui.conftest import FRAMES, OBJECTS, inside, overlap
 
 
@@ -275,3 +278,15 @@ def test_the_annotator_tells_what_has_changed(opened, truth):
     assert told == [(0, [1]), (0, [2])]
     track(annotator, "forward", 0, 2)
     assert told[2:] == [(frame, [1, 2]) for frame in range(3)]
+
+
+def test_a_run_of_a_longer_video_is_refused_and_stays_as_it_is(tmp_path):
+    header = {"height": SIDE, "width": SIDE, "fps": 25.0, "num_frames": 40, "start": 0, "stride": 1, "objects": {}}
+    masks = MaskWriter(tmp_path / "masks.jsonl", header)
+    for frame in (0, 30):
+        masks.write(frame, frame, None, {1: np.ones((SIDE, SIDE), bool)})
+    masks.close()
+    before = (tmp_path / "masks.jsonl").read_bytes()
+    with pytest.raises(DataError, match="masks up to frame 30, but this video has 20 frames"):
+        Project(tmp_path, open_source(noise_video(20)), RunSettings(video="clip.mp4"))
+    assert (tmp_path / "masks.jsonl").read_bytes() == before
