@@ -296,7 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.quick:
-        args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 40
+        args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 20
     short = max(BANK + 4, args.frames // 3)
     if args.frames < BANK + 4:
         parser.error(f"--frames is {args.frames}; expected {BANK + 4} or more, so that the memory banks fill")
