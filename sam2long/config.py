@@ -64,7 +64,6 @@ class Sam2LongConfig:
             "max_prompted_frames",
             "an integer of 1 or more",
         )
-
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
         _require(
             self.merge_agreeing is None or (_is_number(self.merge_agreeing) and 0 < self.merge_agreeing <= 1),

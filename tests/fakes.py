@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
+from sam2long.video import VideoWriter
 
 TINY = Path(__file__).parent / "models" / "tiny.yaml"
 SIDE = 64  # of the tiny model's input
@@ -48,16 +48,16 @@ def tiny_predictor(seed: int = 1, presence: float = 2.0, overrides: tuple[str, .
     return lively(predictor, presence)
 
 
+def tiny_flags(folder: Path) -> tuple[str, ...]:
+    """The tiny model, for a command line; its weights part the hypotheses."""
+    path = folder / "tiny.pt"
+    torch.save({"model": tiny_predictor().state_dict()}, path)
+    return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
+
+
 def reconfigured(predictor: SAM2LongVideoPredictor, config) -> SAM2LongVideoPredictor:
     """The same weights with other settings."""
     return SAM2LongVideoPredictor.from_sam2(predictor, config)
-
-
-def as_sam2(predictor: SAM2LongVideoPredictor) -> SAM2VideoPredictor:
-    """sam2's own predictor with the same weights."""
-    theirs = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-    theirs.__dict__.update(vars(predictor))
-    return theirs
 
 
 def jpeg_folder(folder: Path, video: np.ndarray, size: tuple[int, int] | None = None) -> Path:
@@ -74,6 +74,14 @@ def noise_video(num_frames: int = 30, side: int = SIDE, seed: int = 0) -> np.nda
     """Blocks of random colours, new ones on each frame: [T, side, side, 3] uint8."""
     blocks = np.random.default_rng(seed).integers(0, 256, (num_frames, 8, 8, 3), dtype=np.uint8)
     return blocks.repeat(side // 8, axis=1).repeat(side // 8, axis=2)
+
+
+def noise_clip(path: Path, num_frames: int, fps: int) -> str:
+    """`noise_video` as a file."""
+    with VideoWriter(path, fps, SIDE, SIDE) as out:
+        for image in noise_video(num_frames):
+            out.write(image)
+    return str(path)
 
 
 def box_mask(top: int, left: int, height: int, width: int, side: int = SIDE) -> np.ndarray:

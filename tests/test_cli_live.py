@@ -12,14 +12,13 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from sam2long.cli import main
 from sam2long.export import MaskReader
 from sam2long.export.convert import export_run
 from sam2long.predictor import SAM2LongVideoPredictor
-from sam2long.video import VideoWriter, open_source
-from tests.fakes import TINY, noise_video, tiny_predictor
+from sam2long.video import open_source
+from tests.fakes import noise_clip, tiny_flags
 
 FRAMES = 20
 BOX = ("--box", "4,4,30,40")
@@ -27,18 +26,12 @@ BOX = ("--box", "4,4,30,40")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save({"model": tiny_predictor().state_dict()}, path)
-    return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
+    return tiny_flags(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("video") / "noise.mp4"
-    with VideoWriter(path, 20, 64, 64) as out:
-        for image in noise_video(FRAMES):
-            out.write(image)
-    return str(path)
+    return noise_clip(tmp_path_factory.mktemp("video") / "noise.mp4", FRAMES, fps=20)
 
 
 @pytest.fixture

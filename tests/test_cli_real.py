@@ -15,27 +15,19 @@ from sam2long.cli import main
 from sam2long.cli import run as cli_run
 from sam2long.export import MaskReader
 from sam2long.session import Session
-from sam2long.video import VideoWriter
-from tests.fakes import TINY, noise_video, tiny_predictor
+from tests.fakes import TINY, noise_clip, tiny_flags
 
 FRAMES = 24
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Flags for the tiny model with weights that part the hypotheses."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save({"model": tiny_predictor().state_dict()}, path)
-    return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
+    return tiny_flags(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("video") / "noise.mp4"
-    with VideoWriter(path, 25, 64, 64) as out:
-        for image in noise_video(FRAMES):
-            out.write(image)
-    return str(path)
+    return noise_clip(tmp_path_factory.mktemp("video") / "noise.mp4", FRAMES, fps=25)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig
 from tests.fakes import (
     MASK,
     OTHER,
     THIRD,
-    as_sam2,
     collect,
     jpeg_folder,
     noise_video,

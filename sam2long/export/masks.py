@@ -10,9 +10,9 @@ lines, with different objects. Lines are only ever added; the last one may be to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -112,6 +112,46 @@ class MaskWriter:
         self._file.flush()
 
 
+def scan_lines(
+    file: BinaryIO, path: Path, take: Callable[[Mapping[str, Any], int], None], whose: str, remedy: str
+) -> tuple[dict[str, Any], int, bool]:
+    """Go through a masks.jsonl from its beginning.
+
+    Args:
+        file, path: the same file, opened and by name.
+        take: called with every line's content but the header's, and where the line begins.
+        whose, remedy: for the messages: what writes such files, and what to do about a broken one.
+    Returns:
+        The header, where the last whole line ends, and whether a torn line follows it: the program was killed while
+        it wrote.
+    Raises:
+        DataError: not such a file, or a line in the middle is broken.
+    """
+    header, start, torn = None, 0, False
+    for number, line in enumerate(file, start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("no end of line")
+            record = json.loads(line)
+            if header is None:
+                if record.get("format") != FORMAT or record.get("version") != VERSION:
+                    raise DataError(f"{path} is not a masks.jsonl of version {VERSION} by its first line")
+                header = record
+            else:
+                take(record, start)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            if file.read(1):
+                raise DataError(f"{path} is broken in line {number}; {remedy}") from None
+            torn = True
+            break
+        start += len(line)
+    if header is None:
+        raise DataError(f"{path} has no header line; expected the masks.jsonl of {whose}")
+    return header, start, torn
+
+
 class MaskReader:
     """Reads masks.jsonl frame by frame, in any order. Only where the lines begin is kept in memory.
 
@@ -127,7 +167,6 @@ class MaskReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.torn = False
         self._lines: dict[int, list[int]] = {}  # frame -> where its lines begin
         self._source_frames: dict[int, int] = {}
         self._objects: set[int] = set()
@@ -135,7 +174,7 @@ class MaskReader:
             self._file = path.open("rb")
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}; expected the masks.jsonl of a run") from None
-        self.header = self._scan()
+        self.header, _, self.torn = scan_lines(self._file, path, self._take, "a run", "restore it or track again")
 
     @property
     def frames(self) -> list[int]:
@@ -171,29 +210,7 @@ class MaskReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _scan(self) -> dict[str, Any]:
-        header, start = None, 0
-        for number, line in enumerate(self._file, start=1):
-            try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("no end of line")
-                record = json.loads(line)
-                if header is None:
-                    if record.get("format") != FORMAT or record.get("version") != VERSION:
-                        raise DataError(f"{self.path} is not a masks.jsonl of version {VERSION} by its first line")
-                    header = record
-                else:
-                    self._lines.setdefault(record["frame"], []).append(start)
-                    self._source_frames[record["frame"]] = record["source_frame"]
-                    self._objects.update(map(int, record["objects"]))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if isinstance(error, DataError):
-                    raise
-                if self._file.read(1):
-                    raise DataError(f"{self.path} is broken in line {number}; restore it or track again") from None
-                self.torn = True
-                break
-            start += len(line)
-        if header is None:
-            raise DataError(f"{self.path} has no header line; expected the masks.jsonl of a run")
-        return header
+    def _take(self, record: Mapping[str, Any], start: int) -> None:
+        self._lines.setdefault(record["frame"], []).append(start)
+        self._source_frames[record["frame"]] = record["source_frame"]
+        self._objects.update(map(int, record["objects"]))

@@ -20,7 +20,7 @@ import numpy as np
 from sam2long.doubt import doubt, reasons
 from sam2long.errors import DataError
 from sam2long.export.atomic import replacing
-from sam2long.export.masks import FORMAT, VERSION, MaskWriter, encode_mask
+from sam2long.export.masks import MaskWriter, encode_mask, scan_lines
 from sam2long.report import ABSENT, UNCERTAIN, VISIBLE
 
 Rle = Mapping[str, Any]  # COCO run lengths: size, counts
@@ -235,34 +235,14 @@ class MaskStore:
         """Find all masks; returns the header and where the last whole line ends."""
         self._lines = 0
         self._dropped = False
-        header, start = None, 0
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    if not line.endswith(b"\n"):
-                        raise ValueError("no end of line")
-                    record = json.loads(line)
-                    if header is None:
-                        if record.get("format") != FORMAT or record.get("version") != VERSION:
-                            raise DataError(f"{path} is not a masks.jsonl of version {VERSION} by its first line")
-                        header = record
-                    else:
-                        self._lines += 1
-                        self._take(record, start)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    if isinstance(error, DataError):
-                        raise
-                    if file.read(1):
-                        raise DataError(
-                            f"{path} is broken in line {number}; restore it, or choose another --out"
-                        ) from None
-                    break  # torn: the program was killed while it wrote
-                start += len(line)
-        if header is None:
-            raise DataError(f"{path} has no header line; expected the masks.jsonl of a run or project")
-        return header, start
+            header, end, _ = scan_lines(
+                file, path, self._take, whose="a run or project", remedy="restore it, or choose another --out"
+            )
+        return header, end
 
     def _take(self, record: Mapping[str, Any], start: int) -> None:
+        self._lines += 1
         frame, report = record["frame"], record.get("report", {})
         for obj_id, rle in record["objects"].items():
             frames = self._kept.setdefault(int(obj_id), {})
