@@ -1,11 +1,17 @@
 """`sam2long track`: what is wrong with its folder or frames is said at once, and a run killed early is no obstacle."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from sam2long.cli import main
 from sam2long.cli import run as cli_run
 from sam2long.cli import track as cli_track
+from sam2long.errors import StateError
 from sam2long.export import MaskReader
+from sam2long.run_folder import RunFolder
 from tests.fake_tracker import FakePredictor
 from tests.video_files import write_video
 
@@ -73,3 +79,49 @@ def test_masks_without_a_run_are_not_overwritten(built, clip, tmp_path, capsys):
     assert track(clip, "--out", out) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (out / "masks.jsonl").read_bytes() == before
+
+
+def test_masks_of_somebody_else_are_not_taken_for_those_of_a_run(built, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "masks").mkdir(parents=True)
+    (out / "masks" / "drawn.png").write_text("a day's work")
+    for more in ((), ("--overwrite",)):
+        assert track(clip, "--out", out, *more) == 2
+        assert "masks that no run wrote" in capsys.readouterr().err
+    assert not built and [path.name for path in out.rglob("*.png")] == ["drawn.png"]
+
+
+def test_one_program_writes_to_a_run_at_a_time(built, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert track(clip, "--out", out) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with RunFolder(out):
+        for command in ("track", "live"):
+            assert main([command, str(clip), "--box", "4,6,12,14", "--out", str(out), "--overwrite"]) == 2
+            assert "has " + str(out) + " open" in capsys.readouterr().err
+        with pytest.raises(StateError, match="another sam2long command"), RunFolder(out):
+            pass
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert track(clip, "--out", out, "--overwrite") == 0
+
+
+def test_a_stopped_run_is_not_gone_on_with_while_another_program_has_it(built, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert track(clip, "--out", out) == 0
+    (out / "run.json").write_text((out / "run.json").read_text().replace('"complete"', '"stopped"'))
+    with RunFolder(out):
+        assert main(["track", "--resume", "--out", str(out)]) == 2
+    assert "another sam2long command" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_refused_leaves_no_folder(built, clip, tmp_path):
+    assert main(["track", str(clip), "--box", "4,6,999,14", "--out", str(tmp_path / "runs" / "first")]) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "sam2long.cli", "models"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

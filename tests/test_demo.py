@@ -65,3 +65,10 @@ def test_too_few_frames_are_refused(tmp_path, capsys):
     assert cli.main(["demo", "--frames", "2", "--out", str(tmp_path / "x")]) == 2
     assert "expected 3 or more" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_files_that_no_demo_wrote_are_kept(tmp_path, capsys):
+    (tmp_path / "video.mp4").write_text("a wedding")
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 2
+    assert "video.mp4 that no demo wrote" in capsys.readouterr().err
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("video.mp4", "a wedding")]

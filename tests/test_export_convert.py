@@ -72,7 +72,7 @@ def test_an_export_that_breaks_off_leaves_nothing_and_keeps_the_earlier_one(run,
 
 def test_an_earlier_export_is_replaced_only_when_told_and_foreign_files_never(run):
     out = export_run(run, "object-png").folder
-    with pytest.raises(DataError, match="--overwrite"):
+    with pytest.raises(DataError, match="overwrite it"):
         export_run(run, "object-png")
     assert len(export_run(run, "object-png", objects=[2], overwrite=True).files) == FRAMES
     assert not (out / "1").exists()
@@ -108,6 +108,11 @@ def test_a_missing_run_or_video_is_said_before_anything_is_written(tmp_path):
     run = make_run(tmp_path / "run", video=False)
     with pytest.raises(VideoError, match="--video"):
         export_run(run, "cutout-png")
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0 ftyp")
+    with pytest.raises(DataError, match="is no run"):
+        export_run(tmp_path / "clip.mp4", "coco")
+    with pytest.raises(DataError, match=r"clip\.mp4 is a file"):
+        export_run(run, "coco", tmp_path / "clip.mp4" / "coco")
     other = make_run(tmp_path / "deeper" / "other").parent / "clip.mp4"
     assert export_run(run, "cutout-png", video=other).files
     assert export_run(run, "coco").files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -22,14 +23,24 @@ from sam2long.errors import Sam2LongError
 
 USER_ERROR = 2  # also what a wrong flag exits with
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+UNREAD = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. What is the user's to mend is one sentence on stderr and code 2."""
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough: `sam2long track --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains on its way out
+        return UNREAD
+
+
+def _main(arguments: list[str]) -> int:
     import tyro
     from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, subcommand
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments in (["--version"], ["version"]):
         print(f"sam2long {__version__}")
         return 0
@@ -60,6 +71,8 @@ def _guarded(command: Any) -> int:
     except Sam2LongError as error:
         print(f"sam2long: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"sam2long: {where}{error.strerror or error}", file=sys.stderr)

@@ -72,7 +72,7 @@ class Annotate:
     """Do not open a browser."""
 
     def run(self) -> int:
-        for module in ("fastapi", "uvicorn", "filelock", "cv2"):
+        for module in ("fastapi", "uvicorn", "cv2"):
             require(module, extra="ui", purpose="the page")
         from sam2long.ui.app import create_app
         from sam2long.ui.desk import Desk
@@ -132,8 +132,8 @@ class Annotate:
 
     def _settings(self, folder: Path) -> RunSettings:
         """What was asked for; where a project or run is there already, its choice of frames and its tracker."""
-        from sam2long.cli.run import RunFolder
         from sam2long.cli.settings import RunSettings, settings_from
+        from sam2long.run_folder import RunFolder
 
         flags = {
             "model": None if self.model is None else absolute(self.model),

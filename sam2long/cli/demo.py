@@ -13,7 +13,7 @@ import tyro
 
 from sam2long._version import __version__
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ConfigError
+from sam2long.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ SIZE = 128
 ZOOM = 3  # the generated frames are small
 FPS = 25
 LABELS = {1: "", 2: ""}
+DEMO, TIMELINE, VIDEO, RESULTS = "demo.mp4", "timeline.png", "video.mp4", "results.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Demo:
             raise ConfigError(
                 f"--frames is {self.frames}; expected 3 or more: the first is the prompt, and the last is not scored"
             )
+        require_own(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         predictor = build_sam2long_video_predictor("nano", device=self.device, apply_postprocessing=False)
         images, truth = generated(self.seed, self.frames)
@@ -74,17 +76,25 @@ class Demo:
             }
             speed = results[name]["frames_per_second"]
             print(f"{name:>9}: J&F {50 * (j + f):.1f}, J {100 * j:.1f}, F {100 * f:.1f}; {speed} frames per second")
-        write_timeline(report, self.out / "timeline.png", labels=LABELS)
+        write_timeline(report, self.out / TIMELINE, labels=LABELS)
         write_videos(self.out, images, truth, masks)
         write_json(
-            self.out / "results.json",
+            self.out / RESULTS,
             {"sam2long": __version__, "weights": "nano", "seed": self.seed, "frames": self.frames} | results,
         )
         print("\none video says little; " + "\n".join(heldout.lines(CHECKPOINTS["nano"].fetch())))
-        print(f"\nlook at {self.out / 'demo.mp4'} (truth, SAM 2, SAM2Long) and {self.out / 'timeline.png'}")
+        print(f"\nlook at {self.out / DEMO} (truth, SAM 2, SAM2Long) and {self.out / TIMELINE}")
         print("the small model knows little of real videos; for your own take one of Meta's checkpoints, or first try:")
-        print(f"sam2long track {self.out / 'video.mp4'} --point 60,60 --out runs/first --overwrite")
+        print(f"sam2long track {self.out / VIDEO} --point 60,60 --out runs/first --overwrite")
         return 0
+
+
+def require_own(out: Path) -> None:
+    """Refuse a folder where files that no demo wrote would be replaced."""
+    if not (out / RESULTS).exists():
+        foreign = [name for name in (DEMO, TIMELINE, VIDEO) if (out / name).exists()]
+        if foreign:
+            raise DataError(f"{out} holds {', '.join(foreign)} that no demo wrote; choose another --out")
 
 
 @contextmanager
@@ -147,10 +157,10 @@ def write_videos(out: Path, images: np.ndarray, truth: np.ndarray, masks: dict[s
     from sam2long.video import VideoWriter
 
     side = SIZE * ZOOM
-    with VideoWriter(out / "video.mp4", FPS, side, side) as plain:
+    with VideoWriter(out / VIDEO, FPS, side, side) as plain:
         for image in images:
             plain.write(enlarged(image))
-    with VideoWriter(out / "demo.mp4", FPS, 3 * side, side) as demo:
+    with VideoWriter(out / DEMO, FPS, 3 * side, side) as demo:
         for panels in panel_rows(images, truth, masks):
             demo.write(panels)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from sam2long.cli.track import absolute, build_predictor, shown
-from sam2long.errors import ConfigError, DataError, PromptError
+from sam2long.errors import ConfigError, PromptError
+from sam2long.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,17 +82,24 @@ class Live:
     """No progress and no summary."""
 
     def run(self) -> int:
-        from sam2long.cli.prompting import labels_of
-        from sam2long.cli.recorder import Recorder
-        from sam2long.cli.run import RunFolder, versions
-        from sam2long.cli.window import Window
-        from sam2long.video import open_source
-
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
         folder = None if self.out is None else RunFolder(self.out)
-        if folder is not None and folder.holds_a_run() and not self.overwrite:
-            raise DataError(f"{self.out} holds a run already; replace it with --overwrite, or choose another --out")
+        if folder is not None:
+            folder.require_usable(self.overwrite, "replace it with --overwrite, or choose another --out")
+        with folder or nullcontext():
+            session = self._carry_out(settings, prompts, folder)
+        if not self.quiet:
+            print(session.summary() + (f"; results in {self.out}" if self.out else ""))
+        return 0
+
+    def _carry_out(self, settings: RunSettings, prompts: list[ObjectPrompt], folder: RunFolder | None) -> _Session:
+        from sam2long.cli.prompting import labels_of
+        from sam2long.cli.recorder import Recorder
+        from sam2long.cli.run import versions
+        from sam2long.cli.window import Window
+        from sam2long.video import open_source
+
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
         predictor = build_predictor(settings)
         address = int(self.source) if self.source.isdigit() else self.source
@@ -119,9 +128,7 @@ class Live:
                 recorder.close(session.numbers())
             elif recorder is not None:
                 recorder.abort()
-        if not self.quiet:
-            print(session.summary() + (f"; results in {self.out}" if self.out else ""))
-        return 0
+        return session
 
     def _settings(self) -> RunSettings:
         from sam2long.cli.settings import settings_from

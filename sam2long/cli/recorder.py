@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sam2long.cli.run import COMPLETE, RUNNING, RunFolder
 from sam2long.export import MaskWriter
 from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
+from sam2long.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.video import VideoWriter
 from sam2long.video.source import Frame, FrameSource
 
@@ -21,7 +21,7 @@ class Recorder:
     """Writes a live run; everything is finished by `close`, whatever ended the run.
 
     Args:
-        folder: an earlier run in it is replaced.
+        folder: held by the caller; an earlier run in it is replaced.
         source: for the size and the rate.
         labels: object id -> name.
         info: what run.json says beside the numbers.
@@ -32,7 +32,6 @@ class Recorder:
     ) -> None:
         self._folder = folder
         self._info = dict(info)
-        folder.path.mkdir(parents=True, exist_ok=True)
         folder.clear()
         header = {
             "video": info["settings"]["video"], "height": source.height, "width": source.width, "fps": source.fps,
@@ -74,5 +73,3 @@ class Recorder:
         self._masks.close()
         self._overlay.abort()
         self._folder.clear()
-        if not any(self._folder.path.iterdir()):
-            self._folder.path.rmdir()

@@ -25,6 +25,7 @@ from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, PromptError, Sam2LongError
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
+from sam2long.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.video import FrameSource, open_source
 
 if TYPE_CHECKING:
@@ -32,56 +33,6 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 60.0  # how often the state is saved, and
 SAVE_SHARE = 0.05  # the share of the time that saving may take
-
-RUNNING, STOPPED, COMPLETE = "running", "stopped", "complete"
-
-
-class RunFolder:
-    """Names of the files of a run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.masks = path / "masks.jsonl"
-        self.pngs = path / "masks"
-        self.overlay = path / "overlay.mp4"
-        self.report = path / "report.csv"
-        self.timeline = path / "timeline.png"
-        self.info = path / "run.json"
-        self.resume = path / ".resume"
-        self.progress = self.resume / "progress.json"
-
-    def holds_a_run(self) -> bool:
-        """Whether there is something to lose; a run killed before its first frame has left a bare header at most."""
-        if self.info.exists():
-            return True
-        if not self.masks.exists():
-            return False
-        with open(self.masks, "rb") as file:
-            file.readline()
-            return bool(file.read(1))
-
-    def require_usable(self) -> None:
-        """Before anything slow: the folder can be made, or is one."""
-        for path in (self.path, *self.path.absolute().parents):
-            if path.is_dir():
-                return
-            if path.exists():
-                raise DataError(f"{path} is a file; expected a folder for the results, or a name that is still free")
-
-    def clear(self) -> None:
-        """Remove what a run has written, and nothing else."""
-        for file in (self.masks, self.overlay, self.report, self.timeline, self.info):
-            file.unlink(missing_ok=True)
-        for folder in (self.pngs, self.resume):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def read_info(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.info.read_text(encoding="utf-8"))
-        except OSError:
-            raise DataError(f"{self.path} holds no run that could be resumed; leave --resume out") from None
-        except ValueError:
-            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
 
 
 @dataclass(frozen=True, slots=True)

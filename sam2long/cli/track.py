@@ -15,11 +15,12 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from sam2long.cli.settings import RunSettings, settings_from
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ConfigError, DataError, ModelError, PromptError
+from sam2long.errors import ConfigError, ModelError, PromptError
+from sam2long.run_folder import COMPLETE, RunFolder
 
 if TYPE_CHECKING:
     from sam2long.cli.prompting import ObjectPrompt
-    from sam2long.cli.run import Run, RunFolder
+    from sam2long.cli.run import Run
 
 NO_LIMIT = "none"  # for --max-lag
 
@@ -127,24 +128,21 @@ class Track:
     """Hypotheses whose masks have long had an IoU above this become one. Default: never."""
 
     def run(self) -> int:
-        from sam2long.cli.run import RunFolder
-
-        folder = RunFolder(self.out)
         if self.resume and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; choose one")
+        if not self.resume and self.video is None:
+            raise ConfigError("no video given; name a video file or a folder of images")
+        folder = RunFolder(self.out)
         if self.resume:
-            run = self._resumed(folder)
-            if run is None:
+            info = folder.read_info()  # before the lock: a folder that is not there is not made
+            self._check_same(info)
+            if info["status"] == COMPLETE:
                 self._say(f"the run in {self.out} is complete; nothing to do")
                 return 0
         else:
-            if self.video is None:
-                raise ConfigError("no video given; name a video file or a folder of images")
-            folder.require_usable()
-            if folder.holds_a_run() and not self.overwrite:
-                raise DataError(f"{self.out} holds a run already; go on with --resume, or replace it with --overwrite")
-            run = self._begun(folder)
-        return self._carry_out(run)
+            folder.require_usable(self.overwrite, "go on with --resume, or replace it with --overwrite")
+        with folder:
+            return self._carry_out(self._resumed(folder) if self.resume else self._begun(folder))
 
     # ---- beginning --------------------------------------------------------------------------------------------
 
@@ -193,20 +191,15 @@ class Track:
             labels=prompting.labels_of(prompts), info=info, quiet=self.quiet, seconds=clock.seconds,
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
-        folder.path.mkdir(parents=True, exist_ok=True)
         folder.clear()
         run.begin()
         return run
 
-    def _resumed(self, folder: RunFolder) -> Run | None:
-        """The stopped run; None when it is complete."""
-        from sam2long.cli.run import COMPLETE, Run, Span, load_progress
+    def _resumed(self, folder: RunFolder) -> Run:
+        from sam2long.cli.run import Run, Span, load_progress
         from sam2long.video import open_source
 
         info = folder.read_info()
-        self._check_same(info)
-        if info["status"] == COMPLETE:
-            return None
         progress = load_progress(folder)
         settings = RunSettings.from_dict(info["settings"])
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)

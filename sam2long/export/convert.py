@@ -125,7 +125,7 @@ def export_run(
         DataError: no run, or files in the way. VideoError: the video is needed and not there.
     """
     chosen = format_named(to)
-    _check_options(to, chosen, shape, tolerance, images)
+    check_options(to, shape, tolerance, images)
     run_dir = Path(run_dir)
     folder = Path(out) if out is not None else (run_dir if run_dir.is_dir() else run_dir.parent) / "export" / to
     check_replaceable(folder, overwrite)
@@ -138,6 +138,8 @@ def export_run(
                 images=images, progress=progress,
             )  # fmt: skip
             chosen.write(job)
+            if missed := run.untracked():
+                job.lost.add(f"{missed} frames between the tracked ones were not looked at; they are as if empty")
             if tolerance:
                 job.lost.add(f"The exact edges: polygons may leave them by {tolerance:g} pixels, as asked for")
             lost = job.lost.sentences()
@@ -170,7 +172,13 @@ def format_named(name: str) -> Format:
     raise ConfigError(f"there is no format {name!r}; {hint}the formats are {', '.join(FORMATS)}")
 
 
-def _check_options(name: str, chosen: Format, shape: str | None, tolerance: float, images: bool) -> None:
+def check_options(name: str, shape: str | None = None, tolerance: float = 0.0, images: bool = False) -> None:
+    """Raise when a format does not have these options.
+
+    Raises:
+        ConfigError: with what it has.
+    """
+    chosen = format_named(name)
     if shape is not None and shape not in chosen.shapes:
         expected = f"it takes {', '.join(chosen.shapes)}" if chosen.shapes else "it has no choice of shapes"
         raise ConfigError(f"{name} does not take the shape {shape!r}; {expected}")
@@ -180,4 +188,4 @@ def _check_options(name: str, chosen: Format, shape: str | None, tolerance: floa
     if tolerance and shape != "polygon":
         raise ConfigError(f"a tolerance goes with polygons only, and {name} has {shape or 'none'}; leave it out")
     if images and not chosen.takes_images:
-        raise ConfigError(f"{name} has no place for images of the frames; leave --images out")
+        raise ConfigError(f"{name} has no place for images of the frames; leave them out")

@@ -20,19 +20,20 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
     Raises:
         DataError: with what is in the way.
     """
+    for path in (folder, *folder.absolute().parents):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"{path} is a file; choose a folder for the export")
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; choose a folder for the export")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if not files:
         return
     foreign = sorted(files - _own_files(folder))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise DataError(f"{folder} holds files that no export wrote ({foreign[0]}{more}); choose another --out")
+        raise DataError(f"{folder} holds files that no export wrote ({foreign[0]}{more}); choose another folder")
     if not overwrite:
-        raise DataError(f"{folder} holds an export already; replace it with --overwrite, or choose another --out")
+        raise DataError(f"{folder} holds an export already; overwrite it, or choose another folder")
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Recording:
         path = run / "masks.jsonl" if run.is_dir() or not run.suffix else run
         if not path.is_file():
             raise DataError(f"{run} holds no masks.jsonl; expected a folder that `sam2long track --out` has left")
+        if run.is_file() and run.suffix != ".jsonl":
+            raise DataError(f"{run} is no run; expected a folder that `sam2long track --out` has left")
         self.masks = MaskReader(path)
         header = self.masks.header
         self.frames = self.masks.frames
@@ -66,6 +68,10 @@ class Recording:
     def source_frame(self, frame: int) -> int:
         """The number of a tracked frame in the video, also of one without masks."""
         return self.start + frame * self.stride
+
+    def untracked(self) -> int:
+        """Frames between the first and the last tracked one that nobody looked at, e.g. dropped by `live --keep-up`."""
+        return self.frames[-1] - self.frames[0] + 1 - len(self.frames)
 
     def stem(self, frame: int) -> str:
         """Name of a frame's file: that of its image where the video is a folder of them, else its number."""

@@ -188,6 +188,7 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
     async def track(said: schemas.TrackRequest) -> dict[str, Any]:
         check_frame(said.start, project.source)
         annotator.tracker.check_can_track(said.objects)
+        annotator.tracker.ways(said.direction, said.start, said.end)
 
         def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
             frames = annotator.tracker.propagate(said.direction, said.start, said.end, said.objects, cancelled)
@@ -199,10 +200,12 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
 
     @app.post("/api/export", status_code=202)
     async def export(said: schemas.ExportRequest) -> dict[str, Any]:
-        from sam2long.export.convert import export_run, format_named
+        from sam2long.export.convert import check_options, export_run
+        from sam2long.export.folder import check_replaceable
 
-        format_named(said.format)
+        check_options(said.format, said.shape, images=said.images)
         folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
+        check_replaceable(folder, said.overwrite)
 
         def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
             def progress(done: int, total: int) -> None:
@@ -232,10 +235,11 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
     @app.get("/api/exports/{name}.zip")
     def download(name: str) -> Response:
         """An export of this session in one file."""
-        if name not in desk.exports:
-            raise DataError(f"there is no export {name!r} in this session; export it first")
+        folder = desk.exports.get(name)
+        if folder is None or not folder.is_dir():
+            raise DataError(f"there is no export {name!r} of this session; export it first")
         parent = Path(tempfile.mkdtemp(prefix="sam2long-"))
-        archive = shutil.make_archive(str(parent / "export"), "zip", desk.exports[name])
+        archive = shutil.make_archive(str(parent / "export"), "zip", folder)
         cleaned = BackgroundTask(shutil.rmtree, parent, ignore_errors=True)
         return FileResponse(archive, filename=f"{name}.zip", media_type="application/zip", background=cleaned)
 

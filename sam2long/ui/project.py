@@ -17,19 +17,19 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from sam2long.cli.prompting import ObjectPrompt, from_file
-from sam2long.cli.run import COMPLETE, RUNNING, RunFolder, versions
+from sam2long.cli.run import versions
 from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, StateError
 from sam2long.export.atomic import write_json
 from sam2long.export.masks import decode_mask
 from sam2long.export.report import write_report
 from sam2long.report import COLUMNS
+from sam2long.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.ui import takeover
 from sam2long.ui.prompt import AnnotatedObject, Prompt, default_colour
 from sam2long.ui.store import MaskStore
@@ -63,19 +63,10 @@ class Project:
         self.next_id = 1
         self.revision = 0  # counts the changes of prompts
         self.saved_state: tuple[str, int] | None = None  # file in .resume/, and the revision that it belongs to
-        path.mkdir(parents=True, exist_ok=True)
-        self._file_lock = FileLock(path / ".lock")
-        try:
-            self._file_lock.acquire(timeout=0)
-        except Timeout:
-            raise StateError(
-                f"{path} is open in another `sam2long annotate`; close that one, or choose another --out"
-            ) from None
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(self.folder)
             self._load()
-        except BaseException:
-            self._file_lock.release()
-            raise
+            self._closing = undo.pop_all()
 
     # ---- opening and closing ------------------------------------------------------------------------------------
 
@@ -140,7 +131,7 @@ class Project:
 
     def close(self) -> None:
         self.store.close()
-        self._file_lock.release()
+        self._closing.close()
 
     # ---- objects and prompts ------------------------------------------------------------------------------------
 

@@ -162,6 +162,21 @@ class Tracker:
         if not any(self.project.prompts.values()):
             raise StateError("nothing to track: click on an object first")
 
+    def ways(self, direction: str, start: int, end: int | None = None) -> list[tuple[int, int]]:
+        """(1 or -1, the last frame) of each way to go.
+
+        Raises:
+            PromptError: a frame that is not there, or lies in the other direction.
+        """
+        last = self.source.num_frames - 1
+        check_frame(start, self.source.num_frames)
+        ways = [(1, last if end is None else end)] if direction == "forward" else []
+        ways = [(-1, 0 if end is None else end)] if direction == "backward" else ways or [(1, last), (-1, 0)]
+        for sign, stop in ways:
+            if (check_frame(stop, self.source.num_frames) - start) * sign < 0:
+                raise PromptError(f"frame {stop} is not {direction} of frame {start}; choose the other direction")
+        return ways
+
     def propagate(
         self,
         direction: str,
@@ -181,13 +196,7 @@ class Tracker:
             how many frames have new masks.
         """
         self.check_can_track(only)
-        last = self.source.num_frames - 1
-        start = check_frame(start, self.source.num_frames)
-        ways = [(1, last if end is None else end)] if direction == "forward" else []
-        ways = [(-1, 0 if end is None else end)] if direction == "backward" else ways or [(1, last), (-1, 0)]
-        for sign, stop in ways:
-            if (check_frame(stop, self.source.num_frames) - start) * sign < 0:
-                raise PromptError(f"frame {stop} is not {direction} of frame {start}; choose the other direction")
+        ways = self.ways(direction, start, end)
         total = sum(abs(stop - start) + 1 for _, stop in ways)
         self.project.write_info(running=True)
         done = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,9 @@ from PIL import Image
 
 from sam2long.cli import main
 from sam2long.cli.settings import RunSettings
+from sam2long.errors import StateError
 from sam2long.export.masks import MaskReader, decode_mask
+from sam2long.run_folder import RunFolder
 from sam2long.ui.app import create_app
 from sam2long.ui.desk import Desk
 from sam2long.ui.jobs import Hub
@@ -123,8 +126,6 @@ def test_prompt_track_look_and_export(client, desk, truth, tmp_path):
         assert overlap(np.array(image) == 2, mask) > 0.9
     archive = client.get("/api/exports/palette-png.zip")
     assert archive.status_code == 200 and archive.content[:2] == b"PK"
-    again = ended(desk, client, "/api/export", {"format": "palette-png"})[-1]
-    assert "holds an export already" in again["error"]
 
 
 def test_where_to_look(client, desk, truth):
@@ -375,6 +376,29 @@ def test_exports_go_below_the_given_folders_only(client, desk, truth, tmp_path, 
     (desk.project.folder.path / "link").symlink_to(tmp_path / "elsewhere")
     refused(client.post("/api/export", json={"format": "coco", "folder": folder}), 400, "folder")
     assert not list((tmp_path / "elsewhere").iterdir()) and not (tmp_path / "outside").exists()
+
+
+def test_what_cannot_be_done_is_refused_at_once(client, desk, truth):
+    client.post("/api/objects", json={})
+    clicked(client, truth)
+    desk.annotator.tracker.propagate("forward", 0)
+    refused(client.post("/api/track", json={"start": 3, "end": 1}), 400, "frame 1 is not forward of frame 3")
+    refused(client.post("/api/track", json={"start": 3, "end": 9999}), 400, "9999 is out of range")
+    ended(desk, client, "/api/export", {"format": "coco"})
+    refused(client.post("/api/export", json={"format": "coco"}), 400, "overwrite it")
+    refused(client.post("/api/export", json={"format": "coco", "shape": "box"}), 400, "shape")
+    assert client.get("/api/exports/coco.zip").status_code == 200
+    shutil.rmtree(desk.project.folder.path / "export")
+    refused(client.get("/api/exports/coco.zip"), 400, "export it first")
+
+
+def test_a_project_is_not_opened_twice_nor_while_it_is_tracked(desk, clip):
+    for attempt in (
+        lambda: Project(desk.project.folder.path, open_source(str(clip)), desk.project.settings),
+        lambda: RunFolder(desk.project.folder.path).__enter__(),
+    ):
+        with pytest.raises(StateError, match="another sam2long command"):
+            attempt()
 
 
 def test_below_takes_what_lies_below(tmp_path):
