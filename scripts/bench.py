@@ -4,9 +4,11 @@
     python scripts/bench.py --models nano sam2.1-base-plus --sizes 512 1024 --objects 1 5 20 --out runs/bench
 
 Writes bench.csv, bench.md and bench.png to --out. Every system takes one frame after the other in turns, so whatever
-else the machine does hits all of them; medians and p95 leave out the frames until the memory banks are full. Meta's
-models run with seeded random weights whose heads are spread so that the object is there: speed does not depend on
-what they find. Memory over thousands of frames is in bench_long.py.
+else the machine does hits all of them; medians and p95 leave out the frames until the memory banks are full. On a CPU
+the process's CPU time is given as well, which other jobs disturb less (with --threads 1: threads that wait count).
+sam2 has read all its frames before the first turn; ours reads each in its turn. Meta's models run with seeded random
+weights whose heads are spread so that the object is there: speed does not depend on what they find. Memory over
+thousands of frames is in bench_long.py.
 
 Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
 that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
@@ -181,6 +183,7 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
         systems["agree, compiled"].compile_model()
     clock, mixed = Clock(device), predictor.compute_dtype()
     times: dict[str, list[float]] = {n: [] for n in systems}
+    cpu: dict[str, list[float]] = {n: [] for n in systems}
     shares: dict[str, list[dict[str, float]]] = {n: [] for n in systems}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -198,17 +201,21 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
             order.rotate(1)  # nobody is always the one after the slowest
             for n in order:
                 clock.seconds = {}
-                begin = clock.now()
+                begin, busy = clock.now(), time.process_time()
                 next(runs[n])
                 times[n].append(clock.now() - begin)
+                cpu[n].append(time.process_time() - busy)
                 shares[n].append(clock.seconds)
     base = np.median(times["plain sam2"][BANK:])
+    busy = {n: float(np.median(seconds[BANK:])) for n, seconds in cpu.items()}
     rows = []
     for n in systems:
         settled = np.array(times[n][BANK:])
         row = {"model": model, "size": predictor.image_size, "objects": objects, "system": n}
         row |= {"ms": 1e3 * np.median(settled), "p95 ms": 1e3 * np.quantile(settled, 0.95)}
         row |= {"times sam2": np.median(settled) / base}
+        if device.type == "cpu":
+            row |= {"CPU ms": 1e3 * busy[n], "CPU times sam2": busy[n] / busy["plain sam2"]}
         if n in CONFIGS:
             row["rows per frame"] = states[n].rows_read / (frames - 1)
             row |= stages(shares[n][BANK:], settled.sum())

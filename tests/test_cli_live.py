@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_finished_files(model, clip, tmp_path, monkeypatch):
     def interrupted(self, *args):
         calls.append(None)
         if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return track(self, *args)
 
     monkeypatch.setattr(SAM2LongVideoPredictor, "track", interrupted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 
 import numpy as np
@@ -62,7 +61,7 @@ def test_a_run_stopped_again_and_again_gives_the_masks_of_an_unbroken_one(
     def counted(self, *args):
         steps.append(None)
         if len(steps) % 7 == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return step(self, *args)
 
     monkeypatch.setattr(Session, "_step", counted)

@@ -63,7 +63,7 @@ def interrupting(monkeypatch, at, number=signal.SIGINT):
 
     def on_step(frame):
         if frame == at:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(on_step))
 
@@ -279,7 +279,7 @@ def test_a_run_can_be_stopped_many_times_and_in_every_pass(built, clip, tmp_path
     def on_step(frame):
         steps.append(frame)
         if len(steps) % 4 == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from xml.etree import ElementTree
 
@@ -230,7 +229,7 @@ def test_a_stopped_export_leaves_nothing(run, monkeypatch, number):
     def stopped(mask, path):
         calls.append(path)
         if len(calls) == 3:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         save(mask, path)
 
     monkeypatch.setattr(stills, "save_mask", stopped)
