@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 KEY = "sam2long"
+SAVED_CHECKPOINTS = 8  # the file holds no more: programs save often, and what is missing only costs time later
 
 
 class _Writer:
@@ -272,8 +273,8 @@ def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
         "log": track.log.to_json(),
         "spacing": checkpoints.spacing,
         "checkpoints": [
-            [frame, writer.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))]
-            for frame, data in checkpoints.packed.items()
+            [frame, writer.tensor(torch.frombuffer(bytearray(checkpoints.data(frame)), dtype=torch.uint8))]
+            for frame in checkpoints.few(SAVED_CHECKPOINTS)
         ],
     }
 
@@ -321,6 +322,5 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
         )
         obj.tracks[direction] = fresh
         obj.checkpoints[direction].spacing = t["spacing"]
-        obj.checkpoints[direction].packed = {
-            frame: reader.tensors[name].numpy().tobytes() for frame, name in t["checkpoints"]
-        }
+        for frame, name in t["checkpoints"]:
+            obj.checkpoints[direction].put(frame, reader.tensors[name].numpy().tobytes())

@@ -1,7 +1,7 @@
 """A video under way: its objects, their prompts and tracks, and how to go on, back or elsewhere in it.
 
-Past frames are not kept. A correction on a frame long gone starts from a checkpoint (a bounded number of
-them, thinned as the video grows) and replays the frames in between, which gives the same tensors again.
+Past frames are not kept. A correction on a frame long gone starts from a checkpoint (checkpoints.py: a bounded number
+of them, on disk) and replays the frames in between, which gives the same tensors again.
 """
 
 from __future__ import annotations
