@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.baseline and args.score and not failed:
         from eval import report
 
-        print(report.difference_line(*outs))
+        print(report.difference_line(*outs, dataset.protocol))
     return EXIT_SOME_VIDEOS_FAILED if failed else 0
 
 
@@ -222,4 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
     except Sam2LongError as error:
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_BAD_INPUT

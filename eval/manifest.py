@@ -75,12 +75,15 @@ def claim(folder: Path, content: dict) -> None:
     path = folder / FILE
     if path.exists():
         old = read(folder)
-        if changed := [k for k in _IDENTITY if old.get(k) != content[k]]:
+        changed = [k for k in _IDENTITY if old.get(k) != content[k]]
+        if not changed:
+            return
+        begun = any((folder / "videos").glob("*.json")) or ("dataset" in changed and (folder / "gt").exists())
+        if begun:  # otherwise nothing came of it: a mistyped name, say
             where = {k: sorted(i for i in content[k] if old[k].get(i) != content[k][i]) for k in changed if k in old
                      and isinstance(old[k], dict)}  # fmt: skip
             detail = "; ".join(f"{k}: {', '.join(v)}" for k, v in where.items() if v) or ", ".join(changed)
             raise DataError(f"{folder} holds a run with other settings ({detail}); choose another --out or delete it")
-        return
     pngs.atomic_write(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from eval import datasets, pngs
+from eval import datasets, pngs, runner
 from eval.datasets.base import Dataset, Video
 from eval.metrics import masks
 from eval.protocols import base
@@ -93,6 +93,7 @@ def pack(name: str, root: Path, pred: Path, target: Path) -> int:
     if name not in _ROOT_IN_ZIP:
         raise ConfigError(f"data set {name} has no server to pack for; expected one of {', '.join(NAMES)}")
     dataset = datasets.open_dataset(name, root)
+    runner.require_sound(dataset)
     names = dataset.names()
     pred = base.unwrap_predictions(pred, names)
     if faults := check(dataset, pred):

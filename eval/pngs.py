@@ -54,29 +54,28 @@ def read_ids(path: Path) -> np.ndarray:
             f"{path} has PNG mode {image.mode}; expected one 8-bit channel of object ids (mode P): save ids, "
             "not colours"
         )
-    ids = np.array(image)
-    return ids.view(np.uint8) if ids.dtype == bool else ids
+    return np.array(image).astype(np.uint8, copy=False)  # bilevel: False and True are 0 and 1
 
 
 def read_binary(path: Path) -> np.ndarray:
     """[H, W] uint8 0/1 of one object's PNG: whatever is above 0 is the object; more than two values are a fault."""
     ids = read_ids(path)
     lowest, highest = int(ids.min()), int(ids.max())
-    if lowest not in (0, highest) or ((ids != 0) & (ids != highest)).any():
+    if ((ids != lowest) & (ids != highest)).any():
         values = np.unique(ids)
         raise DataError(
-            f"{path} holds {len(values)} values ({', '.join(map(str, values[:5]))} ...); expected one object's "
-            "mask with "
-            "at most two (0 and another): save one PNG per object"
+            f"{path} holds {len(values)} values ({', '.join(map(str, values[:5]))} ...); expected one object's mask "
+            "with at most two: save one PNG per object"
         )
     return np.minimum(ids, 1)
 
 
 def png_stems(folder: Path) -> list[str]:
-    """Names (without .png) of a folder's PNG files, sorted as text; empty when there is no such folder."""
+    """Names (without .png) of a folder's PNG files, hidden ones left out, sorted as text; empty when there is none."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name[:-4] for entry in os.scandir(folder) if entry.name.endswith(".png"))
+    found = (entry.name for entry in os.scandir(folder))
+    return sorted(name[:-4] for name in found if name.endswith(".png") and not name.startswith("."))
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -92,6 +91,8 @@ def read_list(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected a list of video names, one per line") from None
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{path} is no text file; expected one entry per line") from None
     return [line for line in lines if line]
 
 

@@ -111,9 +111,9 @@ def markdown_table(header: list[str], rows: list[list[object]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(str(c) for c in row)} |" for row in rows])
 
 
-def difference_line(ours: Path, baseline: Path) -> str:
+def difference_line(ours: Path, baseline: Path, protocol: str) -> str:
     """One line: our run against the baseline run, with its interval."""
-    a, b = open_runs([baseline, ours], None)
+    a, b = open_runs([baseline, ours], protocol)
     return f"{ours.name} minus {baseline.name}: {bootstrap.paired(a.by_object(), b.by_object())}"
 
 
@@ -182,7 +182,12 @@ def attributes_of(run: Run, given: Path | None) -> pd.DataFrame:
         rows.append((video, "", "objects: one" if count == 1 else "objects: several"))
     table = pd.DataFrame(rows, columns=["video", "object", "attribute"])
     if given is not None:
-        extra = pd.read_csv(given, dtype=str)
+        try:
+            extra = pd.read_csv(given, dtype=str)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{given} cannot be read as a CSV ({error}); expected columns video and attribute"
+            ) from None
         if not {"video", "attribute"} <= set(extra.columns):
             raise DataError(f"{given} has columns {', '.join(extra.columns)}; expected video and attribute")
         extra["object"] = ""
@@ -207,6 +212,7 @@ def _breakdown(runs: list[Run], given: Path | None) -> str:
 def write(folders: list[Path], out: Path, *, protocol: str | None = None, attributes: Path | None = None) -> Path:
     """Write report.md and its figures; the first run is the one that others are compared with."""
     runs = open_runs(folders, protocol)
+    by_attribute = _breakdown(runs, attributes)  # before anything is written
     out.mkdir(parents=True, exist_ok=True)
     dataset = runs[0].manifest["dataset"]
     parts = [
@@ -234,7 +240,7 @@ def write(folders: list[Path], out: Path, *, protocol: str | None = None, attrib
             "Score in the first ten frames after an absence, by the absence's length.",
             "![score after absence](absence.png)",
         ]
-    parts += ["## By attribute", _breakdown(runs, attributes), "## Runs"]
+    parts += ["## By attribute", by_attribute, "## Runs"]
     for r in runs:
         t = r.manifest["tracker"]
         parts.append(

@@ -7,7 +7,6 @@ TrackerSpec and returns an object with `track` and `reset_peak_memory`/`peak_mem
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import resource
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eval.datasets.base import Prompt, Video
+from sam2long import heldout
 from sam2long.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def checkpoint_hash(spec: TrackerSpec) -> str | None:
     path = Path(spec.checkpoint) if spec.checkpoint else _named_checkpoint(spec.model)
     if path is None or not path.is_file():
         return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return heldout.sha256(path)
 
 
 def _named_checkpoint(model: str) -> Path | None:

@@ -10,7 +10,12 @@ FILE = Path(__file__).parent / "models" / "synthlong.json"
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Of a file of any size."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def lines(weights: Path, file: Path = FILE) -> list[str]:

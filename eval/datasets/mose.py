@@ -43,7 +43,7 @@ class Mose(base.Dataset):
             for video in names:
                 length = meta.get(video, {}).get("length")
                 count = len(self.images(video))
-                if length is not None and count and int(length) != count:
+                if length is not None and count and str(length) != str(count):
                     yield (
                         f"{path} gives video {video} {length} frames, {self.images_root / video} holds "
                         f"{count}; {self._get()}"

@@ -20,10 +20,8 @@ class BoxScores(NamedTuple):
     success: np.ndarray  # [21], share of frames with IoU above each threshold
     precision: float
     norm_precision: float
-    AO: float
-    SR50: float
-    SR75: float
     iou: np.ndarray  # [frames], -1 where the ground truth has no box
+    tracked: np.ndarray  # the IoUs that GOT-10k's measures take: without the first frame and those without a target
 
 
 def mask_to_box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -46,12 +44,13 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def fill_lost(pred: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The first box is the given one; a box without width or height is replaced by the one before it."""
+    """A box without width or height is replaced by the one before it, as it was predicted; then the first by the given
+    one."""
     pred = pred.astype(np.float64, copy=True)
-    pred[0] = first
     for i in range(1, len(pred)):
         if (pred[i, 2:] == 0).any():
             pred[i] = pred[i - 1]
+    pred[0] = first
     return pred
 
 
@@ -62,8 +61,8 @@ def score(gt: np.ndarray, pred: np.ndarray, visible: np.ndarray | None = None) -
         gt, pred: [N, 4] boxes of all annotated frames, the prompt's first.
         visible: [N] bool; frames where the target can be seen (LaSOT). None: wherever the box has an area.
     Returns:
-        Shares of all N frames; frames without a visible target count as missed, as in the tools that print AUC.
-        AO, SR50, SR75 leave out the first frame and those without a target.
+        Shares of all N frames; frames without a visible target count as missed, as in the tools that print AUC, but
+        in norm_precision only those that `visible` excludes: a box without area there counts as hit.
     """
     if gt.shape != pred.shape or gt.ndim != 2 or gt.shape[1] != 4:
         raise ValueError(f"prediction is {pred.shape}, ground truth {gt.shape}; expected equal [frames, 4]")
@@ -72,18 +71,28 @@ def score(gt: np.ndarray, pred: np.ndarray, visible: np.ndarray | None = None) -
     if visible is not None:
         valid &= visible
     overlap = np.where(valid, iou(pred, gt), -1.0)
-    offset = (pred[:, :2] + 0.5 * (pred[:, 2:] - 1)) - (gt[:, :2] + 0.5 * (gt[:, 2:] - 1))
     size = np.where(gt[:, 2:] > 0, gt[:, 2:], 1)
-    error = np.where(valid, np.sqrt((offset**2).sum(axis=1)), np.inf)
-    norm_error = np.where(valid, np.sqrt(((offset / size) ** 2).sum(axis=1)), np.inf)
-    tracked = overlap[1:][valid[1:]]
-    nothing = float("nan")
+    centres = pred[:, :2] + 0.5 * (pred[:, 2:] - 1), gt[:, :2] + 0.5 * (gt[:, 2:] - 1)
+    error = np.where(valid, _distance(*centres), np.inf)
+    # Divided before it is subtracted: ties at 0.20 are common with whole pixels, and fall as in the tools.
+    norm_error = np.where(valid, _distance(centres[0] / size, centres[1] / size), -1.0)
+    if visible is not None:
+        norm_error[~visible] = np.inf
     return BoxScores(
         success=(overlap[:, None] > SUCCESS_THRESHOLDS[None, :]).mean(axis=0),
         precision=float((error <= PRECISION_PIXELS).mean()),
         norm_precision=float((norm_error <= NORM_PRECISION).mean()),
-        AO=float(tracked.mean()) if tracked.size else nothing,
-        SR50=float((tracked > 0.5).mean()) if tracked.size else nothing,
-        SR75=float((tracked > 0.75).mean()) if tracked.size else nothing,
         iou=overlap,
+        tracked=overlap[1:][valid[1:]],
     )
+
+
+def overlap_rates(tracked: np.ndarray) -> tuple[float, float, float]:
+    """AO, SR50, SR75 of frames, those of one video or of all; nan of none."""
+    if not tracked.size:
+        return float("nan"), float("nan"), float("nan")
+    return float(tracked.mean()), float((tracked > 0.5).mean()), float((tracked > 0.75).mean())
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sqrt(((a - b) ** 2).sum(axis=1))

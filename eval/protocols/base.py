@@ -115,7 +115,7 @@ def chosen_videos(all_videos: list[str], options: Options, where: Path) -> list[
             raise DataError(f"videos to score have no ground truth in {where}: {pngs.some(unknown)}; check --videos")
     if not videos:
         raise DataError(f"no video was found in {where}; expected one folder of masks per video: check --gt")
-    return videos
+    return list(dict.fromkeys(videos))  # a name that a list repeats counts once
 
 
 def unwrap_predictions(pred: Path, videos: list[str]) -> Path:

@@ -37,7 +37,10 @@ def read_boxes(path: Path) -> np.ndarray:
 
 def _flags(path: Path) -> np.ndarray:
     """LaSOT's 0/1 lists: one line with commas, or one number per line."""
-    return np.array([int(v) for line in pngs.read_list(path) for v in line.replace(",", " ").split()])
+    values = [v for line in pngs.read_list(path) for v in line.replace(",", " ").split()]
+    if odd := [v for v in values if v not in ("0", "1")]:
+        raise DataError(f"{path} holds {odd[0]!r}; expected 0 or 1 for each frame: download it again")
+    return np.array(values, dtype=int)
 
 
 def _gt_file(gt: Path, video: str) -> Path:
@@ -46,7 +49,10 @@ def _gt_file(gt: Path, video: str) -> Path:
 
 
 def _gt_videos(gt: Path) -> list[str]:
-    nested = [v for v in pngs.subfolders(gt) if (gt / v / "groundtruth.txt").exists()]
+    folders = pngs.subfolders(gt)
+    nested = [v for v in folders if (gt / v / "groundtruth.txt").exists()]
+    if nested and (without := [v for v in folders if v not in nested]):
+        raise DataError(f"{gt} holds videos without groundtruth.txt: {pngs.some(without)}; download it or remove them")
     return nested or sorted(p.stem for p in gt.glob("*.txt"))
 
 
@@ -90,7 +96,7 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
             f"{len(missing)} of {len(videos)} videos have no prediction in {pred}: {pngs.some(missing)}; expected "
             "<video>.txt with one box per frame, or a folder of PNG masks"
         )
-    objects, curves = [], []
+    objects, curves, tracked = [], [], []
     for video in videos:
         truth, boxes_of = read_boxes(_gt_file(gt, video)), predictions[video]
         if len(truth) != len(boxes_of):
@@ -98,9 +104,15 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
                 f"video {video} has {len(boxes_of)} predicted boxes, its ground truth {len(truth)}; expected "
                 "one per frame"
             )
+        if not np.isfinite(boxes_of).all() or (boxes_of[:, 2:] < 0).any():
+            raise DataError(
+                f"the predicted boxes of video {video} have values that are no numbers, or negative sizes; expected "
+                "x, y, width, height in pixels, width and height 0 where nothing is seen"
+            )
         s = boxes.score(truth, boxes_of, _visible(gt, video, len(truth)))
         curves.append(s.success)
-        values = (float(np.mean(s.success)), s.precision, s.norm_precision, s.AO, s.SR50, s.SR75)
+        tracked.append(s.tracked)
+        values = (float(np.mean(s.success)), s.precision, s.norm_precision, *boxes.overlap_rates(s.tracked))
         objects.append(
             ObjectResult(
                 video=video,
@@ -111,8 +123,11 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
                 frame_names=tuple(str(i) for i in range(len(truth))),
             )
         )
-    summary = {c: base.mean([o.values[c] for o in objects if not np.isnan(o.values[c])]) for c in _COLUMNS}
+    summary = {c: base.mean([o.values[c] for o in objects]) for c in _COLUMNS}
     summary["AUC"] = float(np.mean(np.mean(curves, axis=0))) * 100
+    # GOT-10k's toolkit pools the frames of all videos.
+    for column, value in zip(_COLUMNS[3:], boxes.overlap_rates(np.concatenate(tracked)), strict=True):
+        summary[column] = 100 * value
     return Scores(
         protocol="box",
         unit="percent",

@@ -52,7 +52,9 @@ def _first_frame_objects(path: Path, binary: bool) -> int:
     return (1 if binary else max(ids)) if ids else 0
 
 
-def _plan(gt: Path, pred: Path, options: Options, *, year: str, above_highest: str, binary: bool) -> list[Unit]:
+def _plan(
+    gt: Path, pred: Path, options: Options, *, year: str, above_highest: str, binary: bool, every_image: bool
+) -> list[Unit]:
     annotations = _resolution_folder(gt)
     videos = _find_videos(gt, annotations, year, options)
     pred = base.unwrap_predictions(pred, videos)
@@ -60,8 +62,8 @@ def _plan(gt: Path, pred: Path, options: Options, *, year: str, above_highest: s
     units = []
     for video in videos:
         names = pngs.png_stems(annotations / video)
-        if images := _images_of(gt, annotations, video):
-            names = [n for n in names if n in images]
+        if every_image:
+            _require_annotated(gt, annotations, video, names)
         scored = base.inner(names)
         if not scored:
             raise DataError(
@@ -87,13 +89,19 @@ def _plan(gt: Path, pred: Path, options: Options, *, year: str, above_highest: s
     return units
 
 
-def _images_of(gt: Path, annotations: Path, video: str) -> set[str]:
-    """Frame names that have an image, where the data set has images; VOST annotates some frames that it does not
-    list."""
+def _require_annotated(gt: Path, annotations: Path, video: str, names: list[str]) -> None:
+    """Every image of the data set has its mask: one that is lost would be a frame less, without a word."""
     images = gt / "JPEGImages" / annotations.relative_to(gt).name / video if annotations != gt else gt / "-"
     if not images.is_dir():
         images = gt / "JPEGImages" / video
-    return {p.stem for p in images.iterdir() if p.suffix in pngs.JPEG_SUFFIXES} if images.is_dir() else set()
+    if not images.is_dir():
+        return
+    have = set(names)
+    if missing := sorted(p.stem for p in images.iterdir() if p.suffix in pngs.JPEG_SUFFIXES and p.stem not in have):
+        raise DataError(
+            f"{len(missing)} frames of video {video} have an image and no ground truth in {annotations / video}: "
+            f"{pngs.some(f'{n}.png' for n in missing)}; download the annotations again"
+        )
 
 
 def _object_results(units: list[Unit], options: Options, measures: tuple[str, ...], notes: list[str]):
@@ -132,6 +140,7 @@ def _evaluate(gt: Path, pred: Path, options: Options, *, protocol: str) -> Score
         year="2016" if binary else "2017",
         above_highest="cut" if vost else "ignore" if binary else "error",
         binary=binary,
+        every_image=not vost,  # VOST annotates some of its frames only
     )
     notes: list[str] = []
     objects = list(_object_results(units, options, measures, notes))

@@ -70,7 +70,7 @@ def object_range(video: str, obj: str, entry: dict, meta: Path) -> tuple[list[st
 def _unseen(gt: Path, options: Options, protocol: str) -> set[str]:
     if options.unseen:
         return set(pngs.read_list(options.unseen))
-    for folder in (gt, gt.parent):
+    for folder in (gt, gt.parent) if protocol == "lvos" else ():  # data sets come with today's list
         if (folder / "unseen_videos.txt").exists():
             return set(pngs.read_list(folder / "unseen_videos.txt"))
     return set(pngs.read_list(_UNSEEN_LISTS[protocol]))
@@ -87,6 +87,8 @@ def _plan(gt: Path, pred: Path, videos: list[str], meta: dict, meta_path: Path, 
             raise DataError(
                 f"{meta_path} names no object of video {video}; expected its objects with a frame_range each"
             )
+        if odd := [obj for obj in entries if not obj.isdecimal()]:
+            raise DataError(f"{meta_path}, video {video}, has an object {odd[0]!r}; expected ids as numbers")
         for position, (obj, entry) in enumerate(entries.items(), start=1):
             names, count = object_range(video, obj, entry, meta_path)
             scored = [n for i, n in enumerate(names) if not skip or i not in (0, count - 1)]

@@ -32,8 +32,8 @@ def _object_ids(video: str, entry: dict, meta: Path) -> tuple[int, ...]:
         raise DataError(
             f"{meta} names no objects of video {video}; expected a list of ids or an object per id"
         ) from None
-    if not ids:
-        raise DataError(f"{meta} names no objects of video {video}; expected a list of ids or an object per id")
+    if not ids or min(ids) < 1:
+        raise DataError(f"{meta} names no objects of video {video}; expected a list of ids from 1, or an object per id")
     return ids
 
 
@@ -47,7 +47,7 @@ def _frames(annotations: Path, pred: Path, video: str, length: object, meta: Pat
     """Names of the frames 1 to L-2. The official tool counts frames in the prediction folder, so that a missing one
     moves its window without a word; here every ground truth frame but the last, which nothing reads, must be there."""
     names = _int_sorted(pngs.png_stems(annotations / video), annotations / video)
-    if length is not None and int(length) != len(names):
+    if length is not None and str(length) != str(len(names)):
         raise DataError(
             f"{annotations / video} holds {len(names)} PNGs, {meta.name} says length {length}; expected equal numbers: "
             "check --gt and the meta file"
@@ -127,6 +127,10 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
     )
     meta = read_meta(meta_path)
     videos = base.chosen_videos(list(meta), options, meta_path)
+    if options.videos is None and (unlisted := sorted(set(pngs.subfolders(annotations)) - set(meta))):
+        raise DataError(
+            f"{annotations} holds videos that {meta_path} does not list: {pngs.some(unlisted)}; check --gt and --meta"
+        )
     if absent := [v for v in videos if not (annotations / v).is_dir()]:
         raise DataError(
             f"{meta_path} lists videos without ground truth in {annotations}: {pngs.some(absent)}; check --gt"

@@ -68,7 +68,7 @@ def test_perfect_boxes_lose_only_the_threshold_of_one():
     gt = np.array([[0, 0, 10, 10]] * 4, float)
     s = boxes.score(gt, gt)
     assert s.success.tolist() == [1.0] * 20 + [0.0]
-    assert (s.precision, s.norm_precision, s.AO) == (1.0, 1.0, 1.0)
+    assert (s.precision, s.norm_precision, boxes.overlap_rates(s.tracked)[0]) == (1.0, 1.0, 1.0)
 
 
 def test_a_box_without_area_takes_the_place_of_the_one_before():
@@ -76,6 +76,26 @@ def test_a_box_without_area_takes_the_place_of_the_one_before():
     pred = gt.copy()
     pred[1] = [50, 50, 0, 8]
     assert boxes.score(gt, pred).iou.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_lost_boxes_are_filled_before_the_first_becomes_the_given_one():
+    gt = np.array([[0, 0, 10, 10]] * 4, float)
+    pred = np.array([[200, 200, 20, 20], [0, 0, 0, 0], [0, 0, 10, 10], [0, 0, 10, 0]], float)
+    assert boxes.score(gt, pred).iou.tolist() == [1.0, 0.0, 1.0, 1.0]
+    pred[0] = 0
+    assert boxes.score(gt, pred).iou.tolist() == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_normalised_precision_divides_before_it_subtracts():
+    gt, pred = np.array([[4, 5, 10, 10]] * 2, float), np.array([[4, 5, 10, 10], [6, 5, 10, 10]], float)
+    assert boxes.score(gt, pred).norm_precision == 0.5  # 0.2000...07 in the tools, although 2 of 10 pixels are 0.2
+
+
+def test_in_normalised_precision_ground_truth_without_area_is_a_hit_unless_it_is_called_hidden():
+    gt = np.array([[0, 0, 20, 20], [0, 0, 0, 0], [0, 0, 20, 20]], float)
+    s = boxes.score(gt, gt)
+    assert (s.norm_precision, s.precision) == (1.0, 2 / 3)
+    assert boxes.score(gt, gt, visible=np.array([True, False, True])).norm_precision == 2 / 3
 
 
 def test_frames_without_a_target_count_as_missed():

@@ -80,6 +80,14 @@ def test_a_fault_is_named_and_no_zip_is_written(packed, tmp_path, fault):
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_a_data_set_with_faults_is_not_packed_for(packed, tmp_path):
+    root, pred = packed("mose-v2")
+    for folder in (root / "nowhere", pred):
+        with pytest.raises(DataError, match="mose-v2 is not complete"):
+            pack.pack("mose-v2", folder, pred, tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_a_data_set_without_a_server_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no server"):
         pack.pack("vost", tmp_path, tmp_path, tmp_path / "x.zip")

@@ -223,6 +223,33 @@ def test_all_frames_scores_the_first_and_last_too(score):
     assert frames(score("sav", gt, pred, skip_first_and_last=False)) == [0.0, 1.0, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("protocol", ["davis", "sav", "vost"])
+def test_bilevel_pngs_hold_ids_0_and_1(tmp_path, protocol):
+    trees.write_sequence(tmp_path / "gt" / "clip", [A] * 5)
+    trees.write_sequence(tmp_path / "pred" / "clip", [A] * 5, mode="1")
+    scores = evaluate(protocol, tmp_path / "gt", tmp_path / "pred", processes=1)
+    assert scores.summary["J" if protocol == "sav" else "J-Mean"] in (1.0, 100.0) and not scores.notes
+
+
+def test_vost_scores_masks_without_an_image_too(tmp_path):
+    trees.vost(tmp_path)
+    shutil.copytree(tmp_path / "Annotations", tmp_path / "pred")
+    (tmp_path / "JPEGImages" / "vid_b" / "frame00042.jpg").unlink()
+    trees.save_ids(tmp_path / "pred" / "vid_b" / "frame00042.png", np.zeros((trees.H, trees.W), np.uint8))
+    scores = evaluate("vost", tmp_path, tmp_path / "pred", processes=1)
+    assert values(scores)["1"]["J-Mean"] == pytest.approx(5 / 6)
+    (tmp_path / "JPEGImages" / "vid_b" / "frame99999.jpg").touch()  # without a mask: not one of its frames
+    assert evaluate("vost", tmp_path, tmp_path / "pred", processes=1).summary == scores.summary
+
+
+def test_davis_names_images_whose_ground_truth_is_gone(tmp_path):
+    trees.davis17(tmp_path)
+    shutil.copytree(tmp_path / "Annotations" / "480p", tmp_path / "pred")
+    (tmp_path / "Annotations" / "480p" / "vid_a" / "00005.png").unlink()
+    with pytest.raises(DataError, match=r"vid_a have an image and no ground truth .*00005\.png"):
+        evaluate("davis", tmp_path, tmp_path / "pred")
+
+
 def test_vost_j_last_is_the_last_quarter(score):
     gt = [A] * 10  # 8 scored: the last quarter is frames 6 and 7 of them
     pred = [A] * 7 + [NOTHING] * 3
@@ -372,7 +399,23 @@ def test_mosev2_one_video_in_one_folder_is_not_taken_for_a_wrapping_folder(mose)
     del meta["videos"]["vid_a"]
     (gt / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(pred / "vid_a")
+    with pytest.raises(DataError, match="does not list: vid_a"):
+        evaluate("mosev2", gt, pred)
+    shutil.rmtree(gt / "Annotations" / "vid_a")
     assert evaluate("mosev2", gt, pred, processes=1).summary["J"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [({"objects": [0]}, "names no objects of video vid_a"), ({"length": "five"}, "vid_a.*says length five")],
+)
+def test_mosev2_meta_that_makes_no_sense_is_named(mose, entry, says):
+    gt, pred = mose
+    meta = json.loads((gt / "meta.json").read_text())
+    meta["videos"]["vid_a"] |= entry
+    (gt / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=says):
+        evaluate("mosev2", gt, pred)
 
 
 def test_a_folder_around_the_videos_is_fine(mose, tmp_path):
@@ -418,3 +461,44 @@ def test_box_frames_must_match(tmp_path):
     (tmp_path / "pred" / "car.txt").write_text("2,2,5,3\n")
     with pytest.raises(DataError, match="1 predicted boxes, its ground truth 2"):
         evaluate("box", tmp_path / "gt", tmp_path / "pred")
+
+
+def write_boxes(folder, **videos):
+    for name, rows in videos.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "groundtruth.txt").write_text("\n".join(",".join(map(str, row)) for row in rows))
+
+
+def test_overlap_rates_of_boxes_pool_the_frames_of_all_videos(tmp_path):
+    here, away = [0, 0, 10, 10], [50, 50, 10, 10]
+    write_boxes(tmp_path / "gt", a=[here] * 3, b=[here] * 11)
+    write_boxes(tmp_path / "pred", a=[here] * 3, b=[here] + [away] * 10)
+    scores = evaluate("box", tmp_path / "gt", tmp_path / "pred")
+    assert scores.summary["AO"] == pytest.approx(100 * 2 / 12) and scores.summary["SR50"] == scores.summary["AO"]
+    assert [o.values["AO"] for o in scores.objects] == [100.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda d: write_boxes(d / "pred", a=[[0, 0, 10, 10], [0, 0, -1, 5]]), "negative sizes"),
+        (lambda d: write_boxes(d / "pred", a=[[0, 0, 10, 10], ["nan"] * 4]), "no numbers"),
+        (lambda d: (d / "gt" / "b").mkdir(), "without groundtruth.txt: b"),
+        (lambda d: (d / "gt" / "a" / "full_occlusion.txt").write_text("0,x"), "expected 0 or 1"),
+        (lambda d: (d / "pred" / "a" / "groundtruth.txt").write_bytes(b"\xff\xfe\xff"), "no text file"),
+    ],
+)
+def test_boxes_that_cannot_be_scored_are_named(tmp_path, break_it, says):
+    for folder in ("gt", "pred"):
+        write_boxes(tmp_path / folder, a=[[0, 0, 10, 10]] * 2)
+    break_it(tmp_path)
+    with pytest.raises(DataError, match=says):
+        evaluate("box", tmp_path / "gt", tmp_path / "pred")
+
+
+def test_lvos_object_ids_are_numbers(lvos):
+    gt, pred, meta = lvos
+    meta["videos"]["vid_a"]["objects"]["x"] = meta["videos"]["vid_a"]["objects"]["1"]
+    (gt / "valid_meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match="vid_a, has an object 'x'"):
+        evaluate("lvos", gt, pred)

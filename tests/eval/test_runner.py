@@ -18,7 +18,7 @@ from eval import cli, datasets, outputs, pngs, runner
 from eval.datasets.base import Prompt, Video
 from eval.score import evaluate
 from eval.trackers import TrackerSpec
-from sam2long.errors import DataError
+from sam2long.errors import ConfigError, DataError
 from tests.eval import trees
 
 DRIFT = TrackerSpec(method="tests.eval.fake_tracker:drift", model="none")
@@ -116,6 +116,13 @@ def test_another_runs_folder_is_refused(davis, tmp_path):
     runner.run(davis, DRIFT, tmp_path / "run")
     with pytest.raises(DataError, match="other settings .*seed"):
         runner.run(davis, TrackerSpec(method=DRIFT.method, model="none", seed=7), tmp_path / "run")
+
+
+def test_a_run_that_came_to_nothing_is_not_in_the_way(davis, tmp_path):
+    wrong = TrackerSpec(method="tests.eval.fake_tracker:dirft", model="none")
+    with pytest.raises(ConfigError, match="dirft"):
+        runner.run(davis, wrong, tmp_path / "run")
+    assert runner.run(davis, DRIFT, tmp_path / "run").done == ["vid_a", "vid_b"]
 
 
 def test_manifest_says_what_was_run(davis, tmp_path):

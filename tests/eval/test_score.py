@@ -120,6 +120,25 @@ def test_any_number_of_processes_gives_the_same(davis):
 def test_listed_videos_only(davis, tmp_path):
     (tmp_path / "some.txt").write_text("vid_b\n")
     assert [o.video for o in evaluate("davis", *davis, videos=tmp_path / "some.txt", processes=1).objects] == ["vid_b"]
+    (tmp_path / "some.txt").write_text("vid_b\nvid_b\n")  # a video counts once
+    assert [o.video for o in evaluate("davis", *davis, videos=tmp_path / "some.txt", processes=1).objects] == ["vid_b"]
+    with pytest.raises(DataError, match="is no text file"):
+        evaluate("davis", *davis, videos=tmp_path)
+
+
+def test_results_that_cannot_be_written_are_one_sentence(davis, tmp_path, capsys):
+    root, pred = davis
+    (tmp_path / "out").write_text("mine")
+    arguments = ["score", "--protocol", "davis", "--gt", str(root), "--pred", str(pred), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and (tmp_path / "out").read_text() == "mine"
+
+
+def test_hidden_files_are_no_frames(davis):
+    root, pred = davis
+    (root / "Annotations" / "480p" / "vid_a" / "._00000.png").write_bytes(b"of some file system")
+    assert evaluate("davis", root, pred, processes=1).summary["J-Mean"] == 1.0
 
 
 def test_files_hold_the_reported_and_exact_figures(davis, tmp_path):
