@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from eval.datasets.base import Dataset
@@ -70,8 +71,9 @@ def _kind_of_worker(ray, spec: TrackerSpec, workers: int | None) -> tuple[int, d
     """How many workers, and what each of them takes."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpus and (spec.device or "cuda").startswith("cuda"):
-        return workers or gpus, {"num_gpus": 1}
-    return workers or 1, {"num_cpus": 1}
+        return min(workers or gpus, gpus), {"num_gpus": 1}
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return min(workers or 1, cpus), {"num_cpus": 1}  # more would wait for ever
 
 
 def run_videos(
@@ -83,6 +85,8 @@ def run_videos(
     A lost worker is replaced and costs its current video another try, no other.
     """
     ray = _start(address)
+    if (spec.device or "").startswith("cuda:"):
+        spec = replace(spec, device="cuda")  # each worker sees the GPU that it was given, and no other
     count, needs = _kind_of_worker(ray, spec, workers)
     worker_class = _worker_class(ray).options(**needs, max_restarts=0)
     length = {n: len(dataset.video(n).frame_names) for n in todo}

@@ -23,6 +23,7 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.devices import tensor_on
 from sam2long.memory import PROMPTED_LOGIT, FrameMemory, PointerRead, Reading, SpatialRead
 from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
@@ -92,7 +93,7 @@ class SharedRows:
                 unique.append(row)
             row_of.append(place)
         few = self.model.propose(features, [readings[row] for row in unique], num_pointers)
-        index = torch.tensor(row_of, device=self.model.device)
+        index = tensor_on(self.model.device, row_of)
         everything = {
             field.name: value[index] if isinstance(value, Tensor) else [value[place] for place in row_of]
             for field in dataclasses.fields(Proposals)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import best_device
 from sam2long.errors import ModelError
 from sam2long.install import require_sam2
 from sam2long.weights import BY_HUB_ID, CHECKPOINTS, load_weights
@@ -101,14 +102,6 @@ def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongV
     return build_sam2long_video_predictor(model_id, **kwargs)
 
 
-def best_device() -> torch.device:
-    """An accelerator when torch has a working one, else the CPU."""
-    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
-    if accelerator is not None and torch.accelerator.is_available():
-        return torch.device(accelerator.type)
-    return torch.device("cpu")
-
-
 def _build(
     target: str,
     config_file: str | os.PathLike,
@@ -123,6 +116,8 @@ def _build(
     compile: bool,
 ) -> Any:
     require_sam2()
+    from sam2long.sam2_adapter import forget_positions_elsewhere
+
     if mode != "eval":
         raise ModelError(f'mode is {mode!r}; SAM2Long only runs in "eval" mode: it needs no training')
     if sam2long is not None and not isinstance(sam2long, Sam2LongConfig):
@@ -145,6 +140,7 @@ def _build(
     if ckpt_path is not None:
         load_weights(model, ckpt_path, name)
     model = model.to(best_device() if device is None else device).eval()
+    forget_positions_elsewhere(model)
     if compile:
         model.compile_model()
     return model

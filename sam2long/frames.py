@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from sam2long.devices import moved
 from sam2long.errors import StateError
 from sam2long.sam2_adapter import FrameFeatures, Sam2Model
 from sam2long.video import FrameSource, normalize_table, to_model_input
@@ -63,10 +64,7 @@ class FrameReader:
         return to_model_input(image, self.model.model.image_size)
 
     def _encode(self, frame: int, resized: np.ndarray) -> None:
-        pixels = torch.from_numpy(resized)  # [S, S, 3]
-        if self.model.device.type == "cuda":
-            pixels = pixels.pin_memory()  # or the copy would wait for the device
-        pixels = pixels.to(self.model.device, non_blocking=True).long()
+        pixels = moved(torch.from_numpy(resized), self.model.device).long()  # [S, S, 3]
         # A table look-up gives sam2's float32 values to the bit, on every device.
         channels = [self._table[c][pixels[..., c]] for c in range(3)]
         with self.model.running():

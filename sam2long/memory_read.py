@@ -23,6 +23,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
+from sam2long.devices import moved, tensor_on
 from sam2long.memory import Reading, SpatialRead
 from sam2long.modulation import rank_weights, weight_keys
 from sam2long.parts import Parts, entered, fed_forward
@@ -125,7 +126,9 @@ class MemoryReader:
             ranked = weights[:, whole]
             if pointer_weights is not None:
                 ranked = torch.cat([ranked, pointer_weights], dim=1)
-            by_token = ranked.repeat_interleave(torch.tensor(each), dim=1).t().to(memory.device, non_blocking=True)
+            # One number per memory goes over, and is spread over its tokens there.
+            by_memory = moved(ranked, memory.device).t()  # [memories, R]
+            by_token = torch.cat([weight.expand(n, -1) for weight, n in zip(by_memory.split(1), each, strict=True)])
             positions = weight_keys(memory, positions, by_token)
         sparse = self._sparse(readings, older, weights, memory.dtype) if older else None
         return Bank(memory, positions, pointer_tokens, sparse, self._newest(readings[0], whole))
@@ -144,14 +147,19 @@ class MemoryReader:
         table = self._spatial_table()
         slots = [[read.slot for read in row] for row in rows]
         if all(row == slots[0] for row in slots):
-            positions = table[slots[0]].flatten(0, 1).expand(-1, len(rows), -1)  # [n*hw, R, C]
-        else:
-            positions = torch.stack([table[row].flatten(0, 1)[:, 0] for row in slots], dim=1)
+            positions = torch.cat([table[slot] for slot in slots[0]]).expand(-1, len(rows), -1)  # [n*hw, R, C]
+        else:  # not table[list]: a list of indices goes to the device in a copy that waits for it
+            positions = torch.stack([torch.cat([table[slot] for slot in row])[:, 0] for row in slots], dim=1)
         return tokens, positions
 
     def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
-        device = self.model.device
-        return torch.cat([read.memory.mask_features.to(device, non_blocking=True) for row in rows for read in row])
+        device, here = self.model.device, {}
+        for row in rows:
+            for read in row:  # pathways share memories: each is fetched once when they are kept on the host
+                features = read.memory.mask_features
+                if id(features) not in here:
+                    here[id(features)] = moved(features, device)
+        return torch.cat([here[id(read.memory.mask_features)] for row in rows for read in row])
 
     def _spatial_table(self) -> Tensor:
         """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""
@@ -175,7 +183,7 @@ class MemoryReader:
         if model.add_tpos_enc_to_obj_ptrs:
             distances = [[read.position for read in row.pointers] for row in readings]
             shared = all(row == distances[0] for row in distances)
-            steps = torch.tensor(distances[0] if shared else distances).to(model.device, non_blocking=True)
+            steps = tensor_on(model.device, distances[0] if shared else distances)
             width = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
             positions = model.obj_ptr_tpos_proj(get_1d_sine_pe(steps / (num_pointers - 1), dim=width))
             # [n, C] when all rows agree, else [R, n, C]
@@ -203,17 +211,15 @@ class MemoryReader:
         rows, device = len(readings), self.model.device
         reads = [[row.spatial[at] for at in older] for row in readings]
         features = self._features(reads).flatten(2).transpose(1, 2).to(dtype)  # [R * S, hw, C]
-        places = torch.stack([read.memory.kept_tokens for row in reads for read in row]).to(
-            device
-        )  # [R * S, layers, n]
+        places = torch.stack([read.memory.kept_tokens for row in reads for read in row]).to(device)  # [R*S, layers, n]
         layers = places.shape[1]
         flat = places.flatten(1).unsqueeze(-1)  # [R * S, layers * n, 1]
         memory = features.gather(1, flat.expand(-1, -1, features.shape[2]))
         table = self._spatial_table()[:, :, 0]  # [slots, hw, C]
-        slots = torch.tensor([[read.slot] for row in reads for read in row]).to(device, non_blocking=True)
+        slots = tensor_on(device, [[read.slot] for row in reads for read in row])
         positions = table[slots, flat[..., 0]]  # [R * S, layers * n, C]
         if weights is not None:
-            by_memory = weights[:, older].flatten().to(device, non_blocking=True)
+            by_memory = moved(weights[:, older].flatten(), device)
             positions = weight_keys(memory, positions, by_memory[:, None].expand(-1, memory.shape[1]))
 
         def by_layer(tokens: Tensor) -> Tensor:

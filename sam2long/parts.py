@@ -22,6 +22,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 GRAPHS = 16  # per part; torch runs eagerly what would need more
+# Its name before torch 2.7.
+GRAPH_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ class Compiled:
         if self._compiled is None:
             return self.function(*args, **kwargs)
         try:
-            with torch._dynamo.config.patch(recompile_limit=GRAPHS):
+            with torch._dynamo.config.patch({GRAPH_LIMIT: GRAPHS}):
                 return self._compiled(*args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             self._compiled = None

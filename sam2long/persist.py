@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import HOST, moved, settle
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
 from sam2long.memory import FrameMemory
@@ -44,7 +45,7 @@ class _Writer:
         if value is None:
             return None
         name = str(len(self.tensors))
-        self.tensors[name] = value.detach().to("cpu").contiguous().clone()
+        self.tensors[name] = value.detach()
         return name
 
     def memory(self, value: FrameMemory) -> int:
@@ -94,8 +95,13 @@ class _Writer:
         return {"mask": self.tensor(hypothesis.mask), "report": log.to_json()}
 
     def bytes(self, content: dict[str, Any]) -> bytes:
+        """Everything, with one wait for the device: also for what was on its way to the host already."""
         header = {"version": VERSION, "content": content, "memories": self.entries}
-        return save(self.tensors or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
+        on_host = {name: moved(value, HOST) for name, value in self.tensors.items()}
+        for device in {value.device for value in self.tensors.values()}:  # object pointers never leave it
+            settle(device)
+        apart = {name: value.contiguous().clone() for name, value in on_host.items()}
+        return save(apart or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
 
 
 class _Reader:
@@ -198,7 +204,13 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
         raise StateError(f"cannot read the state {path}: {error.strerror}") from None
     reader = _Reader(data, session.model.device, session.storage, str(path))
     content = reader.content
-    if content["video"] != (ours := _video(session)):
+    if content["video"] | {"dtype": ""} == (ours := _video(session)) | {"dtype": ""} and content["video"] != ours:
+        saved = content["video"]["dtype"].removeprefix("torch.")
+        raise StateError(
+            f"{path} was computed in {saved}, and this predictor computes in {ours['dtype'].removeprefix('torch.')}; "
+            f'build it with dtype="{saved}"'
+        )
+    if content["video"] != ours:
         raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
     session.config = Sam2LongConfig.from_mapping(content["config"])
     session.model.read_as(session.config)
@@ -280,7 +292,7 @@ def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
 
 
 def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) -> None:
-    from sam2long.session import TrackedObject, UserPrompt
+    from sam2long.session import TrackedObject, UserPrompt, contradicts
 
     device = reader.device
     obj = TrackedObject()
@@ -288,18 +300,17 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
         points = None
         if p["coords"] is not None:
             points = reader.tensor(p["coords"], device), reader.tensor(p["labels"], device)
+        output = PromptOutput(*(reader.tensor(p[name], device) for name in ("out_mask", "out_ptr", "out_logit")))
+        tracked = reader.tensor(p["tracked"], device)
         obj.prompts[p["frame"]] = UserPrompt(
             points=points,
             mask=reader.tensor(p["mask"], device),
-            output=PromptOutput(
-                reader.tensor(p["out_mask"], device),
-                reader.tensor(p["out_ptr"], device),
-                reader.tensor(p["out_logit"], device),
-            ),
+            output=output,
             object_logit=p["object_logit"],
             seen_from_before=p["seen_from_before"],
             corrects=p["corrects"],
-            tracked=reader.tensor(p["tracked"], device),
+            tracked=tracked,
+            contradicts=contradicts(output.mask, tracked),
             mask_features=reader.tensor(p["features"], reader.storage),
         )
     session.objects[packed["id"]] = obj

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sam2long import persist, prompts
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import fast_bfloat16
 from sam2long.errors import ConfigError, ModelError, StateError
 from sam2long.live import LiveSession
 from sam2long.parts import Parts
@@ -126,6 +128,12 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         for name, value in defaults.items():
             if name not in vars(ours):
                 setattr(ours, name, value)
+        # sam2's VOS-optimised predictor compiles submodules in place, into CUDA graphs whose outputs the next call
+        # overwrites; its own class clones them all. The image encoder's we clone ourselves.
+        for name, module in ours._modules.items():
+            if name != "image_encoder" and "forward" in vars(module):
+                ours._modules[name] = copy.copy(module)
+                del ours._modules[name].forward
         ours._set_up(sam2long, dtype)
         return ours
 
@@ -167,8 +175,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         if self.dtype != "auto":
             return DTYPES[self.dtype]
         kind = self.device.type
-        supported = kind == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if supported else torch.float32
+        return torch.bfloat16 if kind == "cuda" and fast_bfloat16(self.device) else torch.float32
 
     # ---- the life of a state ---------------------------------------------------------------------------------
 

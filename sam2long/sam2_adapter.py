@@ -9,6 +9,7 @@ tests/test_sam2_contract.py pins them, so that a new sam2 release fails there fi
   _use_multimask, _forward_sam_heads          clicks on a frame that has memory
   track_step                                  prompts on a frame without memory
   _encode_new_memory                          the memory write
+  PositionEmbeddingSine.cache                 filled on the first GPU when a model is made
   SAM2ImagePredictor._bb_feat_sizes           written down for 1024 px; other models need their own
 """
 
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import tensor_on
 from sam2long.errors import StateError
 from sam2long.memory import BankRules, Reading
 from sam2long.memory_read import MemoryReader
@@ -44,6 +47,7 @@ __all__ = [
     "Remembered",
     "Sam2Model",
     "automatic_mask_generator",
+    "forget_positions_elsewhere",
 ]
 
 ROW_BUDGET = 2 << 30  # bytes
@@ -107,6 +111,13 @@ def automatic_mask_generator(model: SAM2Base, **options: Any) -> SAM2AutomaticMa
         (model.image_size * scale // model.backbone_stride,) * 2 for scale in (4, 2, 1)
     ]
     return generator
+
+
+def forget_positions_elsewhere(model: SAM2Base) -> None:
+    """sam2 computes position encodings ahead on the first GPU, wherever the model is to run: a copy on every frame."""
+    for module in model.modules():
+        if isinstance(module, PositionEmbeddingSine):
+            module.cache = {key: value for key, value in module.cache.items() if value.device == model.device}
 
 
 class Sam2Model:
@@ -200,6 +211,8 @@ class Sam2Model:
         self.encoder_passes += 1
         backbone_out = self.parts.encode(image)
         _, levels, positions, sizes = self.model._prepare_backbone_features(backbone_out)
+        if "forward" in vars(self.model.image_encoder):  # compiled by sam2 into CUDA graphs, which reuse their outputs
+            levels, positions = [level.clone() for level in levels], [place.clone() for place in positions]
         return FrameFeatures(levels, positions, sizes)
 
     # ---- propose ---------------------------------------------------------------------------------------------
@@ -225,7 +238,7 @@ class Sam2Model:
             masks, ious, tokens, logits = parts[0]
         else:
             order = [row for batch in batches for row in batch]
-            back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=self.device)
+            back = tensor_on(self.device, sorted(range(len(order)), key=order.__getitem__))
             masks, ious, tokens, logits = (torch.cat(part)[back] for part in zip(*parts, strict=True))
         numbers = torch.cat([ious.float(), logits.float()], dim=1).tolist()  # the one host sync of a frame
         verdicts = []
@@ -240,10 +253,10 @@ class Sam2Model:
 
     def agreement(self, proposals: Proposals, kept: Sequence[tuple[int, int]]) -> list[list[float]]:
         """IoU of each kept candidate's mask with each other's; 1 where both are empty. kept: U (row, k) pairs."""
-        rows = torch.tensor([row for row, _ in kept], device=self.device)
-        ks = torch.tensor([k for _, k in kept], device=self.device)
+        rows, ks = tensor_on(self.device, kept).unbind(1)
         inside = (proposals.masks[rows, ks].flatten(1) > 0).float()  # [U, pixels]
-        both = inside @ inside.T
+        with torch.autocast(self.device.type, enabled=False):  # counts of pixels have more digits than bfloat16
+            both = inside @ inside.T
         area = inside.sum(1)
         either = area[:, None] + area[None] - both
         return torch.where(either > 0, both / either.clamp(min=1), 1.0).tolist()
@@ -316,9 +329,22 @@ class Sam2Model:
     def remember(
         self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
     ) -> list[Remembered]:
-        """Pointers and spatial memories of the kept candidates, one batch. kept: (row, k) pairs."""
-        rows = torch.tensor([row for row, _ in kept], device=self.device)
-        ks = torch.tensor([k for _, k in kept], device=self.device)
+        """Pointers and spatial memories of the kept candidates, in batches. kept: (row, k) pairs."""
+        size = self._candidates_per_batch(proposals)
+        return [
+            entry
+            for start in range(0, len(kept), size)
+            for entry in self._remember_batch(features, proposals, kept[start : start + size])
+        ]
+
+    def _candidates_per_batch(self, proposals: Proposals) -> int:
+        # All K masks at the model's size, and the mask downsampler's first maps, which are about as large.
+        return max(1, self.row_budget // (4 * 3 * proposals.masks.shape[1] * self.model.image_size**2))
+
+    def _remember_batch(
+        self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
+    ) -> list[Remembered]:
+        rows, ks = tensor_on(self.device, kept).unbind(1)
         candidates = proposals.masks[rows]  # [U, K, 4h, 4w]
         logits = proposals.object_logits[rows]
         each = torch.arange(len(kept), device=self.device)

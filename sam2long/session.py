@@ -17,6 +17,7 @@ from torch import Tensor
 from sam2long import memory
 from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import moved
 from sam2long.errors import StateError
 from sam2long.frames import FrameReader
 from sam2long.holes import fill_small_holes
@@ -40,6 +41,7 @@ class UserPrompt:
     seen_from_before: bool  # given before anything was tracked: frames before it may attend to it too
     corrects: int | None = None  # the direction of the pass that had tracked this frame already
     tracked: Tensor | None = None  # bool [1, 1, 4h, 4w]: the object as that pass had it
+    contradicts: bool = False  # whether that was something else: see `contradicts`
     mask_features: Tensor | None = None  # its spatial memory, once it is needed
 
     def for_tracker(self, frame: int) -> Prompted:
@@ -54,15 +56,20 @@ class UserPrompt:
                 object_logit=PROMPTED_LOGIT,
             ),
             seen_from_before=self.seen_from_before,
-            starts_afresh=self.contradicts(),
+            starts_afresh=self.contradicts,
         )
 
-    def contradicts(self) -> bool:
-        """Whether the tracker was after something else: it had a mask here, and hardly any of it is left."""
-        if self.tracked is None or not self.tracked.any():
-            return False
-        said = self.output.mask > 0
-        return float((said & self.tracked).sum() / (said | self.tracked).sum()) < CONTRADICTS_BELOW
+
+def contradicts(said: Tensor, tracked: Tensor | None) -> bool:
+    """Whether the tracker was after something else: it had a mask on this frame, and hardly any of it is left.
+
+    Args:
+        said: logits of the prompted mask. tracked: bool; the mask before.
+    """
+    if tracked is None or not tracked.any():
+        return False
+    said = said > 0
+    return float((said & tracked).sum() / (said | tracked).sum()) < CONTRADICTS_BELOW
 
 
 @dataclass(eq=False)
@@ -170,6 +177,7 @@ class Session:
             seen_from_before=seen_from_before,
             corrects=corrects,
             tracked=tracked,
+            contradicts=contradicts(output.mask, tracked),
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
@@ -223,13 +231,13 @@ class Session:
             return None
         track = obj.tracks[direction]
         if track.head == frame and track.latest is not None:
-            return self._filled(track.latest.mask)
+            return self._filled([track.latest.mask])[0]
         if frame in track.frames:
-            return self._filled(track.best(frame).mask)
+            return self._filled([track.best(frame).mask])[0]
         aside = self._standing_before(obj, direction, frame)
         step(self.model, [aside], frame, self.reader.features(frame))
         aside.flush()
-        return self._filled(aside.ready[-1][1].mask)
+        return self._filled([aside.ready[-1][1].mask])[0]
 
     def _standing_before(self, obj: TrackedObject, direction: int, frame: int) -> Track:
         """A copy of a track that stands just before `frame`; the track itself stays where it is."""
@@ -250,8 +258,13 @@ class Session:
             return None
         return memory.read(frame, leading.memories, prompted, track.rules)
 
-    def _filled(self, mask: Tensor | None) -> Tensor | None:
-        return None if mask is None else fill_small_holes(mask.to(self.model.device), self.hole_area)
+    def _filled(self, masks: list[Tensor | None]) -> list[Tensor | None]:
+        """On the device, with their holes filled, in one go."""
+        there = [moved(mask, self.model.device) for mask in masks if mask is not None]
+        if self.hole_area > 0 and there:
+            there = list(fill_small_holes(torch.cat(there), self.hole_area).split(1))
+        filled = iter(there)
+        return [None if mask is None else next(filled) for mask in masks]
 
     # ---- propagation -----------------------------------------------------------------------------------------
 
@@ -333,7 +346,7 @@ class Session:
             entries = [track.ready.popleft() for track in tracks]
             frame = entries[0][0]
             self.next_frame[direction] = frame + direction, self.revision
-            yield FrameMasks(frame, [self._filled(hypothesis.mask) for _, hypothesis in entries])
+            yield FrameMasks(frame, self._filled([hypothesis.mask for _, hypothesis in entries]))
 
     # ---- getting tracks to where a pass starts ---------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sam2long import memory, tree
 from sam2long.config import Sam2LongConfig
+from sam2long.devices import HOST, moved
 from sam2long.memory import BankRules, FrameMemory, Reading
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
@@ -46,7 +47,7 @@ class Hypothesis:
         """The same with the mask on the CPU; the copy is complete once the device has been synchronised."""
         if self.mask is None or self.mask.device.type == "cpu":
             return self
-        return replace(self, mask=self.mask.to("cpu", non_blocking=True))
+        return replace(self, mask=moved(self.mask, HOST))
 
 
 EMPTY = Hypothesis(None, None)
@@ -188,7 +189,7 @@ class Track:
             score = next(c.score for c, r in zip(decision.kept, decision.rows, strict=True) if (r, c.mask) == (row, k))
             entry = FrameMemory(
                 frame=frame,
-                mask_features=new.mask_features.to(self.storage or new.mask_features.device, non_blocking=True),
+                mask_features=moved(new.mask_features, self.storage or new.mask_features.device),
                 object_ptr=new.object_ptr,
                 iou=verdict.ious[k],
                 object_logit=verdict.object_logit,

@@ -113,8 +113,9 @@ def _plain(predictor, video: LongVideo, ids: range) -> Iterator[None]:
 
     from eval.trackers import as_sam2
 
-    plain = as_sam2(predictor)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    plain, mixed = as_sam2(predictor), predictor.compute_dtype()
+    same_precision = torch.autocast(plain.device.type, dtype=mixed, enabled=mixed != torch.float32)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), same_precision:
         state = plain.init_state(_written(video, Path(folder)))
         for i in ids:
             plain.add_new_mask(state, 0, i, video.mask(i))
@@ -135,8 +136,8 @@ def measure(system: str, frames: int, device: str | None) -> None:
             gc.collect()
             now = time.perf_counter()
             row = {"system": system, "frame": t, "rss MiB": process.memory_info().rss / 2**20}
-            if torch.cuda.is_available():
-                row["device MiB"] = torch.cuda.memory_allocated() / 2**20
+            if torch.cuda.is_available() and not str(device).startswith("cpu"):
+                row["device MiB"] = torch.cuda.memory_allocated(device) / 2**20
             row["ms per frame"] = 1e3 * (now - window) / (EVERY if t > EVERY else 200 if t == 200 else EVERY - 200)
             print(json.dumps(row), flush=True)
             window = time.perf_counter()
@@ -196,11 +197,13 @@ def main() -> int:
         times = part[part["frame"] > EVERY]
         slope = np.polyfit(times["frame"], times["ms per frame"], 1)[0] * 1000
         growth = 100 * (late["rss MiB"] / early["rss MiB"] - 1)
+        device = [f"{row['device MiB']:.0f}" if row.get("device MiB") else "–" for row in (early, late)]
         summary.append(
             [system, str(int(late["frame"])), f"{early['rss MiB']:.0f}", f"{late['rss MiB']:.0f}", f"{growth:+.1f} %",
-             f"{times['ms per frame'].median():.0f}", f"{slope:+.2f}"]
+             *device, f"{times['ms per frame'].median():.0f}", f"{slope:+.2f}"]
         )  # fmt: skip
-    heads = ["system", "frames", "MiB at 500", "MiB at the end", "growth", "ms per frame", "slope, ms per 1,000 frames"]
+    heads = ["system", "frames", "MiB at 500", "MiB at the end", "growth", "on the device at 500", "at the end",
+             "ms per frame", "slope, ms per 1,000 frames"]  # fmt: skip
     (args.out / "long.md").write_text(markdown_table(heads, summary) + "\n")
     print((args.out / "long.md").read_text())
     return 0

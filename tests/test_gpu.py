@@ -1,9 +1,13 @@
 """The same promises on a CUDA device. Skipped without one; failing with REQUIRE_GPU=1."""
 
+import copy
+import warnings
+
 import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.devices import fast_bfloat16
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, run, same, tiny_predictor
 
 pytestmark = pytest.mark.gpu
@@ -28,7 +32,7 @@ def test_float32_masks_are_about_the_cpus(on_gpu):
 
 def test_auto_is_bfloat16_where_the_device_has_it(on_gpu):
     auto = SAM2LongVideoPredictor.from_sam2(on_gpu)
-    expected = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    expected = torch.bfloat16 if fast_bfloat16(on_gpu.device) else torch.float32
     assert auto.compute_dtype() is expected
     masks = run(auto, VIDEO, PROMPTS)
     assert all(torch.isfinite(mask).all() and mask.dtype == torch.float32 for mask in masks.values())
@@ -71,3 +75,44 @@ def test_memories_can_live_on_the_host(on_gpu):
     assert same(collect(on_gpu, state), run(on_gpu, VIDEO))
     bank = state.session.objects[1].tracks[1].pathways[0].memories
     assert {memory.mask_features.device.type for memory in bank if memory.mask_features is not None} == {"cpu"}
+
+
+def test_the_host_waits_for_the_device_once_a_frame(on_gpu):
+    online = SAM2LongVideoPredictor.from_sam2(on_gpu, Sam2LongConfig(emit="online"), dtype="float32")
+    state = online.init_state(VIDEO)
+    for frame, obj_id, mask in PROMPTS:
+        online.add_new_mask(state, frame, obj_id, mask)
+    frames = online.propagate_in_video(state)
+    for _ in range(17):  # the banks are full, and 16 was a checkpoint
+        next(frames)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            next(frames)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == 1
+
+
+def test_checkpoints_hold_memories_that_were_on_their_way_to_the_host(on_gpu):
+    """Nothing is reliable here, so the newest memory is the first that a checkpoint packs."""
+    config = Sam2LongConfig(iou_threshold=1.0)
+    there = SAM2LongVideoPredictor.from_sam2(on_gpu, config, dtype="float32")
+    masks = []
+    for offload in (True, False):
+        state = there.init_state(VIDEO, offload_state_to_cpu=offload)
+        there.add_new_mask(state, 0, 1, MASK)
+        collect(there, state)
+        there.add_new_mask(state, 14, 1, OTHER)
+        masks.append(collect(there, state, start_frame_idx=14))
+    assert same(*masks)
+
+
+def test_a_vos_optimized_predictor_of_sam2_can_be_wrapped(on_gpu):
+    theirs = SAM2LongVideoPredictor.from_sam2(on_gpu, dtype="float32")
+    for name in ("memory_encoder", "sam_mask_decoder", "sam_prompt_encoder"):
+        module = copy.copy(getattr(theirs, name))
+        module.forward = torch.compile(module.forward, mode="max-autotune", dynamic=False)
+        theirs._modules[name] = module
+    assert same(run(SAM2LongVideoPredictor.from_sam2(theirs, dtype="float32"), VIDEO[:8]), run(on_gpu, VIDEO[:8]))

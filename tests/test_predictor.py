@@ -1,5 +1,7 @@
 """The drop-in as a user meets it: corrections, late objects, coming and going, refusals, saving."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -528,3 +530,40 @@ def test_the_callers_autocast_does_not_reach_us(tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = run(tiny, VIDEO[:8])
     assert same(inside, run(tiny, VIDEO[:8]))
+
+
+def test_modules_that_sam2_compiled_in_place_are_taken_without_their_graphs(tiny):
+    def graph(*args, **kwargs):
+        raise AssertionError("the next call overwrites what this gives")
+
+    theirs = SAM2LongVideoPredictor.from_sam2(tiny)
+    for name in ("memory_encoder", "sam_mask_decoder", "sam_prompt_encoder"):  # as SAM2VideoPredictorVOS does
+        theirs._modules[name] = copy.copy(getattr(tiny, name))
+        theirs._modules[name].forward = graph
+    ours = SAM2LongVideoPredictor.from_sam2(theirs)
+    assert same(run(ours, VIDEO[:8]), run(tiny, VIDEO[:8]))
+    assert vars(theirs.memory_encoder)["forward"] is graph, "theirs stays as it is"
+
+
+def test_an_image_encoder_that_reuses_its_outputs_is_no_trouble(tiny):
+    """CUDA graphs do; a correction replays other frames between encoding its own and reading it."""
+    encoder, buffers = copy.copy(tiny.image_encoder), {}
+
+    def graph(image):
+        out = tiny.image_encoder(image)
+        for name in ("backbone_fpn", "vision_pos_enc"):
+            for level, tensor in enumerate(out[name]):
+                out[name][level] = buffers.setdefault((name, level), torch.empty_like(tensor)).copy_(tensor)
+        return out
+
+    encoder.forward = graph
+    reusing = SAM2LongVideoPredictor.from_sam2(tiny)
+    reusing._modules["image_encoder"] = encoder
+    found = []
+    for predictor in (reusing, tiny):
+        state = predictor.init_state(VIDEO)
+        predictor.add_new_mask(state, 0, 1, MASK)
+        collect(predictor, state)
+        predictor.add_new_points_or_box(state, 13, 1, points=[[30.0, 30.0]], labels=[1])
+        found.append(collect(predictor, state, start_frame_idx=13))
+    assert same(*found)

@@ -73,12 +73,12 @@ def check_sam2() -> Iterator[Finding]:
 def check_device() -> Iterator[Finding]:
     import torch
 
-    from sam2long.build import best_device
+    from sam2long.devices import best_device, fast_bfloat16
 
     device = best_device()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        half = "bfloat16" if torch.cuda.is_bf16_supported() else "float32: no bfloat16 on this device"
+        half = "bfloat16" if fast_bfloat16(device) else "float32: no bfloat16 on this device"
         yield GOOD, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, computes in {half}"
     elif device.type == "cpu":
         yield HINT, "no accelerator: tracking runs on the CPU, which is slow for all but the nano and tiny models"
