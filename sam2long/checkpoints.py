@@ -11,7 +11,7 @@ import torch
 from sam2long import persist
 from sam2long.tracker import Leads, Track
 
-IN_MEMORY = 4 << 20  # bytes; more goes to a file
+IN_MEMORY = 1 << 20  # bytes; more goes to a file
 
 
 class Checkpoints:
