@@ -256,7 +256,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(opened, truth):
 def test_a_project_is_open_once_and_belongs_to_one_video(opened, truth, nano, clip, tmp_path):
     annotator = prompted(opened(), truth)
     project = annotator.project
-    with pytest.raises(StateError, match="another `sam2long annotate`"):
+    with pytest.raises(StateError, match="another sam2long command"):
         Project(project.folder.path, project.source, project.settings)
     annotator.close()
     copy = shutil.copytree(project.folder.path, tmp_path / "copy")
