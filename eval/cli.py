@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import datasets, protocols
-from sam2long.errors import ConfigError, Sam2LongError
+from sam2long.errors import ConfigError, Sam2LongError, sentence
 
 EXIT_SOME_VIDEOS_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -224,6 +224,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -27,3 +27,9 @@ class ModelError(Sam2LongError, RuntimeError):
 
 class DataError(Sam2LongError, ValueError):
     """A dataset, prompt file or prediction tree that is not as its format says."""
+
+
+def sentence(error: OSError) -> str:
+    """What the system refused, and about which file."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -153,13 +153,10 @@ class MemoryReader:
         return tokens, positions
 
     def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
-        device, here = self.model.device, {}
-        for row in rows:
-            for read in row:  # pathways share memories: each is fetched once when they are kept on the host
-                features = read.memory.mask_features
-                if id(features) not in here:
-                    here[id(features)] = moved(features, device)
-        return torch.cat([here[id(read.memory.mask_features)] for row in rows for read in row])
+        every = [read.memory.mask_features for row in rows for read in row]
+        # Pathways share memories: each is fetched once when they are kept on the host.
+        here = {key: moved(one, self.model.device) for key, one in {id(one): one for one in every}.items()}
+        return torch.cat([here[id(one)] for one in every])
 
     def _spatial_table(self) -> Tensor:
         """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""

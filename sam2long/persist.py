@@ -204,14 +204,15 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
         raise StateError(f"cannot read the state {path}: {error.strerror}") from None
     reader = _Reader(data, session.model.device, session.storage, str(path))
     content = reader.content
-    if content["video"] | {"dtype": ""} == (ours := _video(session)) | {"dtype": ""} and content["video"] != ours:
-        saved = content["video"]["dtype"].removeprefix("torch.")
+    saved, ours = content["video"], _video(session)
+    different = {key for key in saved.keys() | ours.keys() if saved.get(key) != ours.get(key)}
+    if different == {"dtype"}:
+        theirs, here = (video["dtype"].removeprefix("torch.") for video in (saved, ours))
         raise StateError(
-            f"{path} was computed in {saved}, and this predictor computes in {ours['dtype'].removeprefix('torch.')}; "
-            f'build it with dtype="{saved}"'
+            f'{path} was computed in {theirs}, and this predictor computes in {here}; build it with dtype="{theirs}"'
         )
-    if content["video"] != ours:
-        raise StateError(f"{path} was saved with another video or model: it has {content['video']}, here is {ours}")
+    if different:
+        raise StateError(f"{path} was saved with another video or model: it has {saved}, here is {ours}")
     session.config = Sam2LongConfig.from_mapping(content["config"])
     session.model.read_as(session.config)
     session.hole_area = content["hole_area"]

@@ -123,11 +123,10 @@ def _evaluate(gt: Path, pred: Path, options: Options) -> Scores:
                 frame_names=tuple(str(i) for i in range(len(truth))),
             )
         )
-    summary = {c: base.mean([o.values[c] for o in objects]) for c in _COLUMNS}
-    summary["AUC"] = float(np.mean(np.mean(curves, axis=0))) * 100
-    # GOT-10k's toolkit pools the frames of all videos.
-    for column, value in zip(_COLUMNS[3:], boxes.overlap_rates(np.concatenate(tracked)), strict=True):
-        summary[column] = 100 * value
+    summary = {"AUC": float(np.mean(np.mean(curves, axis=0))) * 100}
+    summary |= {c: base.mean([o.values[c] for o in objects]) for c in ("P", "P_norm")}
+    pooled = boxes.overlap_rates(np.concatenate(tracked))  # GOT-10k's toolkit pools the frames of all videos
+    summary |= {c: 100 * value for c, value in zip(("AO", "SR50", "SR75"), pooled, strict=True)}
     return Scores(
         protocol="box",
         unit="percent",

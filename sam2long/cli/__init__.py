@@ -19,7 +19,7 @@ from sam2long.cli.live import Live
 from sam2long.cli.models import Models
 from sam2long.cli.track import EXAMPLES, Track
 from sam2long.cli.x_anylabeling import XAnyLabeling
-from sam2long.errors import Sam2LongError
+from sam2long.errors import Sam2LongError, sentence
 
 USER_ERROR = 2  # also what a wrong flag exits with
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
@@ -74,8 +74,7 @@ def _guarded(command: Any) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"sam2long: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"sam2long: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("\nsam2long: stopped", file=sys.stderr)

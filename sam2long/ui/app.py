@@ -205,7 +205,7 @@ def create_app(desk: Desk, access: Access) -> FastAPI:
 
         check_options(said.format, said.shape, images=said.images)
         folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
-        check_replaceable(folder, said.overwrite)
+        await asyncio.to_thread(check_replaceable, folder, said.overwrite)  # it may hold many files
 
         def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
             def progress(done: int, total: int) -> None:

@@ -170,8 +170,11 @@ class Tracker:
         """
         last = self.source.num_frames - 1
         check_frame(start, self.source.num_frames)
-        ways = [(1, last if end is None else end)] if direction == "forward" else []
-        ways = [(-1, 0 if end is None else end)] if direction == "backward" else ways or [(1, last), (-1, 0)]
+        ways = {
+            "forward": [(1, last if end is None else end)],
+            "backward": [(-1, 0 if end is None else end)],
+            "both": [(1, last), (-1, 0)],
+        }[direction]
         for sign, stop in ways:
             if (check_frame(stop, self.source.num_frames) - start) * sign < 0:
                 raise PromptError(f"frame {stop} is not {direction} of frame {start}; choose the other direction")
