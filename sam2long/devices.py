@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,3 +51,20 @@ def settle(device: torch.device) -> None:
     """Wait until everything that has been moved from `device` is there."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+def read_out(tensor: Tensor, while_waiting: Callable[[], None] | None = None) -> list:
+    """`tensor.tolist()`, which waits for the device.
+
+    Args:
+        while_waiting: on a CUDA device called before the wait; what it launches is not waited for, and keeps the device
+            busy while the host goes on with the numbers. Elsewhere not called.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.tolist()
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.current_stream(tensor.device).record_event()
+    if while_waiting is not None:
+        while_waiting()
+    arrived.synchronize()
+    return here.tolist()

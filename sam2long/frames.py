@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,21 +23,21 @@ class FrameReader:
 
     Args:
         source: where frames come from.
-        model: whose image encoder is used.
+        model: whose image encoder is used, and says how many frames go through it at a time.
     """
 
     def __init__(self, source: FrameSource, model: Sam2Model) -> None:
         self.source = source
         self.model = model
         table = torch.from_numpy(np.asarray(normalize_table(IMAGE_MEAN, IMAGE_STD)))  # [3, 256]
-        self._table = table.to(model.device)
-        self._latest: tuple[int, FrameFeatures] | None = None
+        self._tables = table.to(model.device).unbind()
+        self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
-        if self._latest is None or self._latest[0] != frame:
-            self._encode(frame, self._resized(self.source.frame(frame)))
-        return self._latest[1]
+        if self.latest is None or self.latest[0] != frame:
+            self.push(frame, self.source.frame(frame))
+        return self.latest[1]
 
     def sequence(self, start: int, end: int, direction: int) -> Iterator[tuple[int, FrameFeatures]]:
         """Features of the frames from `start` to `end`, both included, read ahead in a thread.
@@ -44,31 +46,74 @@ class FrameReader:
         """
         if (end - start) * direction < 0:
             return
-        frames = self.source.iter_from(start, reverse=direction < 0, image_size=self.model.model.image_size)
+        ahead = _Ahead(self, start, end, direction)
+        self.model.while_waiting = ahead.fill
         try:
-            for frame in frames:
-                if self._latest is None or self._latest[0] != frame.index:
-                    self._encode(frame.index, frame.model_input)
-                yield frame.index, self._latest[1]
-                if frame.index == end:
-                    return
+            while (item := ahead.next()) is not None:
+                self.latest = item
+                yield item
         finally:
-            frames.close()
+            ahead.close()
+            if self.model.while_waiting == ahead.fill:  # no later pass has begun
+                self.model.while_waiting = None
 
     def push(self, frame: int, image: np.ndarray) -> FrameFeatures:
-        """Features of a frame that the caller brings: live use."""
-        self._encode(frame, self._resized(image))
-        return self._latest[1]
+        """Features of a frame that the caller brings."""
+        resized = to_model_input(image, self.model.model.image_size)
+        self.latest = (frame, *self.encode([resized]))
+        return self.latest[1]
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        return to_model_input(image, self.model.model.image_size)
-
-    def _encode(self, frame: int, resized: np.ndarray) -> None:
-        pixels = moved(torch.from_numpy(resized), self.model.device).long()  # [S, S, 3]
+    def encode(self, images: list[np.ndarray]) -> list[FrameFeatures]:
+        """Features of frames [S, S, 3] uint8, in one pass of the encoder."""
+        pixels = moved(torch.from_numpy(np.stack(images)), self.model.device).long()
         # A table look-up gives sam2's float32 values to the bit, on every device.
-        channels = [self._table[c][pixels[..., c]] for c in range(3)]
+        channels = [table[values] for table, values in zip(self._tables, pixels.unbind(-1), strict=True)]
         with self.model.running():
-            self._latest = (frame, self.model.encode(torch.stack(channels).unsqueeze(0)))
+            return self.model.encode(torch.stack(channels, dim=1))
+
+
+class _Ahead:
+    """A stretch of a video on its way through the image encoder, as many frames at a time as the model says."""
+
+    def __init__(self, reader: FrameReader, start: int, end: int, direction: int) -> None:
+        self.reader = reader
+        source = reader.source
+        self.frames = source.iter_from(start, reverse=direction < 0, image_size=reader.model.model.image_size)
+        self.left = (end - start) * direction + 1  # frames that have not been read
+        self.encoded: deque[tuple[int, FrameFeatures]] = deque()
+        self.error: Exception | None = None  # it belongs to a later frame than the one under way
+
+    def next(self) -> tuple[int, FrameFeatures] | None:
+        if not self.encoded:
+            if self.error is not None:
+                raise self.error
+            self._encode()
+        return self.encoded.popleft() if self.encoded else None
+
+    def fill(self) -> None:
+        """Have the next frame encoded."""
+        if self.encoded or self.error is not None:
+            return
+        try:
+            self._encode()
+        except Exception as error:  # raised by `next`: the frame that is under way has nothing to do with it
+            self.error = error
+
+    def close(self) -> None:
+        self.frames.close()
+
+    def _encode(self) -> None:
+        size = self.reader.model.frames_per_pass
+        read = list(islice(self.frames, min(size, self.left)))
+        self.left -= len(read)
+        if read and (known := self.reader.latest) and known[0] == read[0].index:  # a prompt was given there
+            self.encoded.append(known)
+            del read[0]
+        # Less than a full pass goes one by one: two shapes for torch.compile, not as many as there are remainders.
+        parts = [read] if len(read) == size else [[frame] for frame in read]
+        for part in parts:
+            features = self.reader.encode([frame.model_input for frame in part])
+            self.encoded.extend(zip((frame.index for frame in part), features, strict=True))
 
 
 class LiveSource:

@@ -67,8 +67,8 @@ class InferenceState(Mapping):
 
     @property
     def encoder_passes(self) -> int:
-        """How often the image encoder has run for this state: once per frame."""
-        return self.session.model.encoder_passes
+        """How many frames have gone through the image encoder for this state: each frame once."""
+        return self.session.model.frames_encoded
 
     @property
     def rows_read(self) -> int:
@@ -160,6 +160,9 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         self.dtype = dtype
         self._parts: Parts | None = None  # None: eager
         self.row_budget = ROW_BUDGET  # bytes; lower it when a GPU is too small for all pathways in one batch
+        # Frames of a stored video that go through the image encoder at a time. None: one, or several of up to
+        # 256 x 256 where that gives the same bits. On a GPU more may be faster, and may change the last bits.
+        self.frames_per_pass: int | None = None
         # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
         self.non_overlap_masks_for_mem_enc = False
 
@@ -225,6 +228,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
                 row_budget=self.row_budget,
                 sparse_share=self.sam2long.sparse_share,
                 parts=self._parts,
+                frames_per_pass=self.frames_per_pass,
             ),
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import tensor_on
+from sam2long.devices import read_out, tensor_on
 from sam2long.errors import StateError
 from sam2long.memory import BankRules, Reading
 from sam2long.memory_read import MemoryReader
@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 ROW_BUDGET = 2 << 30  # bytes
+PIXELS_PER_PASS, FRAMES_PER_PASS = 2 * 256**2, 8  # small frames go through the image encoder together, up to either
 Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
 
 
@@ -130,6 +131,8 @@ class Sam2Model:
         row_budget: bytes that one batch of rows may take in memory attention; more rows than fit are split.
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
         parts: the network's calls, eager when None.
+        frames_per_pass: how many frames of a stored video go through the image encoder at a time, whether or not that
+            changes the last bits; None: as many as keep it busy, and one where more would change them.
     """
 
     def __init__(
@@ -140,13 +143,17 @@ class Sam2Model:
         row_budget: int = ROW_BUDGET,
         sparse_share: float = 1.0,
         parts: Parts | None = None,
+        frames_per_pass: int | None = None,
     ) -> None:
         self.model = model
         self.parts = parts or Parts.eager(model)
         self.reader = MemoryReader(model, modulation, sparse_share, self.parts)
         self.dtype = dtype
         self.row_budget = row_budget
-        self.encoder_passes = 0  # how often the image encoder ran; one per frame is the promise
+        self.frames_per_pass = frames_per_pass or max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2))
+        self._settled_frames_per_pass = frames_per_pass is not None
+        self.while_waiting: Callable[[], None] | None = None  # gives a GPU something to do while the host decides
+        self.frames_encoded = 0  # by the image encoder; each frame once is the promise
         self.rows_read = 0  # how many rows went through memory attention and decoder
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
 
@@ -206,14 +213,29 @@ class Sam2Model:
 
     # ---- encode ----------------------------------------------------------------------------------------------
 
-    def encode(self, image: Tensor) -> FrameFeatures:
-        """Image features of one frame. image: [1, 3, S, S] normalised float32 on the device."""
-        self.encoder_passes += 1
-        backbone_out = self.parts.encode(image)
-        _, levels, positions, sizes = self.model._prepare_backbone_features(backbone_out)
+    def encode(self, images: Tensor) -> list[FrameFeatures]:
+        """Image features, frame by frame. images: [N, 3, S, S] normalised float32 on the device."""
+        self.frames_encoded += len(images)
+        frames = self._encode(images)
+        if len(images) > 1 and not self._settled_frames_per_pass:
+            # Kernels depend on shapes and not on pixels, so one frame shows it for all.
+            alone, together = self._encode(images[:1])[0], frames[0]
+            if not all(map(torch.equal, alone.levels, together.levels)):
+                self.frames_per_pass = 1
+                return [alone, *(self._encode(images[i : i + 1])[0] for i in range(1, len(images)))]
+            self._settled_frames_per_pass = True
+        return frames
+
+    def _encode(self, images: Tensor) -> list[FrameFeatures]:
+        out = self.parts.encode(images)
+        maps, positions = out["backbone_fpn"], out["vision_pos_enc"]
         if "forward" in vars(self.model.image_encoder):  # compiled by sam2 into CUDA graphs, which reuse their outputs
-            levels, positions = [level.clone() for level in levels], [place.clone() for place in positions]
-        return FrameFeatures(levels, positions, sizes)
+            maps, positions = [each.clone() for each in maps], [each.clone() for each in positions]
+        frames = []
+        for i in range(len(images)):
+            own = {"backbone_fpn": [m[i : i + 1] for m in maps], "vision_pos_enc": [p[i : i + 1] for p in positions]}
+            frames.append(FrameFeatures(*self.model._prepare_backbone_features(own)[1:]))
+        return frames
 
     # ---- propose ---------------------------------------------------------------------------------------------
 
@@ -240,7 +262,7 @@ class Sam2Model:
             order = [row for batch in batches for row in batch]
             back = tensor_on(self.device, sorted(range(len(order)), key=order.__getitem__))
             masks, ious, tokens, logits = (torch.cat(part)[back] for part in zip(*parts, strict=True))
-        numbers = torch.cat([ious.float(), logits.float()], dim=1).tolist()  # the one host sync of a frame
+        numbers = read_out(torch.cat([ious.float(), logits.float()], dim=1), self.while_waiting)  # the one host sync
         verdicts = []
         for *row_ious, logit in numbers:
             if not all(map(math.isfinite, (*row_ious, logit))):

@@ -100,7 +100,7 @@ def patched(clock: Clock) -> Iterator[None]:
 
     places = [
         (Sam2Model, "encode", "encoder"), (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
-        (Sam2Model, "_decode", "decoder"), (Sam2Model, "remember", "memory write"), (FrameReader, "_encode", "decode"),
+        (Sam2Model, "_decode", "decoder"), (Sam2Model, "remember", "memory write"), (FrameReader, "encode", "decode"),
         (tracker.Track, "decide", "tree"), (tracker.Track, "grow", "tree"), (tracker.Track, "readings", "tree"),
         (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
         (predictor.SAM2LongVideoPredictor, "_video_masks", "output"),
@@ -196,29 +196,32 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
             states[n] = prompted(p, images, ids[0], objects)
             runs[n] = p.propagate_in_video(states[n])
             next(runs[n])
+        turn = states["default" if model == "nano" else "agree"].session.model.frames_per_pass
         order = deque(runs)
-        for _ in range(1, frames):
+        for _ in range((frames - 1) // turn):
             order.rotate(1)  # nobody is always the one after the slowest
             for n in order:
                 clock.seconds = {}
-                begin, busy = clock.now(), time.process_time()
-                next(runs[n])
-                times[n].append(clock.now() - begin)
-                cpu[n].append(time.process_time() - busy)
-                shares[n].append(clock.seconds)
-    base = np.median(times["plain sam2"][BANK:])
-    busy = {n: float(np.median(seconds[BANK:])) for n, seconds in cpu.items()}
+                begin, worked = clock.now(), time.process_time()
+                for _ in range(turn):  # one pass of the encoder, and all its frames
+                    next(runs[n])
+                times[n].append((clock.now() - begin) / turn)
+                cpu[n].append((time.process_time() - worked) / turn)
+                shares[n].append({stage: seconds / turn for stage, seconds in clock.seconds.items()})
+    warm = -(-BANK // turn)
+    base = np.median(times["plain sam2"][warm:])
+    busy = {n: float(np.median(seconds[warm:])) for n, seconds in cpu.items()}
     rows = []
     for n in systems:
-        settled = np.array(times[n][BANK:])
+        settled = np.array(times[n][warm:])
         row = {"model": model, "size": predictor.image_size, "objects": objects, "system": n}
         row |= {"ms": 1e3 * np.median(settled), "p95 ms": 1e3 * np.quantile(settled, 0.95)}
         row |= {"times sam2": np.median(settled) / base}
         if device.type == "cpu":
             row |= {"CPU ms": 1e3 * busy[n], "CPU times sam2": busy[n] / busy["plain sam2"]}
         if n in CONFIGS:
-            row["rows per frame"] = states[n].rows_read / (frames - 1)
-            row |= stages(shares[n][BANK:], settled.sum())
+            row["rows per frame"] = states[n].rows_read / (turn * len(times[n]))
+            row |= stages(shares[n][warm:], settled.sum())
         rows.append(row)
         print(f"  {n:>17}: {row['ms']:9.1f} ms, {row['times sam2']:.2f} of sam2", flush=True)
     return rows

@@ -77,7 +77,7 @@ def test_memories_can_live_on_the_host(on_gpu):
     assert {memory.mask_features.device.type for memory in bank if memory.mask_features is not None} == {"cpu"}
 
 
-def test_the_host_waits_for_the_device_once_a_frame(on_gpu):
+def test_the_host_waits_for_the_device_once_a_frame(on_gpu, monkeypatch):
     online = SAM2LongVideoPredictor.from_sam2(on_gpu, Sam2LongConfig(emit="online"), dtype="float32")
     state = online.init_state(VIDEO)
     for frame, obj_id, mask in PROMPTS:
@@ -85,14 +85,34 @@ def test_the_host_waits_for_the_device_once_a_frame(on_gpu):
     frames = online.propagate_in_video(state)
     for _ in range(17):  # the banks are full, and 16 was a checkpoint
         next(frames)
+    asked, wait = [], torch.cuda.Event.synchronize
+    monkeypatch.setattr(torch.cuda.Event, "synchronize", lambda event: asked.append(event) or wait(event))
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as waits:
+        with warnings.catch_warnings(record=True) as unasked:
             warnings.simplefilter("always")
             next(frames)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == 1
+    assert len(asked) == 1
+    assert not [each.message for each in unasked if "synchroniz" in str(each.message)]
+
+
+def test_the_next_frame_is_under_way_while_the_host_decides(on_gpu):
+    plain = SAM2LongVideoPredictor.from_sam2(on_gpu, Sam2LongConfig(emit="online"), dtype="float32")
+    ahead = SAM2LongVideoPredictor.from_sam2(on_gpu, Sam2LongConfig(emit="online"), dtype="float32")
+    plain.frames_per_pass = ahead.frames_per_pass = 1
+    state = ahead.init_state(VIDEO)
+    ahead.add_new_mask(state, 0, 1, MASK)
+    out = {}
+    for frame, _, masks in ahead.propagate_in_video(state):
+        out[frame] = masks
+        assert state.encoder_passes == min(frame + 1 + (frame > 0), len(VIDEO))
+    stream = plain.init_stream(VIDEO[0])  # has nothing to look ahead to
+    plain.add_new_mask(stream, 0, 1, MASK)
+    for image in VIDEO[1:]:
+        for frame, _, masks in plain.track(stream, image):
+            assert torch.equal(out[frame], masks)
 
 
 def test_checkpoints_hold_memories_that_were_on_their_way_to_the_host(on_gpu):

@@ -298,7 +298,7 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     page.close()
 
 
-def test_two_pages_see_the_same_one_cancels_for_the_other_and_both_notice_the_end(browser, serve, long_clip, truth, tmp_path):
+def test_two_pages_see_the_same_one_stops_the_other_and_both_notice_the_end(browser, serve, long_clip, truth, tmp_path):
     server = serve(tmp_path / "project", long_clip)
     one, two = Page(browser, server, (1920, 1080)), Page(browser, server, (1024, 700))
     one.click(*inside(truth, 0, 1))
