@@ -8,9 +8,8 @@ it reads, is computed once: most settings go together for a long time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,26 +22,17 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.devices import tensor_on
-from sam2long.memory import PROMPTED_LOGIT, FrameMemory, PointerRead, Reading, SpatialRead
+from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
 from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
-from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
+from sam2long.sam2_adapter import FrameFeatures, Sam2Model
 from sam2long.session import FORWARD, Session
 from sam2long.tracker import Prompted, Track, step
 
-ROWS_AT_ONCE = 32  # in the memory write; on a CPU larger batches are hardly faster and take gigabytes
-CPU_ROW_BUDGET = 64 << 20  # bytes; about as many rows of the nano model in the memory read
+CPU_ROW_BUDGET = 64 << 20  # bytes; on a CPU larger batches are hardly faster and take gigabytes
 
 Key = TypeVar("Key")
 Masks = tuple[Tensor | None, ...]  # of all objects, low-resolution logits [1, 1, h, w]; None: absent
-
-
-@dataclass(frozen=True, eq=False)
-class _Expanded(Proposals):
-    """Proposals of all rows, of which equal ones were computed once."""
-
-    first: list[int]  # of each row, the first one that is equal to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,10 @@ class _WeightedReading(Reading):
     """A reading that brings its setting's key weights along."""
 
     modulation: tuple[float, float]
+
+    @property
+    def key(self) -> tuple:
+        return self.modulation, *Reading.key.fget(self)
 
 
 class _WeightedTrack(Track):
@@ -72,64 +66,6 @@ class _MixedWeights(MemoryReader):
         ladders = super()._weights(readings)
         low, high = torch.tensor([reading.modulation for reading in readings]).t().unsqueeze(2)  # [R, 1] each
         return tuple(None if ladder is None else low + (ladder - 1) * (high - low) for ladder in ladders)
-
-
-class SharedRows:
-    """A model that computes equal rows once. Everything else is the model's own."""
-
-    def __init__(self, model: Sam2Model) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def propose(self, features: FrameFeatures, readings: Sequence[_WeightedReading], num_pointers: int) -> _Expanded:
-        places: dict[tuple, int] = {}
-        unique: list[int] = []  # the first row of each kind
-        row_of = []
-        for row, reading in enumerate(readings):
-            place = places.setdefault(_tensors_of(reading), len(unique))
-            if place == len(unique):
-                unique.append(row)
-            row_of.append(place)
-        few = self.model.propose(features, [readings[row] for row in unique], num_pointers)
-        index = tensor_on(self.model.device, row_of)
-        everything = {
-            field.name: value[index] if isinstance(value, Tensor) else [value[place] for place in row_of]
-            for field in dataclasses.fields(Proposals)
-            for value in [getattr(few, field.name)]
-        }
-        return _Expanded(**everything, first=[unique[place] for place in row_of])
-
-    def remember(
-        self, features: FrameFeatures, proposals: _Expanded, kept: Sequence[tuple[int, int]]
-    ) -> list[Remembered]:
-        wanted = [(proposals.first[row], k) for row, k in kept]
-        unique = list(dict.fromkeys(wanted))
-        remembered = {}
-        for start in range(0, len(unique), ROWS_AT_ONCE):
-            part = unique[start : start + ROWS_AT_ONCE]
-            remembered |= zip(part, self.model.remember(features, proposals, part), strict=True)
-        return [remembered[each] for each in wanted]  # the same tensors again: that is how later rows are found equal
-
-
-def _others(record: type, *but: str) -> Callable[[Any], Any]:
-    return attrgetter(*(field.name for field in dataclasses.fields(record) if field.name not in but))
-
-
-_place_of, _pointer_place_of = _others(SpatialRead, "memory"), _others(PointerRead, "memory")
-
-
-def _tensors_of(reading: _WeightedReading) -> tuple:
-    """Equal for readings of the same tensors in the same places with the same weights.
-
-    A memory's numbers came out of the network with its tensors, so they need no comparing.
-    """
-    spatial = tuple(
-        (id(read.memory.mask_features), id(read.memory.kept_tokens), _place_of(read)) for read in reading.spatial
-    )
-    pointers = tuple((id(read.memory.object_ptr), _pointer_place_of(read)) for read in reading.pointers)
-    return reading.modulation, spatial, pointers
 
 
 @dataclass(eq=False)
@@ -173,14 +109,14 @@ class Sweep:
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]
         self._settings = {key: _Setting([_new_track(session) for _ in prompts]) for key, session in sessions.items()}
-        models: dict[float, SharedRows] = {}  # settings with the same one share their batches
+        models: dict[float, Sam2Model] = {}  # settings with the same one share their batches
         together: dict[float, list[Track]] = {}
         for key, config in configs.items():
             if config.sparse_share not in models:
                 sessions[key].model.reader = _MixedWeights(self._tracker.predictor, (1.0, 1.0), config.sparse_share)
                 if self._tracker.predictor.device.type == "cpu":
                     sessions[key].model.row_budget = CPU_ROW_BUDGET
-                models[config.sparse_share] = SharedRows(sessions[key].model)
+                models[config.sparse_share] = sessions[key].model
             together.setdefault(config.sparse_share, []).extend(self._settings[key].tracks)
         any_session = next(iter(sessions.values()))  # encodes for all
         model = any_session.model

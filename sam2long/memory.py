@@ -67,6 +67,17 @@ class Reading:
         return tuple(read.whole for read in self.spatial), len(self.pointers)
 
     @property
+    def key(self) -> tuple:
+        """Equal for readings of the same tensors in the same places with the same weights."""
+        spatial = []
+        for each in self.spatial:
+            memory = each.memory
+            tensors = id(memory.mask_features), id(memory.kept_tokens)
+            spatial.append((*tensors, memory.object_logit, each.slot, each.prompted, each.whole))
+        pointers = [(id(each.memory.object_ptr), each.memory.object_logit, each.position) for each in self.pointers]
+        return tuple(spatial), tuple(pointers)
+
+    @property
     def frames(self) -> tuple[int, ...]:
         """The frames whose spatial memory is read."""
         return tuple(read.memory.frame for read in self.spatial)

@@ -34,19 +34,22 @@ SAVED_CHECKPOINTS = 8  # the file holds no more: programs save often, and what i
 
 
 class _Writer:
-    """Collects tensors under short names; a memory that several pathways share is written once."""
+    """Collects tensors under short names; a memory, or a tensor, that several pathways share is written once."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self.names: dict[int, tuple[str, Tensor]] = {}  # id() -> (name, the tensor, kept alive)
         self.memories: dict[int, tuple[int, FrameMemory]] = {}  # id() -> (number, the memory, kept alive)
         self.entries: list[dict[str, Any]] = []
 
     def tensor(self, value: Tensor | None) -> str | None:
         if value is None:
             return None
-        name = str(len(self.tensors))
-        self.tensors[name] = value.detach()
-        return name
+        if id(value) not in self.names:
+            name = str(len(self.tensors))
+            self.names[id(value)] = name, value
+            self.tensors[name] = value.detach()
+        return self.names[id(value)][0]
 
     def memory(self, value: FrameMemory) -> int:
         if id(value) not in self.memories:
@@ -134,7 +137,9 @@ class _Reader:
         ]
 
     def tensor(self, name: str | None, device: torch.device) -> Tensor | None:
-        return None if name is None else self.tensors[name].to(device)
+        if name is not None and self.tensors[name].device != device:
+            self.tensors[name] = self.tensors[name].to(device)  # one tensor for all who share it
+        return None if name is None else self.tensors[name]
 
     def pathways(self, packed: dict[str, Any]) -> tuple[Pathway, ...]:
         nodes = {

@@ -75,13 +75,21 @@ class FrameFeatures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
-    """K mask candidates for each of R rows. Tensors stay on the device; the verdicts are plain numbers."""
+    """K mask candidates for each of R rows; U of them are different, and computed.
 
-    masks: Tensor  # [R, K, 4h, 4w] float32 logits; constant NO_OBJ_SCORE where the object is absent
-    tokens: Tensor  # [R, K or 1, D] decoder tokens that object pointers are made of
-    object_logits: Tensor  # [R, 1]
-    verdicts: list[Verdict]
+    Tensors stay on the device; the verdicts are plain numbers.
+    """
+
+    masks: Tensor  # [U, K, 4h, 4w] float32 logits; constant NO_OBJ_SCORE where the object is absent
+    tokens: Tensor  # [U, K or 1, D] decoder tokens that object pointers are made of
+    object_logits: Tensor  # [U, 1]
+    places: list[int]  # of each row, where it stands in the tensors
+    verdicts: list[Verdict]  # of each row
     kept_tokens: list[Tensor | None]  # of each row's newest memory, [layers, n], when memories are read sparsely
+
+    def at(self, kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Indices into the tensors of (row, k) pairs, on the device."""
+        return tensor_on(self.masks.device, [(self.places[row], k) for row, k in kept]).unbind(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,11 +250,17 @@ class Sam2Model:
     def propose(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> Proposals:
         """K candidates for every reading, in batches; the numbers come to the CPU in one transfer.
 
+        Readings that are the same are computed once: pathways whose pasts differ in nothing that is still read, as
+        after an absence.
+
         Args:
             features: of the frame.
             readings: R memory readings; row r of the result belongs to readings[r].
             num_pointers: M, which divides the pointers' temporal positions.
         """
+        distinct: dict[tuple, int] = {}
+        places = [distinct.setdefault(reading.key, len(distinct)) for reading in readings]
+        readings = [readings[places.index(place)] for place in range(len(distinct))]
         self.rows_read += len(readings)
         batches = self._batches(readings)
         parts, kept_tokens = [], [None] * len(readings)
@@ -271,11 +285,15 @@ class Sam2Model:
                     'try dtype="float32", and check that the weights belong to this config'
                 )
             verdicts.append(Verdict(tuple(row_ious), logit))
-        return Proposals(masks, tokens, logits, verdicts, kept_tokens)
+        return Proposals(
+            masks, tokens, logits, places,
+            verdicts=[verdicts[place] for place in places],
+            kept_tokens=[kept_tokens[place] for place in places],
+        )  # fmt: skip
 
     def agreement(self, proposals: Proposals, kept: Sequence[tuple[int, int]]) -> list[list[float]]:
         """IoU of each kept candidate's mask with each other's; 1 where both are empty. kept: U (row, k) pairs."""
-        rows, ks = tensor_on(self.device, kept).unbind(1)
+        rows, ks = proposals.at(kept)
         inside = (proposals.masks[rows, ks].flatten(1) > 0).float()  # [U, pixels]
         with torch.autocast(self.device.type, enabled=False):  # counts of pixels have more digits than bfloat16
             both = inside @ inside.T
@@ -351,13 +369,25 @@ class Sam2Model:
     def remember(
         self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
     ) -> list[Remembered]:
-        """Pointers and spatial memories of the kept candidates, in batches. kept: (row, k) pairs."""
-        size = self._candidates_per_batch(proposals)
-        return [
-            entry
-            for start in range(0, len(kept), size)
-            for entry in self._remember_batch(features, proposals, kept[start : start + size])
-        ]
+        """Pointers and spatial memories of the kept candidates, in batches. kept: (row, k) pairs.
+
+        Candidates that are the same get the same tensors: that is how `propose` finds equal readings.
+        """
+        first: dict[Any, tuple[int, int]] = {}
+        same = [first.setdefault(self._content(proposals, row, k), (row, k)) for row, k in kept]
+        size, unique, entries = self._candidates_per_batch(proposals), list(first.values()), {}
+        for start in range(0, len(unique), size):
+            part = unique[start : start + size]
+            entries |= zip(part, self._remember_batch(features, proposals, part), strict=True)
+        return [entries[candidate] for candidate in same]
+
+    def _content(self, proposals: Proposals, row: int, k: int) -> Any:
+        """Equal for candidates of which the same is remembered: those of one row and k, and all that are absent."""
+        model = self.model
+        blank = model.pred_obj_scores and model.fixed_no_obj_ptr and not model.soft_no_obj_ptr
+        if blank and model.use_obj_ptrs_in_encoder and proposals.verdicts[row].object_logit <= 0:
+            return None  # the mask is a constant, and the pointer is the one for "not there"
+        return proposals.places[row], k
 
     def _candidates_per_batch(self, proposals: Proposals) -> int:
         # All K masks at the model's size, and the mask downsampler's first maps, which are about as large.
@@ -366,7 +396,7 @@ class Sam2Model:
     def _remember_batch(
         self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
     ) -> list[Remembered]:
-        rows, ks = tensor_on(self.device, kept).unbind(1)
+        rows, ks = proposals.at(kept)
         candidates = proposals.masks[rows]  # [U, K, 4h, 4w]
         logits = proposals.object_logits[rows]
         each = torch.arange(len(kept), device=self.device)

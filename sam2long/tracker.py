@@ -184,12 +184,16 @@ class Track:
         parents = self.leaves()
         unique = decision.unique()
         children: dict[tuple[int, int], Pathway] = {}
+        stored: dict[int, Tensor] = {}  # what several remember stays one tensor
         for slot, (row, k) in enumerate(unique):
             parent, verdict, new = parents[row], verdicts[row], remembered[row, k]
             score = next(c.score for c, r in zip(decision.kept, decision.rows, strict=True) if (r, c.mask) == (row, k))
+            spatial = new.mask_features
+            if id(spatial) not in stored:
+                stored[id(spatial)] = moved(spatial, self.storage or spatial.device)
             entry = FrameMemory(
                 frame=frame,
-                mask_features=moved(new.mask_features, self.storage or new.mask_features.device),
+                mask_features=stored[id(spatial)],
                 object_ptr=new.object_ptr,
                 iou=verdict.ious[k],
                 object_logit=verdict.object_logit,

@@ -6,6 +6,8 @@ import torch
 
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig
+from sam2long.memory import Reading
+from sam2long.sam2_adapter import Sam2Model
 from tests.fakes import (
     MASK,
     OTHER,
@@ -35,12 +37,41 @@ def test_one_encoder_pass_per_frame_for_five_objects(tiny):
     assert state.encoder_passes == len(VIDEO)
 
 
-def test_network_rows_are_the_unique_nodes(tiny):
-    state, _ = tracked(tiny)
-    report = tiny.track_report(state)
+def test_network_rows_are_the_unique_nodes():
+    unsure = reconfigured(tiny_predictor(presence=30.0), Sam2LongConfig(certainty_threshold=1e9))
+    state, _ = tracked(unsure)
+    report = unsure.track_report(state)
     # The rows of a frame are the pathways that were different after the frame before it.
     assert state.rows_read == report.pathways[:-1].sum()
     assert report.pathways.max() == 3 and report.pathways.min() == 1
+
+
+def test_pathways_that_remember_the_same_are_read_once():
+    gone = reconfigured(tiny_predictor(presence=-30.0), Sam2LongConfig(certainty_threshold=1e9))
+    state, _ = tracked(gone)
+    report = gone.track_report(state)
+    assert report.pathways[5:].min() == 3 and report.object_logit[1:].max() < 0
+    assert state.rows_read == len(VIDEO) - 1
+
+
+@pytest.mark.parametrize("storage", [False, True])
+def test_sharing_rows_and_memories_changes_no_mask(fickle, monkeypatch, storage):
+    def run_all():
+        state = fickle.init_state(VIDEO, offload_state_to_cpu=storage)
+        for obj_id, mask in enumerate((MASK, OTHER)):
+            fickle.add_new_mask(state, 0, obj_id, mask)
+        return collect(fickle, state), state.rows_read, fickle.track_report(state)
+
+    shared, few, report = run_all()
+    monkeypatch.setattr(Reading, "key", property(id))
+    monkeypatch.setattr(Sam2Model, "_content", lambda self, proposals, row, k: (row, k))
+    apart, many, report_apart = run_all()
+    assert few < many
+    for frame in shared:  # other batches, other last bits
+        assert torch.equal(shared[frame] > 0, apart[frame] > 0)
+        assert torch.allclose(shared[frame], apart[frame], atol=1e-3)
+    chosen = ["frame", "obj_id", "status", "pathways", "memory_frames"]
+    assert report[chosen].equals(report_apart[chosen])
 
 
 def test_a_sure_model_never_branches_and_costs_what_one_pathway_costs():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from eval import datasets, pngs, runner, sweep, trackers
-from eval.sweep_tracker import SharedRows, Sweep
+from eval.sweep_tracker import Sweep
 from eval.trackers import Sam2Long, TrackerSpec
 from sam2long import Sam2LongConfig
 from sam2long.errors import ConfigError
@@ -105,9 +105,9 @@ def test_each_setting_of_many_has_the_masks_of_its_single_run(with_model, late, 
 
 def test_frames_are_encoded_once_and_equal_rows_computed_once(with_model, late, tmp_path, monkeypatch):
     encoded, rows, asked = [], [], []
-    count(monkeypatch, Sam2Model, "encode", lambda image: encoded.append(1))
-    count(monkeypatch, Sam2Model, "propose", lambda f, readings, n: rows.append(len(readings)))
-    count(monkeypatch, SharedRows, "propose", lambda f, readings, n: asked.append(len(readings)))
+    count(monkeypatch, Sam2Model, "encode", lambda images: encoded.append(len(images)))
+    count(monkeypatch, Sam2Model, "propose", lambda f, readings, n: asked.append(len(readings)))
+    count(monkeypatch, Sam2Model, "_batches", lambda readings: rows.append(len(readings)))
     swept(late, tmp_path, ["default", "two", "strict", "unsure"])
     assert sum(encoded) == trees.FRAMES
     assert (asked[0], rows[0]) == (4, 1)  # after the prompt all four settings are one row
