@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
 from sam2long.devices import read_out, tensor_on
-from sam2long.errors import StateError
+from sam2long.errors import ConfigError, StateError
 from sam2long.memory import BankRules, Reading
 from sam2long.memory_read import MemoryReader
 from sam2long.parts import Parts
@@ -158,7 +158,12 @@ class Sam2Model:
         self.reader = MemoryReader(model, modulation, sparse_share, self.parts)
         self.dtype = dtype
         self.row_budget = row_budget
-        self.frames_per_pass = frames_per_pass or max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2))
+        if frames_per_pass is None:
+            self.frames_per_pass = max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2))
+        elif isinstance(frames_per_pass, int) and frames_per_pass >= 1:
+            self.frames_per_pass = frames_per_pass
+        else:
+            raise ConfigError(f"frames_per_pass is {frames_per_pass!r}; expected a whole number of 1 or more, or None")
         self._settled_frames_per_pass = frames_per_pass is not None
         self.while_waiting: Callable[[], None] | None = None  # gives a GPU something to do while the host decides
         self.frames_encoded = 0  # by the image encoder; each frame once is the promise

@@ -3,9 +3,11 @@
     python scripts/bench.py --quick       # nano and SAM 2.1 tiny at 512 px; under two minutes on two idle cores
     python scripts/bench.py --models nano sam2.1-base-plus --sizes 512 1024 --objects 1 5 20 --out runs/bench
 
-Writes bench.csv, bench.md and bench.png to --out. Every system takes one frame after the other in turns, so whatever
-else the machine does hits all of them; medians and p95 leave out the frames until the memory banks are full. On a CPU
-the process's CPU time is given as well, which other jobs disturb less (with --threads 1: threads that wait count).
+Writes bench.csv, bench.md and bench.png to --out. Every system takes its turn over the same frames, so whatever else
+the machine does hits all of them: one frame a turn, or as many as ours sends through the image encoder at a time (eight
+of nano's 128 px). Medians and p95 are those of turns and leave out the frames until the memory banks are full; "times
+sam2" compares medians, "all times sam2" sums. On a CPU the process's CPU time is given as well, which other jobs
+disturb less (with --threads 1: threads that wait count).
 sam2 has read all its frames before the first turn; ours reads each in its turn. Meta's models run with seeded random
 weights whose heads are spread so that the object is there: speed does not depend on what they find. Memory over
 thousands of frames is in bench_long.py.
@@ -13,12 +15,14 @@ thousands of frames is in bench_long.py.
 Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
 that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
 same with memory_tokens="sparse"; `default`: the paper's settings, pathways as they fall (nano only: random weights
-say nothing about that); `default, merged`: with merge_agreeing=0.9; `agree, compiled`: compile=True.
+say nothing about that); `default, merged`: with merge_agreeing=0.9. With --compile also `agree, compiled`: ours with
+compile=True; and `sam2, vos_optimized`: sam2's compiled predictor, where torch can compile it.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 import subprocess
@@ -29,7 +33,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
 
@@ -48,10 +54,11 @@ from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
-from sam2long.synthetic import generate
+from sam2long.synthetic import SYNTHLONG, generate
 from sam2long.weights import CHECKPOINTS
 
 BANK = 8  # frames until the spatial memories of a bank are full
+POINTERS = 17  # until the pointers are: what is compiled is compiled again while they grow
 CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
 ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
 CONFIGS = {
@@ -63,6 +70,7 @@ CONFIGS = {
     "default": Sam2LongConfig(**ONLINE),
     "default, merged": Sam2LongConfig(merge_agreeing=0.9, **ONLINE),
 }
+PLAIN, OPTIMIZED = "plain sam2", "sam2, vos_optimized"
 AS_THEY_FALL = ("default", "default, merged")
 STAGES = ("decode", "encoder", "assemble", "memory read", "decoder", "tree", "memory write", "output")
 
@@ -140,10 +148,14 @@ def build(model: str, size: int | None, device: str | None, dtype: str) -> SAM2L
     return built
 
 
-def clip(frames: int, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    scene = generate("long", seed=7, num_frames=frames, size=128, num_objects=objects)
-    made = [(frame.image, frame.ids) for frame in scene]
-    return np.stack([image for image, _ in made]), np.stack([ids for _, ids in made])
+def clips(frames: int, objects: int, videos: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(images, ids) of one generated video, or of `videos` of synthlong's, from all over the list."""
+    scenes = [generate("long", seed=7, num_frames=frames, size=128, num_objects=objects)]
+    if videos:
+        chosen = [SYNTHLONG[at * len(SYNTHLONG) // videos] for at in range(videos)]
+        scenes = [generate(v.scenario, v.seed, v.num_frames, 128, objects) for v in chosen]
+    made = [[(frame.image, frame.ids) for frame in islice(scene, frames)] for scene in scenes]
+    return [(np.stack([image for image, _ in one]), np.stack([ids for _, ids in one])) for one in made]
 
 
 def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
@@ -171,60 +183,103 @@ def _in_memory(plain, images: np.ndarray) -> dict:
         return plain.init_state(folder)
 
 
+@dataclass
+class Taken:
+    """What one system's frames took once the banks were full, per frame; an entry for each turn."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+    rows: int = 0
+    frames: int = 0
+
+
 def measure(model: str, size: int | None, objects: int, frames: int, args: argparse.Namespace) -> list[dict]:
     """One row per system: median and p95 of the seconds per frame, and the stages of ours."""
     predictor = build(model, size, args.device, args.dtype)
-    device = predictor.device
-    images, ids = clip(frames, objects)
+    device, mixed = predictor.device, predictor.compute_dtype()
     names = [n for n in CONFIGS if (model == "nano" or n not in AS_THEY_FALL) and (args.compile or "compiled" not in n)]
-    systems = {"plain sam2": as_sam2(predictor)}
+    if args.systems:
+        names = [n for n in names if n in args.systems]
+    systems = {PLAIN: as_sam2(predictor)}
+    if args.compile and (optimized := vos_optimized(predictor, objects)):
+        systems[OPTIMIZED] = optimized
     systems |= {n: SAM2LongVideoPredictor.from_sam2(predictor, CONFIGS[n]) for n in names}
     if "agree, compiled" in systems:
         systems["agree, compiled"].compile_model()
-    clock, mixed = Clock(device), predictor.compute_dtype()
-    times: dict[str, list[float]] = {n: [] for n in systems}
-    cpu: dict[str, list[float]] = {n: [] for n in systems}
-    shares: dict[str, list[dict[str, float]]] = {n: [] for n in systems}
+    clock, taken = Clock(device), {n: Taken() for n in systems}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         if mixed != torch.float32:
             stack.enter_context(torch.autocast(device.type, dtype=mixed))
         if args.stages or device.type != "cuda":
             stack.enter_context(patched(clock))
-        runs, states = {}, {}
-        for n, p in systems.items():
-            states[n] = prompted(p, images, ids[0], objects)
-            runs[n] = p.propagate_in_video(states[n])
-            next(runs[n])
-        turn = states["default" if model == "nano" else "agree"].session.model.frames_per_pass
-        order = deque(runs)
-        for _ in range((frames - 1) // turn):
-            order.rotate(1)  # nobody is always the one after the slowest
-            for n in order:
-                clock.seconds = {}
-                begin, worked = clock.now(), time.process_time()
-                for _ in range(turn):  # one pass of the encoder, and all its frames
-                    next(runs[n])
-                times[n].append((clock.now() - begin) / turn)
-                cpu[n].append((time.process_time() - worked) / turn)
-                shares[n].append({stage: seconds / turn for stage, seconds in clock.seconds.items()})
-    warm = -(-BANK // turn)
-    base = np.median(times["plain sam2"][warm:])
-    busy = {n: float(np.median(seconds[warm:])) for n, seconds in cpu.items()}
+        for images, ids in clips(frames, objects, args.synthlong if model == "nano" else 0):
+            in_turns(systems, images, ids[0], objects, clock, taken, warm=POINTERS if args.compile else BANK)
+    plain = taken[PLAIN]
     rows = []
-    for n in systems:
-        settled = np.array(times[n][warm:])
+    for n, own in taken.items():
         row = {"model": model, "size": predictor.image_size, "objects": objects, "system": n}
-        row |= {"ms": 1e3 * np.median(settled), "p95 ms": 1e3 * np.quantile(settled, 0.95)}
-        row |= {"times sam2": np.median(settled) / base}
+        row |= {"ms": 1e3 * np.median(own.seconds), "p95 ms": 1e3 * np.quantile(own.seconds, 0.95)}
+        row |= {
+            "times sam2": np.median(own.seconds) / np.median(plain.seconds),
+            "all times sam2": sum(own.seconds) / sum(plain.seconds),
+        }
         if device.type == "cpu":
-            row |= {"CPU ms": 1e3 * busy[n], "CPU times sam2": busy[n] / busy["plain sam2"]}
+            row |= {"CPU ms": 1e3 * np.median(own.cpu), "CPU times sam2": np.median(own.cpu) / np.median(plain.cpu)}
         if n in CONFIGS:
-            row["rows per frame"] = states[n].rows_read / (turn * len(times[n]))
-            row |= stages(shares[n][warm:], settled.sum())
+            row["rows per frame"] = own.rows / own.frames
+            row |= stages(own.stages, sum(own.seconds))
         rows.append(row)
         print(f"  {n:>17}: {row['ms']:9.1f} ms, {row['times sam2']:.2f} of sam2", flush=True)
     return rows
+
+
+def vos_optimized(predictor: SAM2LongVideoPredictor, objects: int) -> Any:
+    """sam2's predictor of that name with the same weights; None, and a line that says why, where it does not run."""
+    from sam2.sam2_video_predictor import SAM2VideoPredictorVOS
+    from torch._dynamo.exc import TorchDynamoException
+
+    optimized = copy.deepcopy(as_sam2(predictor))  # it compiles its modules in place
+    optimized.__class__ = SAM2VideoPredictorVOS
+    optimized._compile_all_components()
+    ((images, ids),) = clips(4, objects)
+    try:
+        for _ in optimized.propagate_in_video(prompted(optimized, images, ids[0], objects)):
+            pass
+    except (TorchDynamoException, RuntimeError) as error:
+        print(f"  {OPTIMIZED} does not run here: {str(error).strip().splitlines()[0]}", flush=True)
+        return None
+    return optimized
+
+
+def in_turns(
+    systems: dict[str, Any], images: np.ndarray, first: np.ndarray, objects: int, clock: Clock, taken: dict[str, Taken],
+    warm: int = BANK,
+) -> None:  # fmt: skip
+    """Every system over one clip, each taking a turn of a few frames after the other."""
+    states = {n: prompted(p, images, first, objects) for n, p in systems.items()}
+    runs = {n: p.propagate_in_video(states[n]) for n, p in systems.items()}
+    for run in runs.values():
+        next(run)
+    ours = [n for n in systems if n in CONFIGS]
+    turn = max((states[n].session.model.frames_per_pass for n in ours), default=1)
+    turns, order = (len(images) - 1) // turn, deque(runs)
+    for number in range(turns):
+        order.rotate(1)  # nobody is always the one after the slowest
+        for n in order:
+            clock.seconds = {}
+            begin, worked = clock.now(), time.process_time()
+            for _ in range(turn):  # one pass of the encoder, and all its frames
+                next(runs[n])
+            seconds, cpu = clock.now() - begin, time.process_time() - worked
+            if number * turn >= warm:
+                taken[n].seconds.append(seconds / turn)
+                taken[n].cpu.append(cpu / turn)
+                taken[n].stages.append({stage: value / turn for stage, value in clock.seconds.items()})
+    for n in ours:
+        taken[n].rows += states[n].rows_read
+        taken[n].frames += turns * turn
 
 
 def stages(frames: list[dict[str, float]], total: float) -> dict[str, float]:
@@ -249,7 +304,7 @@ def decoding(size: int, frames: int = 48) -> float:
     """CPU milliseconds to decode a 1080p H.264 frame and make it a model input of `size`: the reading thread."""
     from sam2long.video import VideoWriter, open_source
 
-    images, _ = clip(4, 1)
+    ((images, _),) = clips(4, 1)
     big = [np.repeat(np.repeat(image, 9, 0), 15, 1)[:1080, :1920] for image in images]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
@@ -295,6 +350,8 @@ def main(argv: list[str] | None = None) -> int:
         "--objects", nargs="+", type=int, default=[1, 5], help="numbers of objects; Meta's models: the first"
     )
     parser.add_argument("--frames", type=int, default=60, help="of nano; Meta's models take a third")
+    parser.add_argument("--synthlong", type=int, default=0, metavar="N", help="nano on N videos of synthlong")
+    parser.add_argument("--systems", nargs="+", choices=list(CONFIGS), metavar="NAME", help="beside plain sam2")
     parser.add_argument("--compile", action="store_true", help="compile=True as well; the first frames take minutes")
     parser.add_argument("--stages", action="store_true", help="time the stages on a GPU too; slows every frame")
     parser.add_argument("--all-objects", action="store_true", help="every number of objects with every model")
@@ -306,10 +363,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.quick:
-        args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 20
-    short = max(BANK + 4, args.frames // 3)
-    if args.frames < BANK + 4:
-        parser.error(f"--frames is {args.frames}; expected {BANK + 4} or more, so that the memory banks fill")
+        args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 33
+    short = max((POINTERS if args.compile else BANK) + 4, args.frames // 3)
+    fewest = 2 * (POINTERS if args.compile else BANK) + 1
+    if args.frames < fewest:
+        parser.error(f"--frames is {args.frames}; expected {fewest} or more: the memory banks fill first")
     where, begin, rows = machine(args), time.monotonic(), []
     for model in args.models:
         for size in [None] if model == "nano" else args.sizes:

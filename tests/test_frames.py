@@ -6,7 +6,7 @@ import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.devices import read_out
-from sam2long.errors import VideoError
+from sam2long.errors import ConfigError, VideoError
 from sam2long.frames import FrameReader
 from sam2long.sam2_adapter import Sam2Model
 from sam2long.video import open_source
@@ -89,6 +89,14 @@ def test_masks_do_not_depend_on_how_many_are_encoded_together(tiny):
     one.frames_per_pass, many.frames_per_pass = 1, 5
     for frame, masks in run(one, VIDEO).items():
         assert ((run(many, VIDEO)[frame] > 0) == (masks > 0)).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("number", [0, -2, 1.5, "4"])
+def test_numbers_of_frames_that_make_no_sense_are_refused(tiny, number):
+    predictor = SAM2LongVideoPredictor.from_sam2(tiny)
+    predictor.frames_per_pass = number
+    with pytest.raises(ConfigError, match="whole number of 1 or more"):
+        predictor.init_state(VIDEO)
 
 
 def test_a_correction_between_two_frames_that_were_encoded_together(tiny):

@@ -35,7 +35,8 @@ def test_bench(tmp_path, monkeypatch):
     bench = script("bench")
     names = ("ours, all off", "distinct", "distinct, sparse", "default")
     monkeypatch.setattr(bench, "CONFIGS", {n: bench.CONFIGS[n] for n in names})
-    arguments = ["--models", "nano", "--objects", "2", "--frames", "14", "--threads", "1", "--out", str(tmp_path)]
+    arguments = ["--models", "nano", "--synthlong", "2", "--objects", "2", "--frames", "17", "--threads", "1"]
+    arguments += ["--out", str(tmp_path)]
     assert bench.main(arguments) == 0
     table = pd.read_csv(tmp_path / "bench.csv").set_index("system")
     assert list(table.index) == ["plain sam2", *names]
