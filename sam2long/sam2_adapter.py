@@ -140,7 +140,8 @@ class Sam2Model:
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
         parts: the network's calls, eager when None.
         frames_per_pass: how many frames of a stored video go through the image encoder at a time, whether or not that
-            changes the last bits; None: as many as keep it busy, and one where more would change them.
+            changes the last bits; None: as many as keep it busy, and one where it is compiled or more would change
+            them.
     """
 
     def __init__(
@@ -159,7 +160,9 @@ class Sam2Model:
         self.dtype = dtype
         self.row_budget = row_budget
         if frames_per_pass is None:
-            self.frames_per_pass = max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2))
+            compiled = parts is not None or "forward" in vars(model.image_encoder)  # another shape takes minutes
+            fitting = min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2)
+            self.frames_per_pass = 1 if compiled else max(1, fitting)
         elif isinstance(frames_per_pass, int) and frames_per_pass >= 1:
             self.frames_per_pass = frames_per_pass
         else:

@@ -10,7 +10,7 @@ from sam2long.memory import FrameMemory, keep_tokens
 from sam2long.memory_read import MemoryReader
 from sam2long.tracker import Decision, Pathway, Track
 from sam2long.tree import Candidate
-from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same
+from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
 
 VIDEO = noise_video(30)
 SPARSE = Sam2LongConfig(memory_tokens="sparse")
@@ -167,10 +167,11 @@ def test_one_frame_of_disagreement_starts_the_count_again():
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9])
-def test_merging_saves_rows(tiny, threshold):
-    states = []
-    for config in (Sam2LongConfig(), Sam2LongConfig(merge_agreeing=threshold)):
-        predictor = reconfigured(tiny, config)
+def test_merging_saves_rows(threshold):
+    """Of an object that is there: out of sight, rows are equal anyway."""
+    there, states = tiny_predictor(presence=30.0), []
+    for merge in (None, threshold):
+        predictor = reconfigured(there, Sam2LongConfig(certainty_threshold=1e9, merge_agreeing=merge))
         states.append(started(predictor))
         collect(predictor, states[-1])
     exact, merged = states
