@@ -161,7 +161,8 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         self._parts: Parts | None = None  # None: eager
         self.row_budget = ROW_BUDGET  # bytes; lower it when a GPU is too small for all pathways in one batch
         # Frames of a stored video that go through the image encoder at a time. None: one, or several of up to
-        # 256 x 256 where that gives the same bits and nothing is compiled. On a GPU more may be faster, and may change the last bits.
+        # 256 x 256 where that gives the same bits and nothing is compiled. On a GPU more may be faster, and may change
+        # the last bits.
         self.frames_per_pass: int | None = None
         # sam2's own predictor runs objects one by one, where this flag does nothing; our rows share a batch.
         self.non_overlap_masks_for_mem_enc = False

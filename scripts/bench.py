@@ -55,6 +55,7 @@ from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
 from sam2long.synthetic import SYNTHLONG, generate
+from sam2long.synthetic.scenarios import MOST_OBJECTS
 from sam2long.weights import CHECKPOINTS
 
 BANK = 8  # frames until the spatial memories of a bank are full
@@ -150,16 +151,17 @@ def build(model: str, size: int | None, device: str | None, dtype: str) -> SAM2L
 
 def clips(frames: int, objects: int, videos: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """(images, ids) of one generated video, or of `videos` of synthlong's, from all over the list."""
-    scenes = [generate("long", seed=7, num_frames=frames, size=128, num_objects=objects)]
+    there = min(objects, MOST_OBJECTS)
+    scenes = [generate("long", seed=7, num_frames=frames, size=128, num_objects=there)]
     if videos:
         chosen = [SYNTHLONG[at * len(SYNTHLONG) // videos] for at in range(videos)]
-        scenes = [generate(v.scenario, v.seed, v.num_frames, 128, objects) for v in chosen]
+        scenes = [generate(v.scenario, v.seed, v.num_frames, 128, there) for v in chosen]
     made = [[(frame.image, frame.ids) for frame in islice(scene, frames)] for scene in scenes]
     return [(np.stack([image for image, _ in one]), np.stack([ids for _, ids in one])) for one in made]
 
 
 def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
-    """A state with every object's mask on frame 0; objects that the scene hides there get a box of pixels."""
+    """A state with every object's mask on frame 0; objects that are not in sight there get a box of pixels."""
     if isinstance(predictor, SAM2LongVideoPredictor):
         state = predictor.init_state(images)
     else:
