@@ -2,7 +2,6 @@
 
 import itertools
 
-import pytest
 import torch
 
 from sam2long import Sam2LongConfig
