@@ -6,8 +6,8 @@
 Writes bench.csv, bench.md and bench.png to --out. Every system takes its turn over the same frames, so whatever else
 the machine does hits all of them: one frame a turn, or as many as ours sends through the image encoder at a time (eight
 of nano's 128 px). Medians and p95 are those of turns and leave out the frames until the memory banks are full; "times
-sam2" is the median over the rounds of a system's time by plain sam2's in the same round. On a CPU the process's CPU time is given as well, which other jobs
-disturb less (with --threads 1: threads that wait count).
+sam2" is the median over the rounds of a system's time by plain sam2's in the same round. On a CPU the process's CPU
+time is given as well, which other jobs disturb less (with --threads 1: threads that wait count).
 sam2 has read all its frames before the first turn; ours reads each in its turn. Meta's models run with seeded random
 weights whose heads are spread so that the object is there: speed does not depend on what they find. Memory over
 thousands of frames is in bench_long.py.
