@@ -129,6 +129,10 @@ def forget_positions_elsewhere(model: SAM2Base) -> None:
             module.cache = {key: value for key, value in module.cache.items() if value.device == model.device}
 
 
+def _same(one: FrameFeatures, other: FrameFeatures) -> bool:
+    return all(map(torch.equal, one.levels, other.levels))
+
+
 class Sam2Model:
     """A sam2 model seen as five steps: encode, propose, remember, prompt, remember_prompt.
 
@@ -234,11 +238,11 @@ class Sam2Model:
         self.frames_encoded += len(images)
         frames = self._encode(images)
         if len(images) > 1 and not self._settled_frames_per_pass:
-            # Kernels depend on shapes and not on pixels, so one frame shows it for all.
-            alone, together = self._encode(images[:1])[0], frames[0]
-            if not all(map(torch.equal, alone.levels, together.levels)):
+            # Kernels depend on shapes and places, not on pixels, so one pass shows it for all.
+            alone = [self._encode(image)[0] for image in images.split(1)]
+            if not all(_same(*pair) for pair in zip(alone, frames, strict=True)):
                 self.frames_per_pass = 1
-                return [alone, *(self._encode(images[i : i + 1])[0] for i in range(1, len(images)))]
+                return alone
             self._settled_frames_per_pass = True
         return frames
 

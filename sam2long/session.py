@@ -7,7 +7,7 @@ of them, on disk) and replays the frames in between, which gives the same tensor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +108,9 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
+    Attributes:
+        before_frame: called with the index of each frame that a pass is about to track. Everything fits together then:
+            it may save the session, and what it raises ends the pass there. None: nothing is called.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Session:
         self.storage = storage
         self.hole_area = hole_area
         self.reader = FrameReader(source, model)
+        self.before_frame: Callable[[int], None] | None = None
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
@@ -296,6 +300,8 @@ class Session:
         first = max([start, *ahead], key=lambda at: at * direction)
         for frame, features in self.reader.sequence(first, end, direction):
             self._check_pass(this_pass)
+            if self.before_frame is not None:
+                self.before_frame(frame)
             self._step(tracks, frame, features)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)

@@ -1,5 +1,7 @@
 """Frames on their way through the image encoder: several at a time, ahead of their turn, each once."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,36 @@ def test_a_correction_between_two_frames_that_were_encoded_together(tiny):
     predictor.add_new_mask(again, 5, 1, OTHER)
     later = collect(predictor, again, start_frame_idx=6)
     assert same({frame: out[frame] for frame in later}, later)
+
+
+def test_before_frame_is_told_of_each_frame_in_its_turn_and_can_end_the_pass(tiny):
+    predictor = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(emit="online"))
+    predictor.frames_per_pass = 8
+    state = predictor.init_state(VIDEO)
+    predictor.add_new_mask(state, 0, 1, MASK)
+    told, seen = [], {}
+
+    def before_frame(frame):
+        assert list(seen) == list(range(frame))  # everything before it is done, and nothing of it
+        told.append(frame)
+        if frame == 11 and told.count(11) == 1:
+            raise InterruptedError
+
+    state.session.before_frame = before_frame
+    with pytest.raises(InterruptedError):
+        for frame, _, masks in predictor.propagate_in_video(state):
+            seen[frame] = masks
+    assert not [thread for thread in threading.enumerate() if thread.name == "sam2long-prefetch"]
+    for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=11):
+        seen[frame] = masks
+    assert told == [*range(12), *range(11, len(VIDEO))]
+    state.session.before_frame = None
+    whole = predictor.init_state(VIDEO)
+    predictor.add_new_mask(whole, 0, 1, MASK)
+    whole = collect(predictor, whole)
+    assert whole.keys() == seen.keys()
+    for frame, masks in whole.items():
+        assert torch.allclose(seen[frame], masks, atol=1e-3)
 
 
 class Breaks:

@@ -236,21 +236,3 @@ def test_an_address_is_read_as_a_stream(tmp_path):
         open_source(99)
     with pytest.raises(VideoError, match="cannot be opened"):
         open_source("rtsp://127.0.0.1:1/nothing")
-
-
-def test_before_frame_is_told_first_and_can_end_the_iteration():
-    source = open_source(noise(5, 4, 4, 3))
-    told = []
-
-    def tell(index):
-        told.append(index)
-        if index == 2:
-            raise InterruptedError
-
-    source.before_frame = tell
-    seen = []
-    with pytest.raises(InterruptedError):
-        for frame in source.iter_from(4, reverse=True):
-            seen.append(frame.index)
-    assert (seen, told) == ([4, 3], [4, 3, 2])
-    assert not [t for t in threading.enumerate() if t.name == "sam2long-prefetch"]

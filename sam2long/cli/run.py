@@ -156,7 +156,7 @@ class Run:
         """Go through the passes that are left. False: stopped before the end."""
         from tqdm import tqdm
 
-        self.source.before_frame = self._before_frame
+        self.state.session.before_frame = self._before_frame
         total = sum(a_pass.frames for a_pass in self.passes)
         done = sum(a_pass.frames for a_pass in self.passes[: self.pass_number]) + self._done_in_pass()
         started, written = time.monotonic(), self.seconds.get("write masks", 0.0)
@@ -174,7 +174,7 @@ class Run:
             finally:
                 writing = self.seconds.get("write masks", 0.0) - written
                 self._add_seconds("track", time.monotonic() - started - writing)
-                self.source.before_frame = None
+                self.state.session.before_frame = None
 
     def _done_in_pass(self) -> int:
         if self.next_frame is None or self.pass_number >= len(self.passes):

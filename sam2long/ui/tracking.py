@@ -237,19 +237,20 @@ class Tracker:
                 self.save()
                 self.unsaved = True
 
-        self.source.before_frame = before_frame
+        session = self.state.session
+        session.before_frame = before_frame
         try:
             for frame, logits in self._tracked(sign, start, stop):
                 kept += self._keep(sign, frame, logits, only)
                 next_frame = frame + sign
         except Cancelled:
-            self.source.before_frame = None
+            session.before_frame = None
             # Frames done on which the hypotheses do not agree yet: the best one decides.
             if read and (read[0] - next_frame) * sign >= 0:
                 for frame, logits in self._tracked(sign, next_frame, read[0]):
                     kept += self._keep(sign, frame, logits, only)
         finally:
-            self.source.before_frame = None
+            session.before_frame = None
             self.project.save()
         return kept
 

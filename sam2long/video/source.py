@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +62,6 @@ class FrameSource(ABC):
         num_frames: how many frames are selected; None for endless or unknown.
         names: file stems of the selected frames, for folders of images; else None.
         damage: None, or at which frame the video broke off and why; final once an iteration has ended.
-        before_frame: called with the index of each frame that an iteration is about to hand out, in the
-            consumer's thread; what it raises ends the iteration there. None: nothing is called.
 
     Args:
         selection: which frames of the video.
@@ -80,7 +78,6 @@ class FrameSource(ABC):
         self.selection = selection
         self.prefetch = prefetch
         self.damage: str | None = None
-        self.before_frame: Callable[[int], None] | None = None
 
     # ---- what a kind of source brings ------------------------------------------------------------------------
 
@@ -152,8 +149,7 @@ class FrameSource(ABC):
             image_size: also resize each frame for the model, in the thread: `Frame.model_input`.
         """
         self._check_index(index)
-        frames = prefetched(self._selected(index, -1 if reverse else 1, image_size), self.prefetch)
-        return frames if self.before_frame is None else self._announced(frames)
+        return prefetched(self._selected(index, -1 if reverse else 1, image_size), self.prefetch)
 
     def __len__(self) -> int:
         if self.num_frames is None:
@@ -168,14 +164,6 @@ class FrameSource(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_frames} frames, {self.width}x{self.height}, fps={self.fps})"
-
-    def _announced(self, frames: Generator[Frame, None, None]) -> Generator[Frame, None, None]:
-        try:
-            for frame in frames:
-                self.before_frame(frame.index)
-                yield frame
-        finally:
-            frames.close()
 
     def _selected(self, index: int, direction: int, image_size: int | None) -> Iterator[Frame]:
         count = self.num_frames
