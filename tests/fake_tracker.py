@@ -34,7 +34,8 @@ class FakePredictor:
 
     def init_state(self, source):
         source = open_source(source)
-        return SimpleNamespace(source=source, prompts={}, steps={}, rows=[], ready=[], head=None)
+        session = SimpleNamespace(before_frame=None)
+        return SimpleNamespace(source=source, session=session, prompts={}, steps={}, rows=[], ready=[], head=None)
 
     def add_new_points_or_box(self, state, frame_idx, obj_id, points=None, labels=None, box=None):
         if box is not None and box[2] > state.source.width:
@@ -57,6 +58,8 @@ class FakePredictor:
         first = state.head[0] + step
         if 0 <= first < state.source.num_frames:
             for frame in state.source.iter_from(first, reverse=reverse):
+                if state.session.before_frame is not None:
+                    state.session.before_frame(frame.index)
                 self.on_step(frame.index)
                 state.head[0] = frame.index
                 state.ready.append([frame.index, self._step(state, frame.index)])
@@ -89,7 +92,7 @@ class FakePredictor:
         return table.sort_values(["frame", "obj_id"], ignore_index=True)
 
     def save_state(self, state, path):
-        kept = {key: value for key, value in vars(state).items() if key != "source"}
+        kept = {key: value for key, value in vars(state).items() if key not in ("source", "session")}
         Path(path).write_text(json.dumps(kept))
 
     def load_state(self, path, source):
