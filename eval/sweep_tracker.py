@@ -22,10 +22,11 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.image_encoder import FrameFeatures
 from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
 from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
-from sam2long.sam2_adapter import FrameFeatures, Sam2Model
+from sam2long.sam2_adapter import Sam2Model
 from sam2long.session import FORWARD, Session
 from sam2long.tracker import Prompted, Track, step
 

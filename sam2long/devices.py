@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,12 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking="cuda" in (device.type, tensor.device.type))
+
+
+def moved_once(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """`moved` for several, each different tensor once: what was one tensor stays one."""
+    there = {key: moved(tensor, device) for key, tensor in {id(tensor): tensor for tensor in tensors}.items()}
+    return [there[id(tensor)] for tensor in tensors]
 
 
 def tensor_on(device: torch.device, values: Any, dtype: torch.dtype | None = None) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 from sam2long.devices import moved
 from sam2long.errors import StateError
-from sam2long.sam2_adapter import FrameFeatures, Sam2Model
+from sam2long.image_encoder import FrameFeatures
+from sam2long.sam2_adapter import Sam2Model
 from sam2long.video import FrameSource, normalize_table, to_model_input
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # as in sam2's load_video_frames
@@ -69,7 +70,7 @@ class FrameReader:
         # A table look-up gives sam2's float32 values to the bit, on every device.
         channels = [table[values] for table, values in zip(self._tables, pixels.unbind(-1), strict=True)]
         with self.model.running():
-            return self.model.encode(torch.stack(channels, dim=1))
+            return self.model.encoder.encode(torch.stack(channels, dim=1))
 
 
 class _Ahead:
@@ -103,7 +104,7 @@ class _Ahead:
         self.frames.close()
 
     def _encode(self) -> None:
-        size = self.reader.model.frames_per_pass
+        size = self.reader.model.encoder.frames_per_pass
         read = list(islice(self.frames, min(size, self.left)))
         self.left -= len(read)
         if read and (known := self.reader.latest) and known[0] == read[0].index:  # a prompt was given there

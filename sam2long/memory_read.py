@@ -23,7 +23,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
-from sam2long.devices import moved, tensor_on
+from sam2long.devices import moved, moved_once, tensor_on
 from sam2long.memory import Reading, SpatialRead
 from sam2long.modulation import rank_weights, weight_keys
 from sam2long.parts import Parts, entered, fed_forward
@@ -153,10 +153,8 @@ class MemoryReader:
         return tokens, positions
 
     def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
-        every = [read.memory.mask_features for row in rows for read in row]
         # Pathways share memories: each is fetched once when they are kept on the host.
-        here = {key: moved(one, self.model.device) for key, one in {id(one): one for one in every}.items()}
-        return torch.cat([here[id(one)] for one in every])
+        return torch.cat(moved_once([read.memory.mask_features for row in rows for read in row], self.model.device))
 
     def _spatial_table(self) -> Tensor:
         """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""

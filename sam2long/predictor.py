@@ -20,7 +20,7 @@ from sam2long.errors import ConfigError, ModelError, StateError
 from sam2long.live import LiveSession
 from sam2long.parts import Parts
 from sam2long.report import to_frame
-from sam2long.sam2_adapter import NO_OBJ_SCORE, ROW_BUDGET, Sam2Model
+from sam2long.sam2_adapter import ROW_BUDGET, Sam2Model
 from sam2long.session import FORWARD, REVERSE, FrameMasks, Session
 from sam2long.video import open_source
 
@@ -68,7 +68,7 @@ class InferenceState(Mapping):
     @property
     def encoder_passes(self) -> int:
         """How many frames have gone through the image encoder for this state: each frame once."""
-        return self.session.model.frames_encoded
+        return self.session.model.encoder.frames
 
     @property
     def rows_read(self) -> int:
@@ -487,11 +487,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
     @torch.inference_mode()
     def _video_masks(self, session: Session, masks: FrameMasks) -> VideoMasks:
         """Low-resolution masks as the caller gets them, at the size of the video."""
-        side = session.model.mask_size
-        rows = [
-            torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device) if mask is None else mask.to(self.device)
-            for mask in masks.masks
-        ]
+        rows = [session.model.absent() if mask is None else mask.to(self.device) for mask in masks.masks]
         height, width = session.source.height, session.source.width
         if not rows:
             return masks.frame, [], torch.empty(0, 1, height, width, device=self.device)

@@ -1,9 +1,9 @@
-"""The seam into sam2: the only file, beside parts.py and memory_read.py, that touches its protected names.
+"""The seam into sam2: with parts.py, image_encoder.py and memory_read.py the only file that touches protected names.
 
 Names relied on, each once, as of sam2 1.1.0 (facebookresearch/sam2, commit 2b90b9f, sam2/modeling/sam2_base.py).
 tests/test_sam2_contract.py pins them, so that a new sam2 release fails there first.
 
-  forward_image, _prepare_backbone_features   image features, once per frame
+  forward_image, _prepare_backbone_features   image features, once per frame (image_encoder.py)
   sam_prompt_encoder, sam_mask_decoder        the decoder; `_forward_sam_heads` gives only the best pointer
   obj_ptr_proj, no_obj_ptr                    the pointers of the other candidates
   _use_multimask, _forward_sam_heads          clicks on a frame that has memory
@@ -30,7 +30,8 @@ from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
 from sam2long.devices import read_out, tensor_on
-from sam2long.errors import ConfigError, StateError
+from sam2long.errors import StateError
+from sam2long.image_encoder import FrameFeatures, ImageEncoder
 from sam2long.memory import BankRules, Reading
 from sam2long.memory_read import MemoryReader
 from sam2long.parts import Parts
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_OBJ_SCORE",
-    "FrameFeatures",
     "PromptOutput",
     "Proposals",
     "Remembered",
@@ -51,26 +51,7 @@ __all__ = [
 ]
 
 ROW_BUDGET = 2 << 30  # bytes
-PIXELS_PER_PASS, FRAMES_PER_PASS = 2 * 256**2, 8  # small frames go through the image encoder together, up to either
 Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameFeatures:
-    """What the image encoder says of one frame, for any number of rows."""
-
-    levels: list[Tensor]  # finest first, each [hw, 1, C]
-    positions: list[Tensor]  # the same shapes
-    sizes: list[tuple[int, int]]
-
-    def rows(self, count: int) -> list[Tensor]:
-        """All levels as views for `count` rows, each [hw, count, C]."""
-        return [level.expand(-1, count, -1) for level in self.levels]
-
-    def maps(self, level: int, count: int) -> Tensor:
-        """One level as a map: [count, C, h, w], a view."""
-        feature = self.levels[level]
-        return feature.permute(1, 2, 0).reshape(1, feature.shape[2], *self.sizes[level]).expand(count, -1, -1, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,12 +110,8 @@ def forget_positions_elsewhere(model: SAM2Base) -> None:
             module.cache = {key: value for key, value in module.cache.items() if value.device == model.device}
 
 
-def _same(one: FrameFeatures, other: FrameFeatures) -> bool:
-    return all(map(torch.equal, one.levels, other.levels))
-
-
 class Sam2Model:
-    """A sam2 model seen as five steps: encode, propose, remember, prompt, remember_prompt.
+    """A sam2 model seen as five steps: `encoder`, propose, remember, prompt, remember_prompt.
 
     Args:
         model: any SAM2Base in eval mode. It is used as it is and never changed.
@@ -143,9 +120,7 @@ class Sam2Model:
         row_budget: bytes that one batch of rows may take in memory attention; more rows than fit are split.
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
         parts: the network's calls, eager when None.
-        frames_per_pass: how many frames of a stored video go through the image encoder at a time, whether or not that
-            changes the last bits; None: as many as keep it busy, and one where it is compiled or more would change
-            them.
+        frames_per_pass: of a stored video, for the `ImageEncoder`.
     """
 
     def __init__(
@@ -160,20 +135,11 @@ class Sam2Model:
     ) -> None:
         self.model = model
         self.parts = parts or Parts.eager(model)
+        self.encoder = ImageEncoder(model, self.parts, frames_per_pass)
         self.reader = MemoryReader(model, modulation, sparse_share, self.parts)
         self.dtype = dtype
         self.row_budget = row_budget
-        if frames_per_pass is None:
-            compiled = parts is not None or "forward" in vars(model.image_encoder)  # another shape takes minutes
-            fitting = min(FRAMES_PER_PASS, PIXELS_PER_PASS // model.image_size**2)
-            self.frames_per_pass = 1 if compiled else max(1, fitting)
-        elif isinstance(frames_per_pass, int) and frames_per_pass >= 1:
-            self.frames_per_pass = frames_per_pass
-        else:
-            raise ConfigError(f"frames_per_pass is {frames_per_pass!r}; expected a whole number of 1 or more, or None")
-        self._settled_frames_per_pass = frames_per_pass is not None
         self.while_waiting: Callable[[], None] | None = None  # gives a GPU something to do while the host decides
-        self.frames_encoded = 0  # by the image encoder; each frame once is the promise
         self.rows_read = 0  # how many rows went through memory attention and decoder
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
 
@@ -198,6 +164,10 @@ class Sam2Model:
         """Side of the low-resolution masks, which are what the prompt encoder takes as a mask prompt."""
         return self.model.sam_prompt_encoder.mask_input_size[0]
 
+    def absent(self) -> Tensor:
+        """The mask of an object that is not there, [1, 1, 4h, 4w] float32 logits."""
+        return torch.full((1, 1, self.mask_size, self.mask_size), NO_OBJ_SCORE, device=self.device)
+
     @property
     def feature_size(self) -> int:
         """Side of the coarsest feature map, and of a spatial memory."""
@@ -208,7 +178,7 @@ class Sam2Model:
         *,
         iou_threshold: float,
         object_aware: bool,
-        max_prompted: int,
+        max_prompted: int | None,
         num_frames: int | None,
         direction: int,
     ) -> BankRules:
@@ -216,7 +186,7 @@ class Sam2Model:
         model = self.model
         limit = model.max_obj_ptrs_in_encoder
         if model.max_cond_frames_in_attn > 0:
-            max_prompted = min(max_prompted, model.max_cond_frames_in_attn)
+            max_prompted = min(max_prompted or math.inf, model.max_cond_frames_in_attn)
         return BankRules(
             num_spatial=model.num_maskmem - 1,
             num_pointers=limit if num_frames is None else min(num_frames, limit),
@@ -231,32 +201,6 @@ class Sam2Model:
             direction=direction,
         )
 
-    # ---- encode ----------------------------------------------------------------------------------------------
-
-    def encode(self, images: Tensor) -> list[FrameFeatures]:
-        """Image features, frame by frame. images: [N, 3, S, S] normalised float32 on the device."""
-        self.frames_encoded += len(images)
-        frames = self._encode(images)
-        if len(images) > 1 and not self._settled_frames_per_pass:
-            # Kernels depend on shapes and places, not on pixels, so one pass shows it for all.
-            alone = [self._encode(image)[0] for image in images.split(1)]
-            if not all(_same(*pair) for pair in zip(alone, frames, strict=True)):
-                self.frames_per_pass = 1
-                return alone
-            self._settled_frames_per_pass = True
-        return frames
-
-    def _encode(self, images: Tensor) -> list[FrameFeatures]:
-        out = self.parts.encode(images)
-        maps, positions = out["backbone_fpn"], out["vision_pos_enc"]
-        if "forward" in vars(self.model.image_encoder):  # compiled by sam2 into CUDA graphs, which reuse their outputs
-            maps, positions = [each.clone() for each in maps], [each.clone() for each in positions]
-        frames = []
-        for i in range(len(images)):
-            own = {"backbone_fpn": [m[i : i + 1] for m in maps], "vision_pos_enc": [p[i : i + 1] for p in positions]}
-            frames.append(FrameFeatures(*self.model._prepare_backbone_features(own)[1:]))
-        return frames
-
     # ---- propose ---------------------------------------------------------------------------------------------
 
     def propose(self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int) -> Proposals:
@@ -270,9 +214,10 @@ class Sam2Model:
             readings: R memory readings; row r of the result belongs to readings[r].
             num_pointers: M, which divides the pointers' temporal positions.
         """
-        distinct: dict[tuple, int] = {}
-        places = [distinct.setdefault(reading.key, len(distinct)) for reading in readings]
-        readings = [readings[places.index(place)] for place in range(len(distinct))]
+        keys = [reading.key for reading in readings]
+        distinct = dict(zip(keys, readings, strict=True))
+        place_of = {key: place for place, key in enumerate(distinct)}
+        places, readings = [place_of[key] for key in keys], list(distinct.values())
         self.rows_read += len(readings)
         batches = self._batches(readings)
         parts, kept_tokens = [], [None] * len(readings)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from sam2long import memory, tree
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import HOST, moved
+from sam2long.devices import HOST, moved, moved_once
+from sam2long.image_encoder import FrameFeatures
 from sam2long.memory import BankRules, FrameMemory, Reading
 from sam2long.report import FrameReport, TrackLog
-from sam2long.sam2_adapter import FrameFeatures, Proposals, Remembered, Sam2Model
+from sam2long.sam2_adapter import Proposals, Remembered, Sam2Model
 
 Node = tuple[int, int]  # a candidate as the network gave it: row, k
 
@@ -184,16 +185,14 @@ class Track:
         parents = self.leaves()
         unique = decision.unique()
         children: dict[tuple[int, int], Pathway] = {}
-        stored: dict[int, Tensor] = {}  # what several remember stays one tensor
+        fresh = [remembered[node].mask_features for node in unique]
+        stored = moved_once(fresh, self.storage or fresh[0].device)
         for slot, (row, k) in enumerate(unique):
             parent, verdict, new = parents[row], verdicts[row], remembered[row, k]
             score = next(c.score for c, r in zip(decision.kept, decision.rows, strict=True) if (r, c.mask) == (row, k))
-            spatial = new.mask_features
-            if id(spatial) not in stored:
-                stored[id(spatial)] = moved(spatial, self.storage or spatial.device)
             entry = FrameMemory(
                 frame=frame,
-                mask_features=stored[id(spatial)],
+                mask_features=stored[slot],
                 object_ptr=new.object_ptr,
                 iou=verdict.ious[k],
                 object_logit=verdict.object_logit,

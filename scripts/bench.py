@@ -217,7 +217,7 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
         if args.stages or device.type != "cuda":
             stack.enter_context(patched(clock))
         for images, ids in clips(frames, objects, args.synthlong if model == "nano" else 0):
-            in_turns(systems, images, ids[0], objects, clock, taken, warm=POINTERS if args.compile else BANK)
+            in_turns(systems, images, ids[0], objects, clock, taken, args.warm)
     plain = taken[PLAIN]
     rows = []
     for n, own in taken.items():
@@ -259,7 +259,7 @@ def vos_optimized(predictor: SAM2LongVideoPredictor, objects: int) -> Any:
 
 def in_turns(
     systems: dict[str, Any], images: np.ndarray, first: np.ndarray, objects: int, clock: Clock, taken: dict[str, Taken],
-    warm: int = BANK,
+    warm: int,
 ) -> None:  # fmt: skip
     """Every system over one clip, each taking a turn of a few frames after the other."""
     states = {n: prompted(p, images, first, objects) for n, p in systems.items()}
@@ -267,7 +267,7 @@ def in_turns(
     for run in runs.values():
         next(run)
     ours = [n for n in systems if n in CONFIGS]
-    turn = max((states[n].session.model.frames_per_pass for n in ours), default=1)
+    turn = max((states[n].session.model.encoder.frames_per_pass for n in ours), default=1)
     turns, order = (len(images) - 1) // turn, deque(runs)
     for number in range(turns):
         order.rotate(1)  # nobody is always the one after the slowest
@@ -368,8 +368,9 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     if args.quick:
         args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 33
-    short = max((POINTERS if args.compile else BANK) + 4, args.frames // 3)
-    fewest = 2 * (POINTERS if args.compile else BANK) + 1
+    args.warm = POINTERS if args.compile else BANK
+    short = max(args.warm + 4, args.frames // 3)
+    fewest = 2 * args.warm + 1
     if args.frames < fewest:
         parser.error(f"--frames is {args.frames}; expected {fewest} or more: the memory banks fill first")
     where, begin, rows = machine(args), time.monotonic(), []

@@ -33,7 +33,7 @@ def test_small_frames_go_through_the_encoder_together(tiny, passes):
     reader = reader_of(tiny, frames_per_pass=4)
     assert [frame for frame, _ in reader.sequence(2, 12, 1)] == list(range(2, 13))
     assert passes == [4, 4, 1, 1, 1]  # the rest one by one: two shapes for torch.compile
-    assert reader.model.frames_encoded == 11
+    assert reader.model.encoder.frames == 11
 
 
 def test_backwards_and_no_further_than_asked(tiny, passes):
@@ -74,11 +74,11 @@ def test_by_default_together_only_where_that_gives_the_same_bits(tiny, monkeypat
 
     monkeypatch.setattr(tiny, "forward_image", encode)
     reader = reader_of(tiny)
-    size = reader.model.frames_per_pass
+    size = reader.model.encoder.frames_per_pass
     assert size == 8
     frames = dict(reader.sequence(0, 17, 1))
-    assert reader.model.frames_encoded == len(frames)
-    assert reader.model.frames_per_pass == (size if exact else 1)
+    assert reader.model.encoder.frames == len(frames)
+    assert reader.model.encoder.frames_per_pass == (size if exact else 1)
     for frame, features in frames.items():
         for one, other in zip(features.levels, reader_of(tiny).features(frame).levels, strict=True):
             assert torch.equal(one, other)
@@ -203,7 +203,7 @@ def test_numbers_of_a_cpu_are_read_at_once():
 def test_pixels_are_normalised_as_sam2_does(tiny):
     seen = []
     reader = reader_of(tiny, frames_per_pass=2)
-    reader.model.encode = lambda images: seen.append(images) or [None] * len(images)
+    reader.model.encoder.encode = lambda images: seen.append(images) or [None] * len(images)
     frames = [np.full((tiny.image_size, tiny.image_size, 3), value, np.uint8) for value in (0, 255)]
     reader.encode(frames)
     assert seen[0].shape == (2, 3, tiny.image_size, tiny.image_size)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 
 from sam2long import Sam2LongConfig
@@ -165,10 +166,11 @@ def test_one_frame_of_disagreement_starts_the_count_again():
     assert len(merged.unique()) == 2 and merged.agreed == {}
 
 
-def test_merging_saves_rows():
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_merging_saves_rows(threshold):
     """Of an object that is there: out of sight, rows are equal anyway."""
-    there, states = tiny_predictor(presence=30.0), []
-    for merge in (None, 0.5):
+    there, states = tiny_predictor(seed=2, presence=30.0), []
+    for merge in (None, threshold):
         predictor = reconfigured(there, Sam2LongConfig(certainty_threshold=1e9, merge_agreeing=merge))
         states.append(started(predictor))
         collect(predictor, states[-1])
