@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -82,6 +83,12 @@ class Checkpoints:
     def drop_after(self, frame: int, direction: int) -> None:
         """Forget the snapshots later than `frame`."""
         self._places = {at: place for at, place in self._places.items() if (at - frame) * direction <= 0}
+
+    def copy(self) -> Checkpoints:
+        """The snapshots as they are now, to be read before this one takes another."""
+        other = copy.copy(self)
+        other._places = dict(self._places)
+        return other
 
     def few(self, count: int) -> list[int]:
         """Frames of at most `count` snapshots, spread over all."""

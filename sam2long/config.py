@@ -33,7 +33,7 @@ class Sam2LongConfig:
     twins: str = "keep"  # "keep": the released program; "merge": the paper's literal text
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
-    max_prompted_frames: int = 8  # prompted frames read at once: the first and the nearest
+    max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
     merge_agreeing: float | None = None  # pathways whose masks' IoU has long been above this become one; None: never
 
@@ -59,10 +59,10 @@ class Sam2LongConfig:
             "an integer of 0 or more, or None for no bound",
         )
         _require(
-            _is_int(self.max_prompted_frames) and self.max_prompted_frames >= 1,
+            self.max_prompted_frames is None or (_is_int(self.max_prompted_frames) and self.max_prompted_frames >= 1),
             self,
             "max_prompted_frames",
-            "an integer of 1 or more",
+            "an integer of 1 or more, or None for no bound",
         )
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
         _require(
@@ -79,8 +79,8 @@ class Sam2LongConfig:
 
     @classmethod
     def sam2(cls) -> Sam2LongConfig:
-        """Plain SAM 2: one pathway, its own memory choice, no key weights."""
-        return cls(num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0))
+        """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
+        return cls(num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Sam2LongConfig:

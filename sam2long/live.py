@@ -108,7 +108,7 @@ class LiveSession(Session):
     def _forget_unreadable_prompts(self, obj: TrackedObject) -> None:
         """Time runs forward only: of the prompts, the first and the latest are all that can still be read."""
         limit = self.config.max_prompted_frames
-        if len(obj.prompts) > limit:
+        if limit is not None and len(obj.prompts) > limit:
             first, *others = sorted(obj.prompts)
             keep = {first, *others[len(others) - (limit - 1) :]} if limit > 1 else {others[-1]}
             obj.prompts = {at: prompt for at, prompt in obj.prompts.items() if at in keep}

@@ -95,7 +95,7 @@ class BankRules:
     stride: int = 1  # sam2's memory_temporal_stride_for_eval, without object-aware selection
     iou_threshold: float = 0.3
     object_aware: bool = True
-    max_prompted: int = 8
+    max_prompted: int | None = 8  # None: all
     sparse: bool = False  # a memory that is neither prompted nor the newest is read by its kept tokens
     direction: int = 1  # -1: time runs backwards
 
@@ -151,7 +151,7 @@ def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fra
     """
     near = closest_prompted(frame, prompted, rules)
     if rules.object_aware:
-        selected = _select_by_quality(memories, rules)  # newest first
+        selected = _select_by_quality(frame, memories, rules)  # newest first
         spatial = tuple(SpatialRead(memory, rank) for rank, memory in enumerate(selected[: rules.num_spatial]))[::-1]
         # The reference leaves out the pointer of the oldest selected frame.
         pointers = tuple(PointerRead(memory, rank) for rank, memory in enumerate(selected[:-1], start=1))
@@ -172,7 +172,7 @@ def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fra
 
 
 def closest_prompted(frame: int, prompted: Mapping[int, FrameMemory], rules: BankRules) -> dict[int, FrameMemory]:
-    """The first prompted frame and those nearest to `frame`, at most `max_prompted`, in the order of time.
+    """The prompted frames in the order of time: the first and those nearest to `frame`, at most `max_prompted`.
 
     The order makes the newest prompt the heaviest one: all of them count as equally visible, and
     equal memories are weighted in the order in which they come.
@@ -182,7 +182,7 @@ def closest_prompted(frame: int, prompted: Mapping[int, FrameMemory], rules: Ban
     def nearness(at: int) -> tuple[int, int]:
         return abs(at - frame), -at * rules.direction
 
-    if len(in_time) > rules.max_prompted:
+    if rules.max_prompted is not None and len(in_time) > rules.max_prompted:
         first, *others = in_time
         # With room for one only, the nearest matters more than the first.
         ranked = [first, *sorted(others, key=nearness)] if rules.max_prompted > 1 else sorted(in_time, key=nearness)
@@ -202,14 +202,12 @@ def _prompted_pointers(frame: int, near: Iterable[FrameMemory], rules: BankRules
     return tuple(reads)
 
 
-def _select_by_quality(memories: Sequence[FrameMemory], rules: BankRules) -> list[FrameMemory]:
-    """The latest reliable memories, newest first; the frame before always among them."""
-    if not memories:
-        return []
-    newest = memories[-1]
+def _select_by_quality(frame: int, memories: Sequence[FrameMemory], rules: BankRules) -> list[FrameMemory]:
+    """The latest reliable memories, newest first; the frame before always among them, unless it is a prompted one."""
     reliable = [memory for memory in reversed(memories) if memory.is_reliable(rules.iou_threshold)]
     selected = reliable[: rules.num_pointers - 1]
-    return selected if selected and selected[0] is newest else [newest, *selected]
+    before = [memory for memory in memories[-1:] if memory.frame == frame - rules.direction]
+    return selected if before == selected[:1] else [*before, *selected]
 
 
 def _select_by_age(

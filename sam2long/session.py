@@ -21,8 +21,9 @@ from sam2long.devices import moved
 from sam2long.errors import StateError
 from sam2long.frames import FrameReader
 from sam2long.holes import fill_small_holes
+from sam2long.image_encoder import FrameFeatures
 from sam2long.memory import PROMPTED_LOGIT, FrameMemory
-from sam2long.sam2_adapter import FrameFeatures, Points, PromptOutput, Sam2Model
+from sam2long.sam2_adapter import Points, PromptOutput, Sam2Model
 from sam2long.tracker import Prompted, Track, step
 from sam2long.video import FrameSource
 
@@ -79,10 +80,18 @@ class TrackedObject:
     prompts: dict[int, UserPrompt] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
     checkpoints: dict[int, Checkpoints] = field(default_factory=dict)
+    replaced: dict[int, tuple[Track, Checkpoints]] = field(default_factory=dict)  # as the last pass left them
+
+    def past(self, direction: int) -> tuple[Track, Checkpoints]:
+        """What the last pass said, for further prompts to correct, whatever prompts since have made stale of it."""
+        return self.replaced.get(direction) or (self.tracks[direction], self.checkpoints[direction])
 
     def tracked_in(self, frame: int) -> int | None:
         """The direction in which a frame has been tracked already, the latest one first."""
-        for direction, track in reversed(self.tracks.items()):
+        for direction in reversed(self.tracks):
+            track, _ = self.past(direction)
+            if direction in self.replaced and frame in track.prompts:
+                continue  # its prompt has been taken back: nothing was tracked there
             if track.log.slot_of(frame) is not None or frame in track.frames:
                 return direction
         return None
@@ -157,6 +166,8 @@ class Session:
         with self.model.running():
             previous = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
+            if previous is None and corrects is not None:
+                previous = self.model.absent()
             if mask is not None:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
@@ -185,12 +196,16 @@ class Session:
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
+        if obj.prompts[frame].contradicts:
+            obj.replaced.clear()  # it was after something else: no mask of it is worth correcting
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
         """Take back what was said of an object on one frame."""
         obj = self.objects[obj_id]
         if (earlier := obj.prompts.pop(frame, None)) is not None:
             self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
+            if not obj.prompts:
+                obj.replaced.clear()  # whatever is said next begins anew
 
     def put_back(self, frame: int, obj_id: Any, earlier: UserPrompt) -> None:
         """Undo: let a prompt of this session count again, in place of what was said since, to the bit."""
@@ -212,6 +227,8 @@ class Session:
         """What was tracked from `frame` on is stale; what came before stays as it is."""
         self.revision += 1
         for direction, track in obj.tracks.items():
+            if direction not in obj.replaced:
+                obj.replaced[direction] = track.copy(), obj.checkpoints[direction].copy()
             last_good = frame - direction
             if everywhere and len(track.log):
                 last_good = track.log.first_frame() - direction
@@ -233,7 +250,7 @@ class Session:
         direction = obj.tracked_in(frame)
         if direction is None:
             return None
-        track = obj.tracks[direction]
+        track, _ = obj.past(direction)
         if track.head == frame and track.latest is not None:
             return self._filled([track.latest.mask])[0]
         if frame in track.frames:
@@ -245,9 +262,11 @@ class Session:
 
     def _standing_before(self, obj: TrackedObject, direction: int, frame: int) -> Track:
         """A copy of a track that stands just before `frame`; the track itself stays where it is."""
-        self._prepare_prompts(obj)
-        aside = obj.tracks[direction].copy()
-        self._seek(obj, aside, frame - direction)
+        if direction not in obj.replaced:
+            self._prepare_prompts(obj)
+        track, checkpoints = obj.past(direction)
+        aside = track.copy()
+        self._seek(aside, checkpoints, frame - direction)
         return aside
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
@@ -387,7 +406,8 @@ class Session:
         self.next_frame.pop(direction, None)  # whatever breaks off from here on, there is nothing to go on with
         with self.model.running():
             for obj, track in zip(self.objects.values(), tracks, strict=True):
-                self._seek(obj, track, start - direction)
+                obj.replaced.clear()
+                self._seek(track, obj.checkpoints[direction], start - direction)
                 self._enter(track, start)
         return tracks
 
@@ -402,7 +422,7 @@ class Session:
             track.restart(last)
             track.ready.clear()
 
-    def _seek(self, obj: TrackedObject, track: Track, frame: int) -> None:
+    def _seek(self, track: Track, checkpoints: Checkpoints, frame: int) -> None:
         """Let a track stand where it stood after `frame`: from a checkpoint, with the frames since replayed."""
         direction = track.rules.direction
 
@@ -419,7 +439,7 @@ class Session:
         if not tracked:
             track.stand(None)
             return
-        snapshot = obj.checkpoints[direction].latest(tracked[-1], direction, self.model.device, track.storage)
+        snapshot = checkpoints.latest(tracked[-1], direction, self.model.device, track.storage)
         if snapshot and (leads is None or (snapshot.head - leads.head) * direction > 0):
             leads = snapshot
         track.stand(leads)
@@ -444,7 +464,8 @@ class Session:
     def _prepare_prompts(self, obj: TrackedObject) -> None:
         """Make the spatial memories of new prompts, and tell the tracks."""
         # More prompts than are ever read at once wait on the host: the device holds a bounded number.
-        crowded = len(obj.prompts) > self.config.max_prompted_frames
+        most = self.config.max_prompted_frames
+        crowded = most is not None and len(obj.prompts) > most
         for frame, prompt in obj.prompts.items():
             if prompt.mask_features is None:
                 features = self.model.remember_prompt(self.reader.features(frame), prompt.output)

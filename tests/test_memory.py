@@ -57,6 +57,15 @@ def test_the_frame_before_is_always_read():
     assert pointers(reading) == [(0, 4), (3, 1), (2, 2)]
 
 
+def test_after_a_second_prompt_only_the_reliable_are_read():
+    """The frame before the next one is the prompted one; what was lost before it is not to be read instead."""
+    memories = bank([entry(1), entry(2), entry(3, logit=-5.0)])
+    reading = read(5, memories, PROMPT | {4: entry(4)}, RULES)
+    assert spatial(reading) == [(0, 2), (4, 2), (1, 1), (2, 0)]
+    assert pointers(reading) == [(0, 5), (4, 1), (2, 1)]
+    assert spatial(read(5, bank([entry(3, logit=-5.0)]), PROMPT | {4: entry(4)}, RULES)) == [(0, 2), (4, 2)]
+
+
 def test_with_the_frame_before_there_can_be_one_pointer_more():
     memories = bank([*(entry(t) for t in range(1, 7)), entry(7, logit=-1.0)])
     reading = read(8, memories, PROMPT, RULES)
@@ -128,6 +137,7 @@ def test_many_prompted_frames_are_capped_to_the_first_and_the_nearest():
     assert [r.memory.frame for r in read(45, (), prompted, capped).spatial] == [10, 40, 50]
     assert [r.memory.frame for r in read(60, (), prompted, capped).spatial] == [10, 40, 50]
     assert [r.memory.frame for r in read(28, (), prompted, replace(RULES, max_prompted=1)).spatial] == [30]
+    assert len(read(28, (), prompted, replace(RULES, max_prompted=None)).spatial) == len(prompted)
 
 
 def test_without_pointers_only_spatial_memories_are_read():

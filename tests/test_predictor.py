@@ -99,6 +99,53 @@ def test_taking_a_correction_back_gives_the_first_masks_again(tiny):
     assert len(after) == 50
 
 
+def seen_twice(tiny):
+    """Two frames with the object in sight."""
+    state = started(tiny)
+    masks = collect(tiny, state)
+    there = [frame for frame in range(8, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95]
+    return there[0], there[-1]
+
+
+def test_a_second_correction_still_corrects_what_was_tracked(tiny):
+    """Without a pass in between: with its memory and its mask, not like the first click on an object."""
+    first, second = seen_twice(tiny)
+    results = []
+    for early in (False, True):
+        state = started(tiny)
+        collect(tiny, state)
+        if early:
+            tiny.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
+        results.append(tiny.add_new_points_or_box(state, second, 1, points=[[5, 5]], labels=[0])[2])
+        prompt = state.session.objects[1].prompts[second]
+        assert prompt.corrects == 1 and prompt.tracked is not None
+    assert torch.equal(*results)
+    assert len(collect(tiny, state)) == 50
+    assert not state.session.objects[1].replaced
+
+
+def test_after_taking_everything_back_a_click_begins_anew(tiny):
+    _, second = seen_twice(tiny)
+    results = []
+    for tracked in (False, True):
+        state = started(tiny)
+        if tracked:
+            collect(tiny, state)
+        tiny.clear_all_prompts_in_frame(state, 0, 1)
+        results.append(tiny.add_new_points_or_box(state, second, 1, points=[[40, 40]], labels=[1])[2])
+        assert state.session.objects[1].prompts[second].corrects is None
+    assert torch.equal(*results)
+
+
+def test_a_correction_that_contradicts_is_not_followed_by_corrections_of_the_old_track(tiny):
+    first, second = seen_twice(tiny)
+    state = started(tiny)
+    tracked = collect(tiny, state)[first][0, 0] > 0
+    tiny.add_new_mask(state, first, 1, ~tracked)
+    tiny.add_new_points_or_box(state, second, 1, points=[[40, 40]], labels=[1])
+    assert state.session.objects[1].prompts[second].corrects is None
+
+
 def readings_after_correcting(tiny, at, mask):
     state = started(tiny)
     masks = collect(tiny, state)

@@ -94,6 +94,36 @@ def test_clicks_and_boxes_are_sam2s_to_the_bit(sam2_tiny, jpegs):
     assert same(masks, theirs)
 
 
+ONE_CLICK = {"points": [[60, 45]], "labels": [1]}  # contradicts nothing that these weights track
+TWO_CLICKS = {"points": [[60, 45], [5, 90]], "labels": [1, 0]}
+
+
+@pytest.mark.parametrize("there, said", [(True, ONE_CLICK), (False, TWO_CLICKS)], ids=["in sight", "absent"])
+def test_clicks_on_tracked_frames_are_sam2s_to_the_bit(sam2_tiny, jpegs, monkeypatch, there, said):
+    """Also the second one: until the next pass, both correct what the last pass said."""
+    predict = sam2_tiny.sam_mask_decoder.predict_masks
+
+    def predict_masks(*args, **kwargs):
+        *out, logits = predict(*args, **kwargs)
+        clicked = kwargs["sparse_prompt_embeddings"].shape[1] > 2  # two are one click, or nothing
+        return *out, logits if there or clicked else logits - 500
+
+    ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, PLAIN)
+    monkeypatch.setattr(sam2_tiny.sam_mask_decoder, "predict_masks", predict_masks)
+    results = []
+    for predictor in (sam2_tiny, ours):
+        state = predictor.init_state(str(jpegs))
+        predictor.add_new_mask(state, 0, 1, HERE)
+        tracked = collect(predictor, state)
+        assert bool((tracked[4] > 0).any()) == there
+        click = predictor.add_new_points_or_box
+        clicks = [click(state, at, 1, **said)[2].clone() for at in (2, 4, 1)]
+        more = click(state, 4, 1, points=[[10, 10]], labels=[0], clear_old_points=False)[2].clone()
+        results.append([*clicks, more])
+    assert_object_is_there(dict(enumerate(results[0])))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
 def test_three_objects_in_one_batch_are_sam2s_loop(sam2_tiny, jpegs):
     ours = SAM2LongVideoPredictor.from_sam2(sam2_tiny, PLAIN)
     prompts = [(0, 1, HERE), (0, 2, THERE), (0, 3, ELSEWHERE)]
