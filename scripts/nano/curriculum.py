@@ -40,8 +40,10 @@ STAGES = (
           corrections=0.02),
     Stage(until=0.72, mix=ALL, clips=6, frames=24, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
-    Stage(until=1.01, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+    Stage(until=0.95, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
+    Stage(until=1.01, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+          corrections=0.02, every_mask=0.12),
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SLIVER = 12 / 128**2  # of the frame
+CLOSE, RANKING = 0.05, 0.3  # a difference in IoU that counts; what the order of the three masks weighs beside it
 
 
 def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,6 +42,8 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
     if every_mask:
         mask = (1 - every_mask) * mask + every_mask * (per_mask.mean(1) * weight).sum() / total
     iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
+    order = F.kl_div((ious / CLOSE).log_softmax(1), (true_iou / CLOSE).softmax(1), reduction="none").sum(1)
+    iou = iou + RANKING * (order * weight).sum() / total
     clear = ((target.flatten(1).mean(1) > SLIVER) | ~present).float()  # hardly anything in view: no lesson on presence
     presence = F.binary_cross_entropy_with_logits(logits[:, 0], weight, clear, reduction="sum")
     presence = presence / clear.sum().clamp(min=1)
