@@ -104,12 +104,14 @@ def patched(clock: Clock) -> Iterator[None]:
     """Every stage of our way of a frame on the clock."""
     from sam2long import predictor, session, tracker
     from sam2long.frames import FrameReader
+    from sam2long.image_encoder import ImageEncoder
     from sam2long.memory_read import MemoryReader
     from sam2long.sam2_adapter import Sam2Model
 
     places = [
-        (Sam2Model, "encode", "encoder"), (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
-        (Sam2Model, "_decode", "decoder"), (Sam2Model, "remember", "memory write"), (FrameReader, "encode", "decode"),
+        (FrameReader, "encode", "decode"), (ImageEncoder, "encode", "encoder"), (Sam2Model, "_decode", "decoder"),
+        (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
+        (Sam2Model, "remember", "memory write"),
         (tracker.Track, "decide", "tree"), (tracker.Track, "grow", "tree"), (tracker.Track, "readings", "tree"),
         (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
         (predictor.SAM2LongVideoPredictor, "_video_masks", "output"),

@@ -17,6 +17,7 @@ from eval.sweep_tracker import Sweep
 from eval.trackers import Sam2Long, TrackerSpec
 from sam2long import Sam2LongConfig
 from sam2long.errors import ConfigError
+from sam2long.image_encoder import ImageEncoder
 from sam2long.sam2_adapter import Sam2Model
 from tests.eval import trees
 
@@ -105,7 +106,7 @@ def test_each_setting_of_many_has_the_masks_of_its_single_run(with_model, late, 
 
 def test_frames_are_encoded_once_and_equal_rows_computed_once(with_model, late, tmp_path, monkeypatch):
     encoded, rows, asked = [], [], []
-    count(monkeypatch, Sam2Model, "encode", lambda images: encoded.append(len(images)))
+    count(monkeypatch, ImageEncoder, "encode", lambda images: encoded.append(len(images)))
     count(monkeypatch, Sam2Model, "propose", lambda f, readings, n: asked.append(len(readings)))
     count(monkeypatch, Sam2Model, "_batches", lambda readings: rows.append(len(readings)))
     swept(late, tmp_path, ["default", "two", "strict", "unsure"])
