@@ -95,6 +95,21 @@ def test_only_the_best_mask_is_pulled_towards_the_truth():
     assert masks.grad[0, 0].abs().sum() > 0 and masks.grad[0, 1].abs().sum() == 0
 
 
+def test_the_order_of_the_predicted_ious_counts():
+    """Beside how far off each of them is: here masks of true IoU 1, 0.5 and 0."""
+    truth = torch.zeros(1, 8, 8)
+    truth[:, :4] = 1
+    half = truth * (torch.arange(8) < 4)
+    masks = 40 * torch.stack([truth, half, torch.zeros_like(truth)], 1) - 20
+
+    def beyond_l1(ious):
+        part = losses.losses([(masks, torch.tensor([ious]), torch.ones(1, 1))], truth, torch.tensor([True]), 1)
+        return float(part["iou"] - (torch.tensor(ious) - torch.tensor([1.0, 0.5, 0.0])).abs().mean())
+
+    assert beyond_l1([1.0, 0.5, 0.0]) == pytest.approx(0, abs=1e-3)
+    assert beyond_l1([0.5, 1.0, 0.0]) > beyond_l1([0.75, 0.75, 0.0]) > 0.1
+
+
 def test_an_absent_object_teaches_presence_only():
     masks, ious = torch.randn(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, requires_grad=True)
     logits = torch.zeros(2, 1, requires_grad=True)
