@@ -99,17 +99,15 @@ def test_taking_a_correction_back_gives_the_first_masks_again(tiny):
     assert len(after) == 50
 
 
-def seen_twice(tiny):
-    """Two frames with the object in sight."""
-    state = started(tiny)
-    masks = collect(tiny, state)
-    there = [frame for frame in range(8, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95]
-    return there[0], there[-1]
+def visible_frames(tiny, start):
+    """Frames with the object in sight, from `start` on."""
+    masks = collect(tiny, started(tiny))
+    return [frame for frame in range(start, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95]
 
 
 def test_a_second_correction_still_corrects_what_was_tracked(tiny):
     """Without a pass in between: with its memory and its mask, not like the first click on an object."""
-    first, second = seen_twice(tiny)
+    first, *_, second = visible_frames(tiny, 8)
     results = []
     for early in (False, True):
         state = started(tiny)
@@ -125,7 +123,7 @@ def test_a_second_correction_still_corrects_what_was_tracked(tiny):
 
 
 def test_after_taking_everything_back_a_click_begins_anew(tiny):
-    _, second = seen_twice(tiny)
+    second = visible_frames(tiny, 8)[-1]
     results = []
     for tracked in (False, True):
         state = started(tiny)
@@ -138,7 +136,7 @@ def test_after_taking_everything_back_a_click_begins_anew(tiny):
 
 
 def test_a_correction_that_contradicts_is_not_followed_by_corrections_of_the_old_track(tiny):
-    first, second = seen_twice(tiny)
+    first, *_, second = visible_frames(tiny, 8)
     state = started(tiny)
     tracked = collect(tiny, state)[first][0, 0] > 0
     tiny.add_new_mask(state, first, 1, ~tracked)
@@ -154,15 +152,9 @@ def readings_after_correcting(tiny, at, mask):
     return state, tiny.track_report(state).set_index("frame").memory_frames
 
 
-def visible_frame(tiny):
-    state = started(tiny)
-    masks = collect(tiny, state)
-    return next(frame for frame in range(15, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95)
-
-
 def test_a_correction_that_contradicts_the_track_starts_afresh(tiny):
     """The newest correction wins: the old prompt and what was remembered of it are not read after it."""
-    at = visible_frame(tiny)
+    at = visible_frames(tiny, 15)[0]
     state = started(tiny)
     tracked = collect(tiny, state)[at][0, 0] > 0
     other = ~tracked
@@ -173,7 +165,7 @@ def test_a_correction_that_contradicts_the_track_starts_afresh(tiny):
 
 
 def test_a_correction_that_agrees_keeps_the_old_prompt_and_outweighs_it(tiny):
-    at = visible_frame(tiny)
+    at = visible_frames(tiny, 15)[0]
     state, read = readings_after_correcting(tiny, at, None)
     assert read[at + 1][:2] == (0, at) and len(read[at + 1]) > 2
     reading = state.session.objects[1].tracks[1].readings(45)[0]
