@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,11 @@ class Sam2LongConfig:
     def sparse_share(self) -> float:
         """Of a memory's tokens, how many stay readable once it is no longer the newest."""
         return SPARSE_SHARE if self.memory_tokens == "sparse" else 1.0
+
+    @property
+    def most_prompted(self) -> int:
+        """`max_prompted_frames` as a number; no bound is one that no video reaches."""
+        return sys.maxsize if self.max_prompted_frames is None else self.max_prompted_frames
 
     @classmethod
     def sam2(cls) -> Sam2LongConfig:

@@ -12,7 +12,8 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.frames import LiveSource
 from sam2long.sam2_adapter import Sam2Model
-from sam2long.session import FORWARD, FrameMasks, Session, TrackedObject
+from sam2long.session import FORWARD, FrameMasks, Session
+from sam2long.tracked_object import TrackedObject
 from sam2long.tracker import EMPTY, Track
 
 REPORTS_KEPT = 20_000  # per object; a stream has no end, so its report has to have one
@@ -107,8 +108,8 @@ class LiveSession(Session):
 
     def _forget_unreadable_prompts(self, obj: TrackedObject) -> None:
         """Time runs forward only: of the prompts, the first and the latest are all that can still be read."""
-        limit = self.config.max_prompted_frames
-        if limit is not None and len(obj.prompts) > limit:
+        limit = self.config.most_prompted
+        if len(obj.prompts) > limit:
             first, *others = sorted(obj.prompts)
             keep = {first, *others[len(others) - (limit - 1) :]} if limit > 1 else {others[-1]}
             obj.prompts = {at: prompt for at, prompt in obj.prompts.items() if at in keep}

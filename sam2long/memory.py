@@ -95,7 +95,7 @@ class BankRules:
     stride: int = 1  # sam2's memory_temporal_stride_for_eval, without object-aware selection
     iou_threshold: float = 0.3
     object_aware: bool = True
-    max_prompted: int | None = 8  # None: all
+    max_prompted: int = 8
     sparse: bool = False  # a memory that is neither prompted nor the newest is read by its kept tokens
     direction: int = 1  # -1: time runs backwards
 
@@ -182,7 +182,7 @@ def closest_prompted(frame: int, prompted: Mapping[int, FrameMemory], rules: Ban
     def nearness(at: int) -> tuple[int, int]:
         return abs(at - frame), -at * rules.direction
 
-    if rules.max_prompted is not None and len(in_time) > rules.max_prompted:
+    if len(in_time) > rules.max_prompted:
         first, *others = in_time
         # With room for one only, the nearest matters more than the first.
         ranked = [first, *sorted(others, key=nearness)] if rules.max_prompted > 1 else sorted(in_time, key=nearness)

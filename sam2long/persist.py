@@ -23,9 +23,10 @@ from sam2long.export.atomic import replacing
 from sam2long.memory import FrameMemory
 from sam2long.report import FrameReport, TrackLog
 from sam2long.sam2_adapter import PromptOutput
-from sam2long.tracker import Hypothesis, Leads, Pathway, Track
+from sam2long.tracker import Hypothesis, Leads, Pathway, Prompted, Track
 
 if TYPE_CHECKING:
+    from sam2long.checkpoints import Checkpoints
     from sam2long.session import Session
 
 VERSION = 1
@@ -41,6 +42,7 @@ class _Writer:
         self.names: dict[int, tuple[str, Tensor]] = {}  # id() -> (name, the tensor, kept alive)
         self.memories: dict[int, tuple[int, FrameMemory]] = {}  # id() -> (number, the memory, kept alive)
         self.entries: list[dict[str, Any]] = []
+        self.snapshots: dict[bytes, str] = {}
 
     def tensor(self, value: Tensor | None) -> str | None:
         if value is None:
@@ -50,6 +52,11 @@ class _Writer:
             self.names[id(value)] = name, value
             self.tensors[name] = value.detach()
         return self.names[id(value)][0]
+
+    def snapshot(self, data: bytes) -> str:
+        if data not in self.snapshots:
+            self.snapshots[data] = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        return self.snapshots[data]
 
     def memory(self, value: FrameMemory) -> int:
         if id(value) not in self.memories:
@@ -269,15 +276,31 @@ def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
             }
             for frame, prompt in obj.prompts.items()
         ],
-        "tracks": [_pack_track(writer, direction, obj) for direction in obj.tracks],
+        "tracks": [_pack_track(writer, track, obj.checkpoints[direction]) for direction, track in obj.tracks.items()],
+        "replaced": [
+            _pack_track(writer, *past) | {"prompts": _pack_prompted(writer, past[0])} for past in obj.replaced.values()
+        ],
     }
 
 
-def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
-    track: Track = obj.tracks[direction]
-    checkpoints = obj.checkpoints[direction]
+def _pack_prompted(writer: _Writer, track: Track) -> list[dict[str, Any]]:
+    """The prompts of a track that has been replaced: they need not be the object's any more."""
+    return [
+        {
+            "frame": frame,
+            "mask": writer.tensor(prompt.mask),
+            "object_logit": prompt.object_logit,
+            "memory": writer.memory(prompt.memory),
+            "seen_from_before": prompt.seen_from_before,
+            "starts_afresh": prompt.starts_afresh,
+        }
+        for frame, prompt in track.prompts.items()
+    ]
+
+
+def _pack_track(writer: _Writer, track: Track, checkpoints: Checkpoints) -> dict[str, Any]:
     return {
-        "direction": direction,
+        "direction": track.rules.direction,
         "head": track.head,
         "at_root": track.at_root,
         "last_slot": track.last_slot,
@@ -291,14 +314,13 @@ def _pack_track(writer: _Writer, direction: int, obj: Any) -> dict[str, Any]:
         "log": track.log.to_json(),
         "spacing": checkpoints.spacing,
         "checkpoints": [
-            [frame, writer.tensor(torch.frombuffer(bytearray(checkpoints.data(frame)), dtype=torch.uint8))]
-            for frame in checkpoints.few(SAVED_CHECKPOINTS)
+            [frame, writer.snapshot(checkpoints.data(frame))] for frame in checkpoints.few(SAVED_CHECKPOINTS)
         ],
     }
 
 
 def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) -> None:
-    from sam2long.session import TrackedObject, UserPrompt, contradicts
+    from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
 
     device = reader.device
     obj = TrackedObject()
@@ -321,23 +343,40 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
         )
     session.objects[packed["id"]] = obj
     for t in packed["tracks"]:
-        direction = t["direction"]
-        obj.tracks[direction], obj.checkpoints[direction] = session.new_track(direction)
-        fresh = dataclasses.replace(
-            obj.tracks[direction],
-            pathways=reader.pathways(t["pathways"]),
-            at_root=t["at_root"],
-            head=t["head"],
-            frames=deque(t["frames"]),
-            waiting={node: reader.hypothesis(value) for node, value in t["waiting"]},
-            ready=deque((frame, reader.hypothesis(value)) for frame, value in t["ready"]),
-            log=TrackLog.from_json(t["log"]),
-            next_node=t["next_node"],
-            last_slot=t["last_slot"],
-            latest=t["latest"] and reader.hypothesis(t["latest"]),
-            before=reader.leads(t["before"]),
-        )
-        obj.tracks[direction] = fresh
-        obj.checkpoints[direction].spacing = t["spacing"]
-        for frame, name in t["checkpoints"]:
-            obj.checkpoints[direction].put(frame, reader.tensors[name].numpy().tobytes())
+        obj.tracks[t["direction"]], obj.checkpoints[t["direction"]] = _unpack_track(reader, session, t)
+    for t in packed.get("replaced", ()):  # older files do not have it
+        track, checkpoints = _unpack_track(reader, session, t)
+        track.prompts = {p["frame"]: _unpack_prompted(reader, p) for p in t["prompts"]}
+        obj.replaced[t["direction"]] = track, checkpoints
+
+
+def _unpack_prompted(reader: _Reader, packed: dict[str, Any]) -> Prompted:
+    return Prompted(
+        mask=reader.tensor(packed["mask"], reader.device),
+        object_logit=packed["object_logit"],
+        memory=reader.memories[packed["memory"]],
+        seen_from_before=packed["seen_from_before"],
+        starts_afresh=packed["starts_afresh"],
+    )
+
+
+def _unpack_track(reader: _Reader, session: Session, packed: dict[str, Any]) -> tuple[Track, Checkpoints]:
+    empty, checkpoints = session.new_track(packed["direction"])
+    track = dataclasses.replace(
+        empty,
+        pathways=reader.pathways(packed["pathways"]),
+        at_root=packed["at_root"],
+        head=packed["head"],
+        frames=deque(packed["frames"]),
+        waiting={node: reader.hypothesis(value) for node, value in packed["waiting"]},
+        ready=deque((frame, reader.hypothesis(value)) for frame, value in packed["ready"]),
+        log=TrackLog.from_json(packed["log"]),
+        next_node=packed["next_node"],
+        last_slot=packed["last_slot"],
+        latest=packed["latest"] and reader.hypothesis(packed["latest"]),
+        before=reader.leads(packed["before"]),
+    )
+    checkpoints.spacing = packed["spacing"]
+    for frame, name in packed["checkpoints"]:
+        checkpoints.put(frame, reader.tensors[name].numpy().tobytes())
+    return track, checkpoints

@@ -178,7 +178,7 @@ class Sam2Model:
         *,
         iou_threshold: float,
         object_aware: bool,
-        max_prompted: int | None,
+        max_prompted: int,
         num_frames: int | None,
         direction: int,
     ) -> BankRules:
@@ -186,7 +186,7 @@ class Sam2Model:
         model = self.model
         limit = model.max_obj_ptrs_in_encoder
         if model.max_cond_frames_in_attn > 0:
-            max_prompted = min(max_prompted or math.inf, model.max_cond_frames_in_attn)
+            max_prompted = min(max_prompted, model.max_cond_frames_in_attn)
         return BankRules(
             num_spatial=model.num_maskmem - 1,
             num_pointers=limit if num_frames is None else min(num_frames, limit),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,82 +23,12 @@ from sam2long.errors import StateError
 from sam2long.frames import FrameReader
 from sam2long.holes import fill_small_holes
 from sam2long.image_encoder import FrameFeatures
-from sam2long.memory import PROMPTED_LOGIT, FrameMemory
-from sam2long.sam2_adapter import Points, PromptOutput, Sam2Model
-from sam2long.tracker import Prompted, Track, step
+from sam2long.sam2_adapter import Points, Sam2Model
+from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
+from sam2long.tracker import Track, step
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
-CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means another object, not a better outline
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UserPrompt:
-    """What the user said of one object on one frame, and what SAM 2 made of it."""
-
-    points: Points | None  # coordinates [1, n, 2] in model pixels, labels [1, n]
-    mask: Tensor | None  # bool [S, S]
-    output: PromptOutput
-    object_logit: float
-    seen_from_before: bool  # given before anything was tracked: frames before it may attend to it too
-    corrects: int | None = None  # the direction of the pass that had tracked this frame already
-    tracked: Tensor | None = None  # bool [1, 1, 4h, 4w]: the object as that pass had it
-    contradicts: bool = False  # whether that was something else: see `contradicts`
-    mask_features: Tensor | None = None  # its spatial memory, once it is needed
-
-    def for_tracker(self, frame: int) -> Prompted:
-        return Prompted(
-            mask=self.output.mask,
-            object_logit=self.object_logit,
-            memory=FrameMemory(
-                frame=frame,
-                mask_features=self.mask_features,
-                object_ptr=self.output.object_ptr,
-                iou=1.0,
-                object_logit=PROMPTED_LOGIT,
-            ),
-            seen_from_before=self.seen_from_before,
-            starts_afresh=self.contradicts,
-        )
-
-
-def contradicts(said: Tensor, tracked: Tensor | None) -> bool:
-    """Whether the tracker was after something else: it had a mask on this frame, and hardly any of it is left.
-
-    Args:
-        said: logits of the prompted mask. tracked: bool; the mask before.
-    """
-    if tracked is None or not tracked.any():
-        return False
-    said = said > 0
-    return float((said & tracked).sum() / (said | tracked).sum()) < CONTRADICTS_BELOW
-
-
-@dataclass(eq=False)
-class TrackedObject:
-    """One object: its prompts, and a track for each direction that has been asked for."""
-
-    prompts: dict[int, UserPrompt] = field(default_factory=dict)
-    tracks: dict[int, Track] = field(default_factory=dict)
-    checkpoints: dict[int, Checkpoints] = field(default_factory=dict)
-    replaced: dict[int, tuple[Track, Checkpoints]] = field(default_factory=dict)  # as the last pass left them
-
-    def past(self, direction: int) -> tuple[Track, Checkpoints]:
-        """What the last pass said, for further prompts to correct, whatever prompts since have made stale of it."""
-        return self.replaced.get(direction) or (self.tracks[direction], self.checkpoints[direction])
-
-    def tracked_in(self, frame: int) -> int | None:
-        """The direction in which a frame has been tracked already, the latest one first."""
-        for direction in reversed(self.tracks):
-            track, _ = self.past(direction)
-            if direction in self.replaced and frame in track.prompts:
-                continue  # its prompt has been taken back: nothing was tracked there
-            if track.log.slot_of(frame) is not None or frame in track.frames:
-                return direction
-        return None
-
-    def has_been_tracked(self) -> bool:
-        return any(len(track.log) for track in self.tracks.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +48,6 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-    Attributes:
-        before_frame: called with the index of each frame that a pass is about to track. Everything fits together then:
-            it may save the session, and what it raises ends the pass there. None: nothing is called.
     """
 
     def __init__(
@@ -137,7 +65,7 @@ class Session:
         self.storage = storage
         self.hole_area = hole_area
         self.reader = FrameReader(source, model)
-        self.before_frame: Callable[[int], None] | None = None
+        self._before_frame: Callable[[int], None] | None = None
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
@@ -224,18 +152,8 @@ class Session:
         self.revision += 1
 
     def _prompts_changed(self, obj: TrackedObject, frame: int, everywhere: bool) -> None:
-        """What was tracked from `frame` on is stale; what came before stays as it is."""
         self.revision += 1
-        for direction, track in obj.tracks.items():
-            if direction not in obj.replaced:
-                obj.replaced[direction] = track.copy(), obj.checkpoints[direction].copy()
-            last_good = frame - direction
-            if everywhere and len(track.log):
-                last_good = track.log.first_frame() - direction
-            if track.head is not None and (track.head - last_good) * direction > 0:
-                track.stand(None)
-            track.log.truncate(last_good, direction)
-            obj.checkpoints[direction].drop_after(last_good, direction)
+        obj.stale_from(frame, everywhere)
 
     # ---- looking at one frame --------------------------------------------------------------------------------
 
@@ -308,6 +226,18 @@ class Session:
             else:
                 return
 
+    @contextmanager
+    def calling(self, before_frame: Callable[[int], None]) -> Iterator[None]:
+        """Have passes call `before_frame` with the index of each frame that they are about to track.
+
+        Everything fits together then: it may save the session, and what it raises ends the pass there.
+        """
+        self._before_frame = before_frame
+        try:
+            yield
+        finally:
+            self._before_frame = None
+
     def _run(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
         if not self.objects:
             return
@@ -319,8 +249,8 @@ class Session:
         first = max([start, *ahead], key=lambda at: at * direction)
         for frame, features in self.reader.sequence(first, end, direction):
             self._check_pass(this_pass)
-            if self.before_frame is not None:
-                self.before_frame(frame)
+            if self._before_frame is not None:
+                self._before_frame(frame)
             self._step(tracks, frame, features)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)
@@ -387,7 +317,7 @@ class Session:
         rules = self.model.rules(
             iou_threshold=self.config.iou_threshold,
             object_aware=self.config.object_aware_memory,
-            max_prompted=self.config.max_prompted_frames,
+            max_prompted=self.config.most_prompted,
             num_frames=self.source.num_frames,
             direction=direction,
         )
@@ -464,8 +394,7 @@ class Session:
     def _prepare_prompts(self, obj: TrackedObject) -> None:
         """Make the spatial memories of new prompts, and tell the tracks."""
         # More prompts than are ever read at once wait on the host: the device holds a bounded number.
-        most = self.config.max_prompted_frames
-        crowded = most is not None and len(obj.prompts) > most
+        crowded = len(obj.prompts) > self.config.most_prompted
         for frame, prompt in obj.prompts.items():
             if prompt.mask_features is None:
                 features = self.model.remember_prompt(self.reader.features(frame), prompt.output)

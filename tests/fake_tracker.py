@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,19 @@ from sam2long.errors import PromptError
 from sam2long.video import open_source
 
 LAG = 3  # frames that a mask waits, as with emit="settled"
+
+
+class FakeSession:
+    def __init__(self) -> None:
+        self.before_frame = lambda frame: None
+
+    @contextmanager
+    def calling(self, before_frame):
+        self.before_frame = before_frame
+        try:
+            yield
+        finally:
+            self.before_frame = lambda frame: None
 
 
 class FakePredictor:
@@ -34,8 +48,7 @@ class FakePredictor:
 
     def init_state(self, source):
         source = open_source(source)
-        session = SimpleNamespace(before_frame=None)
-        return SimpleNamespace(source=source, session=session, prompts={}, steps={}, rows=[], ready=[], head=None)
+        return SimpleNamespace(source=source, session=FakeSession(), prompts={}, steps={}, rows=[], ready=[], head=None)
 
     def add_new_points_or_box(self, state, frame_idx, obj_id, points=None, labels=None, box=None):
         if box is not None and box[2] > state.source.width:
@@ -58,8 +71,7 @@ class FakePredictor:
         first = state.head[0] + step
         if 0 <= first < state.source.num_frames:
             for frame in state.source.iter_from(first, reverse=reverse):
-                if state.session.before_frame is not None:
-                    state.session.before_frame(frame.index)
+                state.session.before_frame(frame.index)
                 self.on_step(frame.index)
                 state.head[0] = frame.index
                 state.ready.append([frame.index, self._step(state, frame.index)])

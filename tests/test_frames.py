@@ -132,15 +132,16 @@ def test_before_frame_is_told_of_each_frame_in_its_turn_and_can_end_the_pass(tin
         if frame == 11 and told.count(11) == 1:
             raise InterruptedError
 
-    state.session.before_frame = before_frame
-    with pytest.raises(InterruptedError):
-        for frame, _, masks in predictor.propagate_in_video(state):
+    with state.session.calling(before_frame):
+        with pytest.raises(InterruptedError):
+            for frame, _, masks in predictor.propagate_in_video(state):
+                seen[frame] = masks
+        assert not [thread for thread in threading.enumerate() if thread.name == "sam2long-prefetch"]
+        for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=11):
             seen[frame] = masks
-    assert not [thread for thread in threading.enumerate() if thread.name == "sam2long-prefetch"]
-    for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=11):
-        seen[frame] = masks
-    assert told == [*range(12), *range(11, len(VIDEO))]
-    state.session.before_frame = None
+    told_in_all = [*range(12), *range(11, len(VIDEO))]
+    assert told == told_in_all
+    assert len(collect(predictor, state)) == len(VIDEO) and told == told_in_all  # not any more
     whole = predictor.init_state(VIDEO)
     predictor.add_new_mask(whole, 0, 1, MASK)
     whole = collect(predictor, whole)

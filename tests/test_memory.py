@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sam2long import Sam2LongConfig
 from sam2long.memory import BankRules, FrameMemory, read, remember
 
 RULES = BankRules(num_spatial=2, num_pointers=5)  # at most four selected, two of them spatial
@@ -137,7 +138,8 @@ def test_many_prompted_frames_are_capped_to_the_first_and_the_nearest():
     assert [r.memory.frame for r in read(45, (), prompted, capped).spatial] == [10, 40, 50]
     assert [r.memory.frame for r in read(60, (), prompted, capped).spatial] == [10, 40, 50]
     assert [r.memory.frame for r in read(28, (), prompted, replace(RULES, max_prompted=1)).spatial] == [30]
-    assert len(read(28, (), prompted, replace(RULES, max_prompted=None)).spatial) == len(prompted)
+    everything = replace(RULES, max_prompted=Sam2LongConfig(max_prompted_frames=None).most_prompted)
+    assert len(read(28, (), prompted, everything).spatial) == len(prompted)
 
 
 def test_without_pointers_only_spatial_memories_are_read():

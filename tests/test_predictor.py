@@ -332,6 +332,20 @@ def test_a_correction_after_loading_equals_one_without(tiny, tmp_path):
     assert same(collect(tiny, state), collect(tiny, loaded))
 
 
+def test_a_second_correction_after_loading_still_corrects_what_was_tracked(tiny, tmp_path):
+    first, *_, second = visible_frames(tiny, 8)
+    state = started(tiny)
+    collect(tiny, state)
+    tiny.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
+    tiny.clear_all_prompts_in_frame(state, 0, 1)  # what the last pass read is no prompt of the object any more
+    tiny.save_state(state, tmp_path / "state")
+    loaded = tiny.load_state(tmp_path / "state", VIDEO)
+    masks = [tiny.add_new_points_or_box(s, second, 1, points=[[5, 5]], labels=[0])[2] for s in (state, loaded)]
+    assert [s.session.objects[1].prompts[second].corrects for s in (state, loaded)] == [1, 1]
+    assert torch.equal(*masks)
+    assert same(collect(tiny, state), collect(tiny, loaded))
+
+
 def test_a_state_of_something_else_is_refused(tiny, tmp_path):
     path = tmp_path / "state"
     tiny.save_state(started(tiny), path)

@@ -156,11 +156,11 @@ class Run:
         """Go through the passes that are left. False: stopped before the end."""
         from tqdm import tqdm
 
-        self.state.session.before_frame = self._before_frame
+        calling = self.state.session.calling(self._before_frame)
         total = sum(a_pass.frames for a_pass in self.passes)
         done = sum(a_pass.frames for a_pass in self.passes[: self.pass_number]) + self._done_in_pass()
         started, written = time.monotonic(), self.seconds.get("write masks", 0.0)
-        with self.masks, stopping_politely(self._request_stop):
+        with self.masks, stopping_politely(self._request_stop), calling:
             bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=self.quiet, dynamic_ncols=True)
             try:
                 with bar:
@@ -174,7 +174,6 @@ class Run:
             finally:
                 writing = self.seconds.get("write masks", 0.0) - written
                 self._add_seconds("track", time.monotonic() - started - writing)
-                self.state.session.before_frame = None
 
     def _done_in_pass(self) -> int:
         if self.next_frame is None or self.pass_number >= len(self.passes):

@@ -14,7 +14,8 @@ import torch
 from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
 from sam2long.prompts import check_frame
-from sam2long.session import FORWARD, REVERSE, UserPrompt
+from sam2long.session import FORWARD, REVERSE
+from sam2long.tracked_object import UserPrompt
 from sam2long.ui.project import Project, state_name
 from sam2long.ui.prompt import Prompt
 from sam2long.ui.store import Rle, Row, is_empty
@@ -237,20 +238,17 @@ class Tracker:
                 self.save()
                 self.unsaved = True
 
-        session = self.state.session
-        session.before_frame = before_frame
         try:
-            for frame, logits in self._tracked(sign, start, stop):
-                kept += self._keep(sign, frame, logits, only)
-                next_frame = frame + sign
+            with self.state.session.calling(before_frame):
+                for frame, logits in self._tracked(sign, start, stop):
+                    kept += self._keep(sign, frame, logits, only)
+                    next_frame = frame + sign
         except Cancelled:
-            session.before_frame = None
             # Frames done on which the hypotheses do not agree yet: the best one decides.
             if read and (read[0] - next_frame) * sign >= 0:
                 for frame, logits in self._tracked(sign, next_frame, read[0]):
                     kept += self._keep(sign, frame, logits, only)
         finally:
-            session.before_frame = None
             self.project.save()
         return kept
 
