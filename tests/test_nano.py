@@ -86,13 +86,25 @@ def test_a_perfect_mask_costs_almost_nothing_and_an_empty_one_much():
     assert iou.tolist() == [[1.0, 0.0]]
 
 
-def test_only_the_best_mask_is_pulled_towards_the_truth():
+def pulls(every_mask):
+    """How hard each of four masks is pulled to the truth: the best, two others, and the one with the highest IoU."""
     truth = torch.zeros(1, 8, 8, dtype=torch.bool)
     truth[:, 2:6, 2:6] = True
-    masks = torch.stack([truth.float() * 4 - 2, -torch.ones(1, 8, 8)], 1).requires_grad_()
-    raws = [(masks, torch.full((1, 2), 0.5), torch.zeros(1, 1))]
-    losses.losses(raws, truth, torch.tensor([True]), 1)["mask"].backward()
-    assert masks.grad[0, 0].abs().sum() > 0 and masks.grad[0, 1].abs().sum() == 0
+    masks = torch.stack([truth.float() * 4 - 2, *[-torch.ones(1, 8, 8)] * 3], 1).requires_grad_()
+    raws = [(masks, torch.tensor([[0.5, 0.5, 0.5, 0.9]]), torch.zeros(1, 1))]
+    losses.losses(raws, truth, torch.tensor([True]), 1, every_mask)["mask"].backward()
+    return masks.grad.abs().sum((0, 2, 3)).tolist()
+
+
+def test_only_the_best_mask_is_pulled_towards_the_truth():
+    best, *others = pulls(0.0)
+    assert best > 0 and others == [0, 0, 0]
+
+
+def test_of_a_shared_loss_the_mask_on_top_gets_most():
+    best, second, third, top = pulls(0.8)
+    assert best > 0 and second == third > 0
+    assert top == pytest.approx(5 * second)  # a fourth of one half, and all of the other
 
 
 def test_the_order_of_the_predicted_ious_counts():

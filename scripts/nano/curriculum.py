@@ -19,7 +19,7 @@ class Stage:
     upsample: int = 1  # of the logits before the loss
     size: int = 128  # of the frames; 64 is four times as fast, and what is learned there carries over
     corrections: float = 0.0  # chance per frame of a second pass with a click on the error
-    every_mask: float = 0.0  # share of the loss that goes to all masks instead of the best
+    every_mask: float = 0.0  # share of the mask loss that the best one does not have to itself: see losses.py
     prompt_weight: float = 0.3  # of the first frame against the others
     zoom: int = 100  # of the objects, in percent: at 64 px they fill more of the frame
 
@@ -40,10 +40,12 @@ STAGES = (
           corrections=0.02),
     Stage(until=0.72, mix=ALL, clips=6, frames=24, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
-    Stage(until=0.95, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+    Stage(until=0.86, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02),
+    Stage(until=0.94, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
+          corrections=0.02, every_mask=0.5),
     Stage(until=1.01, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
-          corrections=0.02, every_mask=0.12),
+          corrections=0.02, every_mask=0.9),
 )  # fmt: skip
 
 

@@ -29,7 +29,15 @@ def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: float = 0.0) -> dict[str, Tensor]:
-    """Sum of SAM 2's losses over decoder outputs. raws: list of (masks, ious, logits); truth [N, H, W]; present [N]."""
+    """Sum of SAM 2's losses over decoder outputs.
+
+    Args:
+        raws: (masks, predicted IoUs, object logits) of some decoder outputs each.
+        truth: [N, H, W]; present: [N].
+        upsample: of the logits before the loss.
+        every_mask: share of the mask loss that goes one half to all three masks and one half to the mask with the
+            highest predicted IoU; the rest goes to the best one alone.
+    """
     masks, ious, logits = (torch.cat([r[i] for r in raws]) for i in range(3))
     if upsample > 1:
         masks = F.interpolate(masks, scale_factor=upsample, mode="bilinear", align_corners=False)
@@ -40,7 +48,9 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
     total = weight.sum().clamp(min=1)
     mask = (per_mask.gather(1, best)[:, 0] * weight).sum() / total
     if every_mask:
-        mask = (1 - every_mask) * mask + every_mask * (per_mask.mean(1) * weight).sum() / total
+        top = per_mask.gather(1, ious.argmax(1, keepdim=True))[:, 0]  # the one that a tracker takes
+        shared = 0.5 * (per_mask.mean(1) + top)
+        mask = (1 - every_mask) * mask + every_mask * (shared * weight).sum() / total
     iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
     order = F.kl_div((ious / CLOSE).log_softmax(1), (true_iou / CLOSE).softmax(1), reduction="none").sum(1)
     iou = iou + RANKING * (order * weight).sum() / total
