@@ -46,16 +46,15 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
     best = per_mask.argmin(1, keepdim=True)
     weight = present.float()
     total = weight.sum().clamp(min=1)
-    mask = (per_mask.gather(1, best)[:, 0] * weight).sum() / total
-    if every_mask:
-        top = per_mask.gather(1, ious.argmax(1, keepdim=True))[:, 0]  # the one that a tracker takes
-        shared = 0.5 * (per_mask.mean(1) + top)
-        mask = (1 - every_mask) * mask + every_mask * (shared * weight).sum() / total
+    top = ious.argmax(1, keepdim=True)  # the one that a tracker takes
+    shared = 0.5 * (per_mask.mean(1) + per_mask.gather(1, top)[:, 0])
+    mask = (1 - every_mask) * per_mask.gather(1, best)[:, 0] + every_mask * shared
+    mask = (mask * weight).sum() / total
     iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
     order = F.kl_div((ious / CLOSE).log_softmax(1), (true_iou / CLOSE).softmax(1), reduction="none").sum(1)
     iou = iou + RANKING * (order * weight).sum() / total
     clear = ((target.flatten(1).mean(1) > SLIVER) | ~present).float()  # hardly anything in view: no lesson on presence
     presence = F.binary_cross_entropy_with_logits(logits[:, 0], weight, clear, reduction="sum")
     presence = presence / clear.sum().clamp(min=1)
-    chosen = true_iou.gather(1, ious.argmax(1, keepdim=True))[:, 0]
+    chosen = true_iou.gather(1, top)[:, 0]
     return {"mask": mask, "iou": iou, "presence": presence, "J": (chosen * weight).sum().detach() / total}
