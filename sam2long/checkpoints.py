@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from sam2long import persist
+from sam2long import packing
 from sam2long.tracker import Leads, Track
 
 IN_MEMORY = 1 << 20  # bytes; more goes to a file
@@ -45,7 +45,7 @@ class Checkpoints:
         if self._places and min((leads.head - at) * direction for at in self._places) < self.spacing:
             return
         try:
-            self.put(leads.head, persist.pack_leads(leads))
+            self.put(leads.head, packing.pack_leads(leads))
             while len(self._places) > self.limit or (self._bytes() > self.budget and len(self._places) > 2):
                 self._keep(self.frames[1::2])
                 self.spacing *= 2
@@ -78,7 +78,7 @@ class Checkpoints:
         usable = [at for at in self._places if (frame - at) * direction >= 0]
         if not usable:
             return None
-        return persist.unpack_leads(self.data(max(usable, key=lambda at: at * direction)), device, storage)
+        return packing.unpack_leads(self.data(max(usable, key=lambda at: at * direction)), device, storage)
 
     def drop_after(self, frame: int, direction: int) -> None:
         """Forget the snapshots later than `frame`."""

@@ -1,198 +1,33 @@
-"""Sessions on disk: tensors as safetensors, everything else as JSON in its header; versioned, no pickle."""
+"""Sessions on disk, in the format of packing.py."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import HOST, moved, settle
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
-from sam2long.memory import FrameMemory
-from sam2long.report import FrameReport, TrackLog
+from sam2long.packing import Reader, Writer
+from sam2long.report import TrackLog
 from sam2long.sam2_adapter import PromptOutput
-from sam2long.tracker import Hypothesis, Leads, Pathway, Prompted, Track
+from sam2long.session import Session
+from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
+from sam2long.tracker import Prompted, Track
 
-if TYPE_CHECKING:
-    from sam2long.checkpoints import Checkpoints
-    from sam2long.session import Session
-
-VERSION = 1
-KEY = "sam2long"
 SAVED_CHECKPOINTS = 8  # the file holds no more: programs save often, and what is missing only costs time later
-
-
-class _Writer:
-    """Collects tensors under short names; a memory, or a tensor, that several pathways share is written once."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.names: dict[int, tuple[str, Tensor]] = {}  # id() -> (name, the tensor, kept alive)
-        self.memories: dict[int, tuple[int, FrameMemory]] = {}  # id() -> (number, the memory, kept alive)
-        self.entries: list[dict[str, Any]] = []
-        self.snapshots: dict[bytes, str] = {}
-
-    def tensor(self, value: Tensor | None) -> str | None:
-        if value is None:
-            return None
-        if id(value) not in self.names:
-            name = str(len(self.tensors))
-            self.names[id(value)] = name, value
-            self.tensors[name] = value.detach()
-        return self.names[id(value)][0]
-
-    def snapshot(self, data: bytes) -> str:
-        if data not in self.snapshots:
-            self.snapshots[data] = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        return self.snapshots[data]
-
-    def memory(self, value: FrameMemory) -> int:
-        if id(value) not in self.memories:
-            self.memories[id(value)] = len(self.entries), value
-            self.entries.append(
-                {
-                    "frame": value.frame,
-                    "features": self.tensor(value.mask_features),
-                    "ptr": self.tensor(value.object_ptr),
-                    "iou": value.iou,
-                    "logit": value.object_logit,
-                    "kept": self.tensor(value.kept_tokens),
-                }
-            )
-        return self.memories[id(value)][0]
-
-    def pathways(self, pathways: Sequence[Pathway]) -> dict[str, Any]:
-        unique = {pathway.node: pathway for pathway in pathways}
-        return {
-            "order": [pathway.node for pathway in pathways],
-            "nodes": [
-                {
-                    "node": p.node,
-                    "parent": p.parent,
-                    "slot": p.slot,
-                    "score": p.score,
-                    "lineage": list(p.lineage),
-                    "agreed": {str(node): count for node, count in p.agreed.items()},
-                    "memories": [self.memory(m) for m in p.memories],
-                }
-                for p in unique.values()
-            ],
-        }
-
-    def leads(self, leads: Leads | None) -> dict[str, Any] | None:
-        if leads is None:
-            return None
-        return {"head": leads.head, "at_root": leads.at_root, "last_slot": leads.last_slot} | self.pathways(
-            leads.pathways
-        )
-
-    def hypothesis(self, hypothesis: Hypothesis) -> dict[str, Any]:
-        log = TrackLog()
-        if hypothesis.report is not None:
-            log.write(hypothesis.report)
-        return {"mask": self.tensor(hypothesis.mask), "report": log.to_json()}
-
-    def bytes(self, content: dict[str, Any]) -> bytes:
-        """Everything, with one wait for the device: also for what was on its way to the host already."""
-        header = {"version": VERSION, "content": content, "memories": self.entries}
-        on_host = {name: moved(value, HOST) for name, value in self.tensors.items()}
-        for device in {value.device for value in self.tensors.values()}:  # object pointers never leave it
-            settle(device)
-        apart = {name: value.contiguous().clone() for name, value in on_host.items()}
-        return save(apart or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
-
-
-class _Reader:
-    """The other way round. Pointers go to the compute device, spatial memories to their storage."""
-
-    def __init__(self, data: bytes, device: torch.device, storage: torch.device | None, source: str) -> None:
-        self.device = device
-        self.storage = storage or device
-        try:
-            length = int.from_bytes(data[:8], "little")
-            header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY])
-            self.tensors = load(data)
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise StateError(f"{source} is not a state saved by sam2long ({error})") from None
-        if header.get("version") != VERSION:
-            raise StateError(
-                f"{source} has state version {header.get('version')!r}; this sam2long reads version {VERSION}"
-            )
-        self.content = header["content"]
-        self.memories = [
-            FrameMemory(
-                frame=entry["frame"],
-                mask_features=self.tensor(entry["features"], self.storage),
-                object_ptr=self.tensor(entry["ptr"], self.device),
-                iou=entry["iou"],
-                object_logit=entry["logit"],
-                kept_tokens=self.tensor(entry.get("kept"), self.device),
-            )
-            for entry in header["memories"]
-        ]
-
-    def tensor(self, name: str | None, device: torch.device) -> Tensor | None:
-        if name is not None and self.tensors[name].device != device:
-            self.tensors[name] = self.tensors[name].to(device)  # one tensor for all who share it
-        return None if name is None else self.tensors[name]
-
-    def pathways(self, packed: dict[str, Any]) -> tuple[Pathway, ...]:
-        nodes = {
-            entry["node"]: Pathway(
-                node=entry["node"],
-                parent=entry["parent"],
-                slot=entry["slot"],
-                score=entry["score"],
-                memories=tuple(self.memories[number] for number in entry["memories"]),
-                lineage=tuple(entry["lineage"]),
-                agreed={int(node): count for node, count in entry.get("agreed", {}).items()},
-            )
-            for entry in packed["nodes"]
-        }
-        return tuple(nodes[node] for node in packed["order"])
-
-    def leads(self, packed: dict[str, Any] | None) -> Leads | None:
-        if packed is None:
-            return None
-        return Leads(packed["head"], self.pathways(packed), packed["at_root"], packed["last_slot"])
-
-    def hypothesis(self, packed: dict[str, Any]) -> Hypothesis:
-        reports: list[FrameReport] = list(TrackLog.from_json(packed["report"]))
-        return Hypothesis(self.tensor(packed["mask"], torch.device("cpu")), reports[0] if reports else None)
-
-
-# ---- snapshots of one track -------------------------------------------------------------------------------------
-
-
-def pack_leads(leads: Leads) -> bytes:
-    """A snapshot of where a track stands, on the host."""
-    writer = _Writer()
-    return writer.bytes(writer.leads(leads))
-
-
-def unpack_leads(data: bytes, device: torch.device, storage: torch.device | None) -> Leads:
-    reader = _Reader(data, device, storage, "a checkpoint")
-    return reader.leads(reader.content)
-
-
-# ---- whole sessions ---------------------------------------------------------------------------------------------
 
 
 def save_session(session: Session, path: str | os.PathLike) -> None:
     """Write a session to one file, all or nothing."""
-    writer = _Writer()
+    writer = Writer()
     content = {
         "config": session.config.to_dict(),
         "hole_area": session.hole_area,
@@ -214,7 +49,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
         data = Path(path).read_bytes()
     except OSError as error:
         raise StateError(f"cannot read the state {path}: {error.strerror}") from None
-    reader = _Reader(data, session.model.device, session.storage, str(path))
+    reader = Reader(data, session.model.device, session.storage, str(path))
     content = reader.content
     saved, ours = content["video"], _video(session)
     different = {key for key in saved.keys() | ours.keys() if saved.get(key) != ours.get(key)}
@@ -254,7 +89,7 @@ def _fingerprint(parameter: Tensor) -> str:
     return hashlib.sha256(parameter.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
-def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
+def _pack_object(writer: Writer, obj_id: Any, obj: TrackedObject) -> dict[str, Any]:
     if not isinstance(obj_id, (int, str)):
         raise StateError(f"object id {obj_id!r} cannot be saved; use integers or strings as ids")
     return {
@@ -283,7 +118,7 @@ def _pack_object(writer: _Writer, obj_id: Any, obj: Any) -> dict[str, Any]:
     }
 
 
-def _pack_prompted(writer: _Writer, track: Track) -> list[dict[str, Any]]:
+def _pack_prompted(writer: Writer, track: Track) -> list[dict[str, Any]]:
     """The prompts of a track that has been replaced: they need not be the object's any more."""
     return [
         {
@@ -298,7 +133,7 @@ def _pack_prompted(writer: _Writer, track: Track) -> list[dict[str, Any]]:
     ]
 
 
-def _pack_track(writer: _Writer, track: Track, checkpoints: Checkpoints) -> dict[str, Any]:
+def _pack_track(writer: Writer, track: Track, checkpoints: Checkpoints) -> dict[str, Any]:
     return {
         "direction": track.rules.direction,
         "head": track.head,
@@ -319,9 +154,7 @@ def _pack_track(writer: _Writer, track: Track, checkpoints: Checkpoints) -> dict
     }
 
 
-def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) -> None:
-    from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
-
+def _unpack_object(reader: Reader, session: Session, packed: dict[str, Any]) -> None:
     device = reader.device
     obj = TrackedObject()
     for p in packed["prompts"]:
@@ -350,7 +183,7 @@ def _unpack_object(reader: _Reader, session: Session, packed: dict[str, Any]) ->
         obj.replaced[t["direction"]] = track, checkpoints
 
 
-def _unpack_prompted(reader: _Reader, packed: dict[str, Any]) -> Prompted:
+def _unpack_prompted(reader: Reader, packed: dict[str, Any]) -> Prompted:
     return Prompted(
         mask=reader.tensor(packed["mask"], reader.device),
         object_logit=packed["object_logit"],
@@ -360,7 +193,7 @@ def _unpack_prompted(reader: _Reader, packed: dict[str, Any]) -> Prompted:
     )
 
 
-def _unpack_track(reader: _Reader, session: Session, packed: dict[str, Any]) -> tuple[Track, Checkpoints]:
+def _unpack_track(reader: Reader, session: Session, packed: dict[str, Any]) -> tuple[Track, Checkpoints]:
     empty, checkpoints = session.new_track(packed["direction"])
     track = dataclasses.replace(
         empty,
