@@ -1,4 +1,4 @@
-"""The commands: run, score, check, pack, report. A fault of the user's data is one sentence and exit code 2."""
+"""The commands: run, score, check, pack, report, generate. A fault of the user's data is one sentence, exit code 2."""
 
 from __future__ import annotations
 
@@ -208,10 +208,42 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_generate(commands) -> None:
+    from sam2long.synthetic import SCENARIOS
+
+    p = commands.add_parser("generate", help="write generated videos with exact masks in a benchmark's layout")
+    p.add_argument("--layout", required=True, choices=[n for n in datasets.NAMES if n != "synthlong"])
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder: the data set's root")
+    p.add_argument("--scenarios", default="easy,reappear", metavar="A,B", help=f"of {', '.join(SCENARIOS)}")
+    p.add_argument("--videos", type=int, default=1, metavar="N", help="of each scenario")
+    p.add_argument("--frames", type=int, default=60, help="images per video")
+    p.add_argument("--size", type=int, default=128, help="side in pixels")
+    p.add_argument("--objects", type=int, metavar="N", help="tracked ones per video; default: what suits the scenario")
+    p.add_argument("--seed", type=int, default=0, help="of each scenario's first video")
+    p.set_defaults(run=_generate)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from eval import layouts
+    from sam2long.synthetic import generate
+
+    if args.videos < 1:
+        raise ConfigError(f"--videos is {args.videos}; expected 1 or more")
+    clips = [
+        layouts.Clip.of(generate(scenario, args.seed + k, args.frames, args.size, args.objects))
+        for scenario in args.scenarios.split(",")
+        for k in range(args.videos)
+    ]
+    layouts.write(args.layout, args.out, clips)
+    print(f"{args.out}: {', '.join(clip.name for clip in clips)}; look over them with")
+    print(f"python -m eval check --dataset {args.layout} --root {args.out}")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m eval", description="Benchmark runs with official-exact scores.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report):
+    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report, _add_generate):
         add(commands)
     return top
 

@@ -353,7 +353,7 @@ def test_lvos_without_unseen_videos_has_no_overall_mean_and_says_so(lvos, tmp_pa
 
 @pytest.fixture
 def mose(tmp_path):
-    trees.mose(tmp_path, meta=True)
+    trees.mose2(tmp_path)
     gt = tmp_path / "valid"
     shutil.copytree(gt / "Annotations", tmp_path / "pred")
     return gt, tmp_path / "pred"
