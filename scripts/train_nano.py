@@ -1,6 +1,7 @@
 """Train the embedded nano model from scratch on generated videos, SAM 2's recipe in small.
 
     python scripts/train_nano.py train --out runs/nano --minutes 110     # resumes when runs/nano/last.pt exists
+    python scripts/train_nano.py train --out runs/more --minutes 60 --init sam2long/models/nano.safetensors --begin 0.94
     python scripts/train_nano.py eval  --weights sam2long/models/nano.safetensors
     python scripts/train_nano.py plot  --out runs/nano --to runs/nano/curves.png
 
@@ -41,7 +42,7 @@ def plot(args: argparse.Namespace) -> None:
     curves.plot(Path(args.out), Path(args.to))
 
 
-def main() -> None:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("train")
@@ -59,6 +60,8 @@ def main() -> None:
     p.add_argument("--log-every", type=int, default=25)
     p.add_argument("--score-minutes", type=float, default=6)
     p.add_argument("--fresh-optimiser", action="store_true")
+    p.add_argument("--init", metavar="FILE", help="start from these weights (safetensors) instead of random ones")
+    p.add_argument("--begin", type=float, default=0.0, help="share of the curriculum to begin at, with --init")
     p.set_defaults(run=train)
     p = sub.add_parser("eval", help="held-out scores of exported weights")
     p.add_argument("--weights", default=str(MODELS / "nano.safetensors"))
@@ -74,7 +77,14 @@ def main() -> None:
     p.add_argument("--out", default="runs/nano")
     p.add_argument("--to", default="runs/nano/curves.png")
     p.set_defaults(run=plot)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.run is train and args.begin and not args.init:
+        parser.error("--begin leaves out the first lessons, which random weights need; give --init FILE with it")
+    return args
+
+
+def main() -> None:
+    args = arguments()
     args.run(args)
 
 

@@ -70,6 +70,30 @@ def slab(bits: Bits, n: int) -> np.ndarray:
     return fill([(-760 + lean, -tall), (760 + lean, -tall), (760 - lean, tall), (-760 - lean, tall)], n)
 
 
+def lump(bits: Bits, n: int) -> np.ndarray:
+    """A closed line with random radii: dents and bulges anywhere."""
+    knots = bits.ints(420, 990, bits.int(6, 10)).tolist()
+    between = [(3 * a + b, 2 * (a + b), a + 3 * b) for a, b in zip(knots, knots[1:] + knots[:1], strict=True)]
+    return fill(_radial([r for a, rest in zip(knots, between, strict=True) for r in (a, *(v // 4 for v in rest))]), n)
+
+
+def petals(bits: Bits, n: int) -> np.ndarray:
+    count, deep = bits.int(3, 6), bits.int(120, 300)
+    return fill(_radial([980 - deep + deep * sin(k * count * TURN // 48) // ONE for k in range(48)]), n)
+
+
+def ell(bits: Bits, n: int) -> np.ndarray:
+    a, b = bits.int(500, 900), bits.int(500, 900)
+    return fill([(-940, -940), (940, -940), (940, a - 940), (b - 940, a - 940), (b - 940, 940), (-940, 940)], n)
+
+
+def wedge(bits: Bits, n: int) -> np.ndarray:
+    """A disc with a slice cut out."""
+    steps = bits.int(22, 30)
+    rim = [(980 * cos(k * 32) // ONE, 980 * sin(k * 32) // ONE) for k in range(steps)]
+    return fill([(0, 0), *rim], n)
+
+
 def cross(bits: Bits, n: int) -> np.ndarray:
     a, b = bits.int(300, 480), bits.int(300, 480)
     x, y = _canvas(n)
@@ -97,6 +121,6 @@ def arrow(bits: Bits, n: int) -> np.ndarray:
 
 Shape = Callable[[Bits, int], np.ndarray]
 FAMILIES: dict[str, dict[str, Shape]] = {
-    "train": {f.__name__: f for f in (ellipse, ngon, blob, star, pair, slab)},
+    "train": {f.__name__: f for f in (ellipse, ngon, blob, star, pair, slab, lump, petals, ell, wedge)},
     "heldout": {f.__name__: f for f in (cross, crescent, gear, bean, arrow)},
 }

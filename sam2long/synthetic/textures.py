@@ -87,6 +87,40 @@ def flat(bits: Bits, n: int) -> np.ndarray:
     return _smooth(bits, n, 4) // 4 + bits.int(0, 190)
 
 
+def spots(bits: Bits, n: int) -> np.ndarray:
+    """Discs of all sizes and shades over each other."""
+    x, y = _grid(n)
+    field = np.full((n, n), bits.int(0, 255), np.int32)
+    for px, py, size, shade in bits.ints(0, 255, (bits.int(10, 30), 4)).tolist():
+        radius = n * (8 + size // 8) // 256
+        dx = abs(x - px * n // 256)
+        dy = abs(y - py * n // 256)
+        dx, dy = np.minimum(dx, n - dx), np.minimum(dy, n - dy)
+        field[dx * dx + dy * dy < radius * radius] = shade
+    return field
+
+
+def terrace(bits: Bits, n: int) -> np.ndarray:
+    """Smooth noise in a few flat steps, as on a map."""
+    steps = bits.int(3, 6)
+    return noise(bits, n) * steps // 256 * 255 // (steps - 1)
+
+
+def hatch(bits: Bits, n: int) -> np.ndarray:
+    """Thin lines in two or three directions on a plain ground."""
+    field = np.full((n, n), bits.int(0, 255), np.int32)
+    for _ in range(bits.int(2, 3)):
+        field[_waves(bits, n, 3, 9) < bits.int(30, 80)] = bits.int(0, 255)
+    return field
+
+
+def patchwork(bits: Bits, n: int) -> np.ndarray:
+    """Two other textures, one inside the spots of a third."""
+    plain = (noise, stripes, checks, dots, gradient, plaid, speckle, hatch)
+    where = _smooth(bits, n, bits.pick((2, 4))) < 128
+    return np.where(where, bits.pick(plain)(bits, n), bits.pick(plain)(bits, n))
+
+
 def cells(bits: Bits, n: int) -> np.ndarray:
     x, y = _grid(n)
     count = bits.int(8, 20)
@@ -128,7 +162,13 @@ def bricks(bits: Bits, n: int) -> np.ndarray:
 
 Texture = Callable[[Bits, int], np.ndarray]
 FAMILIES: dict[str, dict[str, Texture]] = {
-    "train": {f.__name__: f for f in (noise, stripes, checks, dots, gradient, plaid, mosaic, speckle, flat)},
+    "train": {
+        f.__name__: f
+        for f in (
+            *(noise, stripes, checks, dots, gradient, plaid, mosaic, speckle, flat),
+            *(spots, terrace, hatch, patchwork),
+        )
+    },
     "heldout": {f.__name__: f for f in (cells, rings, zigzag, marble, bricks)},
 }
 

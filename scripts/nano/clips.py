@@ -21,6 +21,8 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 def make_clip(rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
     """One clip with two objects that are both in view on its first frame: [T, H, W, 3] uint8 and [T, H, W] ids."""
     name = rng.choices(list(stage.mix), list(stage.mix.values()))[0]
+    stride = rng.choice(stage.strides)
+    span = (stage.frames - 1) * stride
     size = stage.size
     knobs = SCENARIOS["easy" if name == "first" else name]
     knobs = replace(knobs, size=tuple(n * stage.zoom // 100 for n in knobs.size))
@@ -29,10 +31,8 @@ def make_clip(rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]
         knobs = replace(knobs, size=larger, strangers=(0, 1), camera=150, clutter=(0, 1), blur=0)
         scene = generate("easy", rng.randrange(1 << 40), 40, size, OBJECTS, split="train", knobs=knobs)
     else:
-        length = 240 if name == "long" else 120
+        length = max(240 if name == "long" else 120, span + 40)
         scene = generate(name, rng.randrange(1 << 40), length, size, OBJECTS, split="train", knobs=knobs)
-    stride = rng.choice(stage.strides)
-    span = (stage.frames - 1) * stride
     start = 0
     if scene.num_frames > span + 1:
         for _ in range(6):
@@ -53,25 +53,25 @@ def make_batch(rng: random.Random, stage: Stage, clips: int) -> tuple[np.ndarray
     return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
-def producer(queue, seed: int, progress, clips_share: int) -> None:
+def producer(queue, seed: int, position, clips_share: int) -> None:
     """Runs in its own process (for a GPU) and puts finished batches into `queue`."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     for turn in itertools.count():
-        stage = curriculum.stage_at(progress.value, turn)
+        stage = curriculum.stage_at(position.value, turn)
         queue.put((stage, *make_batch(rng, stage, max(stage.clips // clips_share, 1))))
 
 
-def batches(seed: int, ranks: int, producers: int, progress):
+def batches(seed: int, ranks: int, producers: int, position):
     """Endless batches: made here (CPU training, where every core is busy anyway) or by `producers` processes."""
     if not producers:
         rng = random.Random(seed)
         for turn in itertools.count():  # the same on all ranks
-            stage = curriculum.stage_at(progress.value, turn)
+            stage = curriculum.stage_at(position.value, turn)
             yield stage, *make_batch(rng, stage, max(stage.clips // ranks, 1))
     queue: mp.Queue = mp.Queue(2 * producers)
     for k in range(producers):
-        mp.Process(target=producer, args=(queue, seed * 64 + k, progress, ranks), daemon=True).start()
+        mp.Process(target=producer, args=(queue, seed * 64 + k, position, ranks), daemon=True).start()
     while True:
         yield queue.get()
 

@@ -15,6 +15,7 @@ class Stage:
     frames: int  # of a clip
     chunk: int  # frames per backward pass; memories are carried over, detached
     truth: float  # chance that a memory is made from the true mask
+    rescue: float = 0.0  # the same for an object that is lost: or the rest of a long clip would teach nothing
     strides: tuple[int, ...] = (1,)
     upsample: int = 1  # of the logits before the loss
     size: int = 128  # of the frames; 64 is four times as fast, and what is learned there carries over
@@ -44,8 +45,8 @@ STAGES = (
           corrections=0.02),
     Stage(until=0.94, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
           corrections=0.02, every_mask=0.5),
-    Stage(until=1.01, mix=ALL, clips=6, frames=40, chunk=8, truth=0.0, strides=(1, 1, 2, 3), upsample=2,
-          corrections=0.02, every_mask=0.9),
+    Stage(until=1.01, mix=ALL, clips=8, frames=40, chunk=8, truth=0.0, rescue=0.15, strides=(1, 1, 2, 3), upsample=2,
+          corrections=0.02, every_mask=0.9, prompt_weight=1.0),
 )  # fmt: skip
 
 

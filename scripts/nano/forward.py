@@ -15,6 +15,15 @@ from nano.prompts import correction_points
 PRESENCE_WEIGHT = 2.0
 
 
+LOST = 0.1  # IoU below which a visible object counts as lost
+
+
+def lost(found: Tensor, truth: Tensor) -> Tensor:
+    """Rows whose object is in view, and somewhere else than said. Both [R, H, W] bool; returns [R] bool."""
+    shared, either = (found & truth).flatten(1).sum(1), (found | truth).flatten(1).sum(1)
+    return truth.flatten(1).any(1) & (shared < LOST * either)
+
+
 def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, rng: random.Random, backward) -> dict:
     """Track a batch of clips and learn from every chunk of frames; returns means for the log.
 
@@ -56,10 +65,9 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
                 raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
                 want.append(masks[:, t])
                 here.append(present[:, t])
-            use = None
-            if stage.truth:
-                pick = torch.rand(rows, device=images.device) < stage.truth
-                use = torch.where(pick[:, None, None, None], masks[:, t, None].float() * 20 - 10, out["high"])
+            chance = torch.where(lost(out["high"][:, 0] > 0, masks[:, t]), max(stage.truth, stage.rescue), stage.truth)
+            pick = torch.rand(rows, device=images.device) < chance
+            use = torch.where(pick[:, None, None, None], masks[:, t, None].float() * 20 - 10, out["high"])
             entry = tracker.remember(out, feats, sizes, use)
             bank["non_cond_frame_outputs"][t] = entry
             bank["non_cond_frame_outputs"].pop(t - 16, None)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SLIVER = 12 / 128**2  # of the frame
-CLOSE, RANKING = 0.05, 0.3  # a difference in IoU that counts; what the order of the three masks weighs beside it
+CLOSE, RANKING = 0.02, 0.12  # a difference in IoU that counts; what the order of the three masks weighs beside it
 
 
 def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

@@ -131,11 +131,15 @@ class Tracker:
 
 
 def load(weights: Path, device: str = "cpu") -> nn.Module:
+    model = build(MODELS / "nano.yaml")
+    model.load_state_dict(read_weights(weights))
+    return model.to(device).eval()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    model = build(MODELS / "nano.yaml")
-    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
-    return model.to(device).eval()
+    return {k: v.float() for k, v in load_file(path).items()}
 
 
 def clean_state(model: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nano.clips import batches, prepare
 from nano.forward import forward_clip
-from nano.network import MODELS, Tracker, build, export, set_size
+from nano.network import MODELS, Tracker, build, export, read_weights, set_size
 from nano.optimisation import average_gradients, learning_rate, optimisers
 from nano.scoring import summary, track_clips
 
@@ -55,21 +55,25 @@ class Trainer:
         self.step, self.spent = 0, 0.0
         self.norm = self.lr = 0.0
         self.resume()
-        self.progress = mp.Value("d", min(self.spent / self.total, 1.0))
+        self.position = mp.Value("d", self.in_curriculum())
 
     @property
-    def total(self) -> float:
-        return 60 * self.args.minutes
+    def share(self) -> float:
+        """Of the minutes, spent."""
+        return min(self.spent / (60 * self.args.minutes), 1.0)
+
+    def in_curriculum(self) -> float:
+        return self.args.begin + (1 - self.args.begin) * self.share
 
     def run(self) -> None:
         args = self.args
         seed = (args.seed * 1_000_003 + self.step) * 64 + self.rank
-        source = batches(seed, args.ranks, args.producers, self.progress)
+        source = batches(seed, args.ranks, args.producers, self.position)
         rng = random.Random(args.seed + self.step + 1000 * self.rank)
         torch.manual_seed(args.seed + self.step + 1000 * self.rank)
         log = Log(self.out / "log.jsonl", args.log_every) if self.rank == 0 else None
         clock = saved_at = scored_at = time.time()
-        while self.progress.value < 1.0:
+        while self.share < 1.0:
             stage, images, ids = next(source)
             if stage.size != self.model.image_size:
                 set_size(self.model, stage.size)
@@ -83,7 +87,7 @@ class Trainer:
                 continue
             log.add(part | {"norm": self.norm}, self.stamp() | {"lr": round(self.lr, 6), "frames": stage.frames,
                                                                 "size": stage.size})  # fmt: skip
-            over = self.progress.value >= 1.0
+            over = self.share >= 1.0
             if over or now - saved_at > SAVE_SECONDS:
                 saved_at = now
                 self.save()
@@ -101,7 +105,7 @@ class Trainer:
         self.norm = float(nn.utils.clip_grad_norm_(self.params, self.args.clip))
         if not math.isfinite(self.norm):
             return
-        self.lr = learning_rate(self.progress.value, self.step, self.args.lr)
+        self.lr = learning_rate(self.share, self.step, self.args.lr)
         for opt in self.optimisers:
             for group in opt.param_groups:
                 group["lr"] = self.lr * group["boost"]
@@ -109,6 +113,7 @@ class Trainer:
         self.step += 1
         share = 1 - min(self.args.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.params], share)
+        torch.clear_autocast_cache()  # or the clip's next chunk would run on this one's weights
 
     def tick(self, seconds: float) -> None:
         self.spent += seconds
@@ -116,7 +121,7 @@ class Trainer:
             shared = torch.tensor([self.spent], dtype=torch.float64)
             dist.broadcast(shared, 0)
             self.spent = float(shared)
-        self.progress.value = min(self.spent / self.total, 1.0)
+        self.position.value = self.in_curriculum()
 
     def stamp(self) -> dict:
         return {"step": self.step, "minutes": round(self.spent / 60, 2)}
@@ -126,6 +131,9 @@ class Trainer:
     def resume(self) -> None:
         last = self.out / "last.pt"
         if not last.exists():
+            if self.args.init:
+                self.model.load_state_dict(read_weights(Path(self.args.init)))
+                self.ema = [p.detach().clone() for p in self.params]
             return
         saved = torch.load(last, map_location=self.args.device)
         self.model.load_state_dict(saved["model"])
