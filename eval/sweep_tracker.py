@@ -28,7 +28,8 @@ from sam2long.memory_read import MemoryReader
 from sam2long.report import to_frame
 from sam2long.sam2_adapter import Sam2Model
 from sam2long.session import FORWARD, Session
-from sam2long.tracker import Prompted, Track, step
+from sam2long.track import Prompted, Track
+from sam2long.tracker import step
 
 CPU_ROW_BUDGET = 64 << 20  # bytes; on a CPU larger batches are hardly faster and take gigabytes
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 
 from sam2long import packing
-from sam2long.tracker import Leads, Track
+from sam2long.track import Leads, Track
 
 IN_MEMORY = 1 << 20  # bytes; more goes to a file
 

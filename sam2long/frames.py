@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sam2long.devices import moved
 from sam2long.errors import StateError
@@ -138,3 +140,11 @@ class LiveSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def rgb_image(frame: Any) -> np.ndarray:
+    """A caller's frame as [H, W, 3] uint8 RGB; StateError if it is none."""
+    image = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise StateError(f"frame has shape {image.shape} and dtype {image.dtype}; expected [H, W, 3] uint8 RGB")
+    return image

@@ -13,8 +13,8 @@ from sam2long.errors import StateError
 from sam2long.frames import LiveSource
 from sam2long.sam2_adapter import Sam2Model
 from sam2long.session import FORWARD, FrameMasks, Session
+from sam2long.track import EMPTY, Track
 from sam2long.tracked_object import TrackedObject
-from sam2long.tracker import EMPTY, Track
 
 REPORTS_KEPT = 20_000  # per object; a stream has no end, so its report has to have one
 

@@ -15,7 +15,7 @@ from sam2long.devices import HOST, moved, settle
 from sam2long.errors import StateError
 from sam2long.memory import FrameMemory
 from sam2long.report import FrameReport, TrackLog
-from sam2long.tracker import Hypothesis, Leads, Pathway
+from sam2long.track import Hypothesis, Leads, Pathway
 
 VERSION = 1
 KEY = "sam2long"

@@ -19,8 +19,8 @@ from sam2long.packing import Reader, Writer
 from sam2long.report import TrackLog
 from sam2long.sam2_adapter import PromptOutput
 from sam2long.session import Session
+from sam2long.track import Prompted, Track
 from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
-from sam2long.tracker import Prompted, Track
 
 SAVED_CHECKPOINTS = 8  # the file holds no more: programs save often, and what is missing only costs time later
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -17,6 +16,8 @@ from sam2long import persist, prompts
 from sam2long.config import Sam2LongConfig
 from sam2long.devices import fast_bfloat16
 from sam2long.errors import ConfigError, ModelError, StateError
+from sam2long.frames import rgb_image
+from sam2long.inference_state import InferenceState
 from sam2long.live import LiveSession
 from sam2long.parts import Parts
 from sam2long.report import to_frame
@@ -30,50 +31,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 VideoMasks = tuple[int, list[Any], Tensor]  # frame index, object ids, [N, 1, H, W] float32 logits
-
-
-class InferenceState(Mapping):
-    """What `init_state` returns. Reads like sam2's dictionary for the keys that users read; holds a session.
-
-    Keys: num_frames, video_height, video_width, obj_ids, device, storage_device, images.
-    """
-
-    def __init__(self, session: Session, device: torch.device) -> None:
-        self.session = session
-        self._fixed = {
-            "num_frames": session.source.num_frames,
-            "video_height": session.source.height,
-            "video_width": session.source.width,
-            "device": device,
-            "storage_device": session.storage or device,
-            "images": session.source,
-        }
-
-    def __getitem__(self, key: str) -> Any:
-        if key == "obj_ids":
-            return list(self.session.objects)
-        return self._fixed[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*self._fixed, "obj_ids"])
-
-    def __len__(self) -> int:
-        return len(self._fixed) + 1
-
-    def __repr__(self) -> str:
-        fixed = self._fixed
-        size = f"{fixed['video_width']}x{fixed['video_height']}"
-        return f"InferenceState({fixed['num_frames']} frames, {size}, objects {self['obj_ids']})"
-
-    @property
-    def encoder_passes(self) -> int:
-        """How many frames have gone through the image encoder for this state: each frame once."""
-        return self.session.model.encoder.frames
-
-    @property
-    def rows_read(self) -> int:
-        """How many (object, pathway) rows have gone through memory attention and decoder."""
-        return self.session.model.rows_read
 
 
 class SAM2LongVideoPredictor(SAM2VideoPredictor):
@@ -206,7 +163,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             raise StateError(
                 "the source has no known length; feed an endless stream frame by frame with init_stream() and track()"
             )
-        return self._state(Session(source, **self._session_options(offload_state_to_cpu)))
+        return InferenceState(Session(source, **self._session_options(offload_state_to_cpu)), self.device)
 
     def init_stream(self, first_frame: Any, offload_state_to_cpu: bool = False) -> InferenceState:
         """Start an endless stream with its first frame; prompt it, then feed the next ones to `track`.
@@ -215,10 +172,10 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             first_frame: [H, W, 3] uint8 RGB.
             offload_state_to_cpu: as for `init_state`.
         """
-        image = _image(first_frame)
+        image = rgb_image(first_frame)
         session = LiveSession(*image.shape[:2], **self._session_options(offload_state_to_cpu))
         session.feed(image)
-        return self._state(session)
+        return InferenceState(session, self.device)
 
     def _session_options(self, offload: bool) -> dict[str, Any]:
         return {
@@ -235,9 +192,6 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,
         }
-
-    def _state(self, session: Session) -> InferenceState:
-        return InferenceState(session, self.device)
 
     def reset_state(self, inference_state: InferenceState) -> None:
         """Forget all objects and prompts; the video stays open."""
@@ -441,7 +395,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             the frames that have settled, oldest first; with emit="online" always this one.
         """
         session = self._stream(inference_state)
-        image = _image(frame)
+        image = rgb_image(frame)
         if image.shape[:2] != (session.source.height, session.source.width):
             raise StateError(
                 f"frame is {image.shape[1]} x {image.shape[0]}; the stream's frames are "
@@ -494,10 +448,3 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         like_sam2 = {"device": self.device, "video_height": height, "video_width": width}
         _, video_res = self._get_orig_video_res_output(like_sam2, torch.cat(rows))
         return masks.frame, list(session.objects), video_res
-
-
-def _image(frame: Any) -> np.ndarray:
-    image = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise StateError(f"frame has shape {image.shape} and dtype {image.dtype}; expected [H, W, 3] uint8 RGB")
-    return image

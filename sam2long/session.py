@@ -24,8 +24,9 @@ from sam2long.frames import FrameReader
 from sam2long.holes import fill_small_holes
 from sam2long.image_encoder import FrameFeatures
 from sam2long.sam2_adapter import Points, Sam2Model
+from sam2long.track import Track
 from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
-from sam2long.tracker import Track, step
+from sam2long.tracker import step
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1

@@ -9,7 +9,7 @@ from torch import Tensor
 from sam2long.checkpoints import Checkpoints
 from sam2long.memory import PROMPTED_LOGIT, FrameMemory
 from sam2long.sam2_adapter import Points, PromptOutput
-from sam2long.tracker import Prompted, Track
+from sam2long.track import Prompted, Track
 
 CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means another object, not a better outline
 

@@ -102,7 +102,7 @@ class Clock:
 @contextmanager
 def patched(clock: Clock) -> Iterator[None]:
     """Every stage of our way of a frame on the clock."""
-    from sam2long import predictor, session, tracker
+    from sam2long import predictor, session, track
     from sam2long.frames import FrameReader
     from sam2long.image_encoder import ImageEncoder
     from sam2long.memory_read import MemoryReader
@@ -112,7 +112,7 @@ def patched(clock: Clock) -> Iterator[None]:
         (FrameReader, "encode", "decode"), (ImageEncoder, "encode", "encoder"), (Sam2Model, "_decode", "decoder"),
         (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
         (Sam2Model, "remember", "memory write"),
-        (tracker.Track, "decide", "tree"), (tracker.Track, "grow", "tree"), (tracker.Track, "readings", "tree"),
+        (track.Track, "decide", "tree"), (track.Track, "grow", "tree"), (track.Track, "readings", "tree"),
         (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
         (predictor.SAM2LongVideoPredictor, "_video_masks", "output"),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from sam2long import Sam2LongConfig
 from sam2long.memory import FrameMemory, keep_tokens
 from sam2long.memory_read import MemoryReader
-from sam2long.tracker import Decision, Pathway, Track
+from sam2long.track import Decision, Pathway, Track
 from sam2long.tree import Candidate
 from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
 
