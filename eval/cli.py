@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,12 +215,13 @@ def _add_generate(commands) -> None:
     p = commands.add_parser("generate", help="write generated videos with exact masks in a benchmark's layout")
     p.add_argument("--layout", required=True, choices=[n for n in datasets.NAMES if n != "synthlong"])
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder: the data set's root")
-    p.add_argument("--scenarios", default="easy,reappear", metavar="A,B", help=f"of {', '.join(SCENARIOS)}")
-    p.add_argument("--videos", type=int, default=1, metavar="N", help="of each scenario")
-    p.add_argument("--frames", type=int, default=60, help="images per video")
-    p.add_argument("--size", type=int, default=128, help="side in pixels")
-    p.add_argument("--objects", type=int, metavar="N", help="tracked ones per video; default: what suits the scenario")
-    p.add_argument("--seed", type=int, default=0, help="of each scenario's first video")
+    names = ", ".join(SCENARIOS)
+    p.add_argument("--scenarios", default="easy,reappear", metavar="A,B", help=f"of {names} (default: easy,reappear)")
+    p.add_argument("--videos", type=int, default=1, metavar="N", help="videos of each scenario (default: 1)")
+    p.add_argument("--frames", type=int, default=60, metavar="N", help="images per video (default: 60)")
+    p.add_argument("--size", type=int, default=128, metavar="N", help="side in pixels, 32 to 4096 (default: 128)")
+    p.add_argument("--objects", type=int, metavar="N", help="tracked objects, 1 to 12 (default: the scenario's)")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of each scenario's first video (default: 0)")
     p.set_defaults(run=_generate)
 
 
@@ -229,14 +231,17 @@ def _generate(args: argparse.Namespace) -> int:
 
     if args.videos < 1:
         raise ConfigError(f"--videos is {args.videos}; expected 1 or more")
+    scenarios = [name.strip() for name in args.scenarios.split(",")]
+    if len(set(scenarios)) < len(scenarios):
+        raise ConfigError(f"--scenarios is {args.scenarios}; name each one once, and give --videos N for more of it")
     clips = [
         layouts.Clip.of(generate(scenario, args.seed + k, args.frames, args.size, args.objects))
-        for scenario in args.scenarios.split(",")
+        for scenario in scenarios
         for k in range(args.videos)
     ]
     layouts.write(args.layout, args.out, clips)
     print(f"{args.out}: {', '.join(clip.name for clip in clips)}; look over them with")
-    print(f"python -m eval check --dataset {args.layout} --root {args.out}")
+    print(f"python -m eval check --dataset {args.layout} --root {shlex.quote(str(args.out))}")
     return 0
 
 

@@ -7,7 +7,6 @@ evaluator (or ours) can use them, and only the first masks where the real ones l
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from PIL import Image
 
 from eval import pngs
 from sam2long.errors import ConfigError, DataError
-from sam2long.synthetic import Frame, Scene, write_davis
+from sam2long.export.folder import replacing_folder
+from sam2long.synthetic import Frame, Scene
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -44,7 +44,7 @@ def write(layout: str, root: str | Path, clips: Sequence[Clip]) -> Path:
     """Write the clips as data set `layout` (a name of `eval.datasets`) into the new folder `root`, whole or not at all.
 
     Raises:
-        ConfigError: no such layout, no clip, or two of one name.
+        ConfigError: no such layout, no clip, two of one name, or odd sides where the layout holds videos.
         DataError: there is something in `root` already.
     """
     if layout not in LAYOUTS:
@@ -52,37 +52,31 @@ def write(layout: str, root: str | Path, clips: Sequence[Clip]) -> Path:
     names = [clip.name for clip in clips]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"the videos are called {names}; expected one or more, each with a name of its own")
-    root = Path(root)
+    root = Path(root).resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is already there; give a folder that is new or empty")
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(root) as partial:
         LAYOUTS[layout](partial, clips)
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return root
 
 
 # one function per layout
 
 
-def _davis17(root: Path, clips: Sequence[Clip]) -> None:
-    for clip in clips:
-        write_davis(clip.frames, root, clip.name)
+def _plain(base: str, split: str | None = None, listed: str = "", pattern: str = "{:05d}", size: str = "") -> Writer:
+    """Images and id maps under the same names; with `split` "test" only the first masks."""
 
+    def write_plain(root: Path, clips: Sequence[Clip]) -> None:
+        for clip in clips:
+            for f in clip.frames:
+                name = pattern.format(f.index)
+                _jpeg(root / base / "JPEGImages" / size / clip.name / f"{name}.jpg", f.image)
+                if split != "test" or f.index == 0:
+                    _ids(root / base / "Annotations" / size / clip.name / f"{name}.png", f.ids)
+        if listed:
+            _list(root / listed, clips)
 
-def _davis17_test(root: Path, clips: Sequence[Clip]) -> None:
-    for clip in clips:
-        for f in clip.frames:
-            _jpeg(root / "JPEGImages/480p" / clip.name / f"{f.index:05d}.jpg", f.image)
-            if f.index == 0:
-                _ids(root / "Annotations/480p" / clip.name / "00000.png", f.ids)
-    _list(root / "ImageSets/2017/test-dev.txt", clips)
+    return write_plain
 
 
 def _davis16(root: Path, clips: Sequence[Clip]) -> None:
@@ -120,6 +114,8 @@ def _sav_raw(root: Path, clips: Sequence[Clip]) -> None:
 
     for clip in clips:
         height, width = next(iter(clip.frames)).ids.shape
+        if height % 2 or width % 2:
+            raise ConfigError(f"{clip.name} is {width}x{height}; sav-raw holds H.264 videos, so take even numbers")
         rows, count = [], 0
         with VideoWriter(root / f"{clip.name}.mp4", 24, width, height) as video:
             for f in clip.frames:
@@ -168,19 +164,13 @@ def _lvos(split: str) -> Writer:
     return write_lvos
 
 
-def _mose(root: Path, clips: Sequence[Clip]) -> None:
-    for clip in clips:
-        for f in clip.frames:
-            _jpeg(root / "valid/JPEGImages" / clip.name / f"{f.index:05d}.jpg", f.image)
-            _ids(root / "valid/Annotations" / clip.name / f"{f.index:05d}.png", f.ids)
-
-
 def _mose2(root: Path, clips: Sequence[Clip]) -> None:
-    _mose(root, clips)
-    lengths = {c.name: len(list((root / "valid/JPEGImages" / c.name).iterdir())) for c in clips}
-    meta = {
-        c.name: {"length": lengths[c.name], "height": None, "width": None, "objects": list(c.objects)} for c in clips
-    }
+    """As version 1, and a meta file with lengths and objects."""
+    _MOSE(root, clips)
+    meta = {}
+    for clip in clips:
+        length = len(list((root / "valid/JPEGImages" / clip.name).iterdir()))
+        meta[clip.name] = {"length": length, "height": None, "width": None, "objects": list(clip.objects)}
     _json(root / "valid/meta.json", {"videos": meta})
 
 
@@ -222,31 +212,18 @@ def _vost(split: str) -> Writer:
                 _jpeg(root / "JPEGImages_10fps" / clip.name / f"{name}.jpg", f.image)
                 if f.index % 2 == 0:
                     _jpeg(root / "JPEGImages" / clip.name / f"{name}.jpg", f.image)
-                    _ids(root / "Annotations" / clip.name / f"{name}.png", f.ids)
+                    if split != "test" or f.index == 0:
+                        _ids(root / "Annotations" / clip.name / f"{name}.png", f.ids)
         _list(root / "ImageSets" / f"{split}.txt", clips)
 
     return write_vost
 
 
-def _pumavos(root: Path, clips: Sequence[Clip]) -> None:
-    for clip in clips:
-        for f in clip.frames:
-            _jpeg(root / "JPEGImages" / clip.name / f"frame_{f.index:06d}.jpg", f.image)
-            _ids(root / "Annotations" / clip.name / f"frame_{f.index:06d}.png", f.ids)
-
-
-def _folder(root: Path, clips: Sequence[Clip]) -> None:
-    """One's own: any frames, and the masks of every frame, so that it can be scored."""
-    for clip in clips:
-        for f in clip.frames:
-            _jpeg(root / "JPEGImages" / clip.name / f"{f.index:05d}.jpg", f.image)
-            _ids(root / "Annotations" / clip.name / f"{f.index:05d}.png", f.ids)
-
-
 Writer = Callable[[Path, Sequence[Clip]], None]
+_MOSE = _plain("valid")
 LAYOUTS: dict[str, Writer] = {
-    "davis17-val": _davis17,
-    "davis17-test-dev": _davis17_test,
+    "davis17-val": _plain("", listed="ImageSets/2017/val.txt", size="480p"),
+    "davis17-test-dev": _plain("", "test", listed="ImageSets/2017/test-dev.txt", size="480p"),
     "davis16-val": _davis16,
     "sav-val": _sav("val"),
     "sav-test": _sav("test"),
@@ -255,14 +232,14 @@ LAYOUTS: dict[str, Writer] = {
     "lvos-v1-test": _lvos("test"),
     "lvos-v2": _lvos("val"),
     "lvos-v2-test": _lvos("test"),
-    "mose-v1": _mose,
+    "mose-v1": _MOSE,
     "mose-v2": _mose2,
     "ytvos19": _ytvos(6),
     "ytvos19-30fps": _ytvos(30),
     "vost": _vost("val"),
     "vost-test": _vost("test"),
-    "pumavos": _pumavos,
-    "folder": _folder,
+    "pumavos": _plain("", pattern="frame_{:06d}"),
+    "folder": _plain(""),
 }
 
 
@@ -280,6 +257,7 @@ def _png(path: Path, image: Image.Image) -> None:
 
 
 def _ids(path: Path, ids: np.ndarray) -> None:
+    """An id map with DAVIS's colours."""
     image = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
     image.putpalette(pngs.davis_palette())
     _png(path, image)

@@ -78,8 +78,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--to", default="runs/nano/curves.png")
     p.set_defaults(run=plot)
     args = parser.parse_args(argv)
-    if args.run is train and args.begin and not args.init:
-        parser.error("--begin leaves out the first lessons, which random weights need; give --init FILE with it")
+    if args.run is train:
+        if not 0 <= args.begin < 1:
+            parser.error(f"--begin is {args.begin}; expected a share of the curriculum, from 0 to below 1")
+        if args.begin and not args.init:
+            parser.error("--begin leaves out the first lessons, which random weights need; give --init FILE with it")
+        if args.init and not Path(args.init).is_file():
+            parser.error(f"--init {args.init} is not there; give weights that this script wrote")
     return args
 
 

@@ -16,7 +16,7 @@ WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import train_nano  # noqa: E402
-from nano import clips, curriculum, losses, network, optimisation, prompts, scoring, training  # noqa: E402
+from nano import clips, curriculum, forward, losses, network, optimisation, prompts, scoring, training  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_perfect_mask_costs_almost_nothing_and_an_empty_one_much():
 
 
 def pulls(every_mask):
-    """How hard each of four masks is pulled to the truth: the best, two others, and the one with the highest IoU."""
+    """How hard each of four masks is pulled to the truth: the best, and three others; the last is the one on top."""
     truth = torch.zeros(1, 8, 8, dtype=torch.bool)
     truth[:, 2:6, 2:6] = True
     masks = torch.stack([truth.float() * 4 - 2, *[-torch.ones(1, 8, 8)] * 3], 1).requires_grad_()
@@ -101,10 +101,11 @@ def test_only_the_best_mask_is_pulled_towards_the_truth():
     assert best > 0 and others == [0, 0, 0]
 
 
-def test_of_a_shared_loss_the_mask_on_top_gets_most():
-    best, second, third, top = pulls(0.8)
-    assert best > 0 and second == third > 0
-    assert top == pytest.approx(5 * second)  # a fourth of one half, and all of the other
+def test_of_a_shared_loss_every_mask_gets_the_same():
+    best, *others = pulls(0.8)
+    alone, *_ = pulls(0.0)
+    assert others[0] > 0 and others == pytest.approx([others[0]] * 3)
+    assert best == pytest.approx((0.2 + 0.8 / 4) * alone)
 
 
 def test_the_order_of_the_predicted_ious_counts():
@@ -202,7 +203,7 @@ def test_in_bfloat16_the_next_chunk_of_a_clip_runs_on_the_stepped_weights(tmp_pa
     assert not torch.equal(first, second)
 
 
-def test_a_run_can_start_from_exported_weights_late_in_the_curriculum(tmp_path, capsys):
+def test_a_run_can_start_from_exported_weights_late_in_the_curriculum(tmp_path):
     run = trainer(tmp_path, "--init", str(WEIGHTS), "--begin", "0.9", "--minutes", "10")
     shipped = network.read_weights(WEIGHTS)
     assert all(torch.equal(v, shipped[k]) for k, v in network.clean_state(run.model).items())
@@ -210,9 +211,63 @@ def test_a_run_can_start_from_exported_weights_late_in_the_curriculum(tmp_path, 
     assert run.share == 0 and run.position.value == 0.9
     run.tick(300)
     assert run.share == 0.5 and run.position.value == pytest.approx(0.95)
+    run.save()
+    again = trainer(tmp_path, "--minutes", "10")  # goes on where it stood, without being told where it began
+    assert again.position.value == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--begin", "0.9"], "give --init FILE"),
+        (["--begin", "1.2", "--init", str(WEIGHTS)], "from 0 to below 1"),
+        (["--init", "nowhere.safetensors"], "nowhere.safetensors is not there"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        trainer(tmp_path, "--begin", "0.9")
-    assert "give --init FILE" in capsys.readouterr().err
+        trainer(tmp_path, *options)
+    assert message in capsys.readouterr().err
+
+
+def test_an_object_is_lost_where_it_is_in_view_and_said_to_be_elsewhere():
+    truth = torch.zeros(4, 8, 8, dtype=torch.bool)
+    truth[:3, :4, :4] = True
+    found = torch.zeros_like(truth)
+    found[0] = truth[0]  # found
+    found[1, 4:, 4:] = True  # elsewhere
+    assert forward.lost(found, truth).tolist() == [False, True, True, False]  # nothing said; nothing there
+
+
+def test_a_lost_object_is_put_right_in_memory(model, monkeypatch):
+    """With the chance at 1 the memory of every frame on which it is lost is made from the true mask, of no other."""
+    stage = curriculum.Stage(until=1, mix={"easy": 1}, clips=2, frames=4, chunk=4, truth=0.0, rescue=1.0, size=64)
+    images, ids = clips.make_batch(random.Random(5), stage, 2)
+    x, masks = clips.prepare(images, ids, torch.device("cpu"))
+    network.set_size(model, 64)
+    flags = iter(torch.tensor([[True, False, False, True]] * 3))
+    monkeypatch.setattr(forward, "lost", lambda found, truth: next(flags))
+    tracker, used = network.Tracker(model), []
+    inner = tracker.remember
+    monkeypatch.setattr(tracker, "remember", lambda *args: used.append(args[3:]) or inner(*args))
+    try:
+        forward.forward_clip(tracker, x, masks, stage, random.Random(0), lambda loss: None)
+    finally:
+        tracker.close()
+        network.set_size(model, 128)
+    for t, (memory_mask,) in enumerate(used[1:], start=1):
+        from_truth = [
+            torch.equal(memory_mask[r, 0] > 0, masks[r, t]) and memory_mask[r].abs().min() == 10 for r in range(4)
+        ]
+        assert from_truth == [True, False, False, True]
+
+
+def test_a_long_clip_with_a_stride_never_repeats_a_frame():
+    stage = curriculum.Stage(
+        until=1, mix={"reappear": 1}, clips=1, frames=50, chunk=8, truth=0.0, strides=(3,), size=64
+    )
+    images, _ = clips.make_clip(random.Random(2), stage)
+    assert len({frame.tobytes() for frame in images}) == 50
 
 
 @pytest.mark.slow

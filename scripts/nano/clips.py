@@ -34,14 +34,13 @@ def make_clip(rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]
         length = max(240 if name == "long" else 120, span + 40)
         scene = generate(name, rng.randrange(1 << 40), length, size, OBJECTS, split="train", knobs=knobs)
     start = 0
-    if scene.num_frames > span + 1:
-        for _ in range(6):
-            t = rng.randrange(scene.num_frames - span)
-            counts = np.bincount(scene.ids(t).reshape(-1), minlength=OBJECTS + 1)[1:]
-            if counts.min() > size * size // 80:
-                start = t
-                break
-    frames = [scene.frame(min(start + k * stride, scene.num_frames - 1)) for k in range(stage.frames)]
+    for _ in range(6):
+        t = rng.randrange(scene.num_frames - span)
+        counts = np.bincount(scene.ids(t).reshape(-1), minlength=OBJECTS + 1)[1:]
+        if counts.min() > size * size // 80:
+            start = t
+            break
+    frames = [scene.frame(start + k * stride) for k in range(stage.frames)]
     if rng.random() < 0.5:
         frames_rgb = np.stack([f.image[:, ::-1] for f in frames])
         return frames_rgb, np.stack([f.ids[:, ::-1] for f in frames])

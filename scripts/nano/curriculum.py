@@ -1,4 +1,4 @@
-"""What is trained when: clip length, scenarios and sizes by the share of the minutes spent."""
+"""What is trained when: clip length, scenarios and sizes by the position in the curriculum, 0 to 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OBJECTS = 2  # tracked rows per clip; they share one image encoding
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    until: float  # share of the minutes
+    until: float  # position; in a run from the start the share of the minutes spent
     mix: dict[str, int]  # scenario -> weight; "first" is `easy` with large objects and nothing else
     clips: int
     frames: int  # of a clip
@@ -50,8 +50,8 @@ STAGES = (
 )  # fmt: skip
 
 
-def stage_at(progress: float, turn: int = 0) -> Stage:
-    """The stage that this share of the minutes is in; stages that end together take turns."""
-    until = min(s.until for s in STAGES if progress < s.until)
+def stage_at(position: float, turn: int = 0) -> Stage:
+    """The stage that this position is in; stages that end together take turns."""
+    until = min(s.until for s in STAGES if position < s.until)
     group = [s for s in STAGES if s.until == until]
     return group[turn % len(group)]

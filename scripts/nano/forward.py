@@ -13,8 +13,6 @@ from nano.network import Tracker
 from nano.prompts import correction_points
 
 PRESENCE_WEIGHT = 2.0
-
-
 LOST = 0.1  # IoU below which a visible object counts as lost
 
 

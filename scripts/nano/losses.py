@@ -35,8 +35,7 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
         raws: (masks, predicted IoUs, object logits) of some decoder outputs each.
         truth: [N, H, W]; present: [N].
         upsample: of the logits before the loss.
-        every_mask: share of the mask loss that goes one half to all three masks and one half to the mask with the
-            highest predicted IoU; the rest goes to the best one alone.
+        every_mask: share of the mask loss that goes to all masks alike; the rest goes to the best one alone.
     """
     masks, ious, logits = (torch.cat([r[i] for r in raws]) for i in range(3))
     if upsample > 1:
@@ -47,8 +46,7 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
     weight = present.float()
     total = weight.sum().clamp(min=1)
     top = ious.argmax(1, keepdim=True)  # the one that a tracker takes
-    shared = 0.5 * (per_mask.mean(1) + per_mask.gather(1, top)[:, 0])
-    mask = (1 - every_mask) * per_mask.gather(1, best)[:, 0] + every_mask * shared
+    mask = (1 - every_mask) * per_mask.gather(1, best)[:, 0] + every_mask * per_mask.mean(1)
     mask = (mask * weight).sum() / total
     iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
     order = F.kl_div((ious / CLOSE).log_softmax(1), (true_iou / CLOSE).softmax(1), reduction="none").sum(1)

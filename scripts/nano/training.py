@@ -52,7 +52,7 @@ class Trainer:
         self.optimisers = optimisers(self.model, args.lr)
         self.params = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.params]
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.begin = 0, 0.0, args.begin
         self.norm = self.lr = 0.0
         self.resume()
         self.position = mp.Value("d", self.in_curriculum())
@@ -63,7 +63,7 @@ class Trainer:
         return min(self.spent / (60 * self.args.minutes), 1.0)
 
     def in_curriculum(self) -> float:
-        return self.args.begin + (1 - self.args.begin) * self.share
+        return self.begin + (1 - self.begin) * self.share
 
     def run(self) -> None:
         args = self.args
@@ -142,7 +142,9 @@ class Trainer:
                 opt.load_state_dict(state)
         self.ema = [e.clone() for e in saved["ema"]]
         self.step, self.spent = saved["step"], saved["spent"]
-        print(f"resumed at step {self.step}, {self.spent / 60:.1f} min", flush=True)
+        self.begin = saved["args"].get("begin", 0.0)
+        instead = f", not from {self.args.init}" if self.args.init else ""
+        print(f"resumed {last} at step {self.step}, {self.spent / 60:.1f} min{instead}", flush=True)
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "opts": [o.state_dict() for o in self.optimisers], "ema": self.ema,

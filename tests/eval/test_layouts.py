@@ -11,6 +11,7 @@ from sam2long.synthetic import generate
 from tests.eval import trees
 
 FRAMES = 20
+ON_A_SERVER = ("davis17-test-dev", "lvos-v1-test", "lvos-v2-test", "ytvos19", "ytvos19-30fps", "vost-test")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def predict_truth(dataset, clips, folder, shift=0):
     return folder
 
 
-@pytest.mark.parametrize("name", [n for n in layouts.LAYOUTS if n not in trees.ON_A_SERVER and n != "sav-raw"])
+@pytest.mark.parametrize("name", [n for n in layouts.LAYOUTS if n not in ON_A_SERVER and n != "sav-raw"])
 def test_the_truth_scores_a_hundred_and_a_shifted_one_does_not(name, clips, tmp_path):
     dataset = datasets.open_dataset(name, layouts.write(name, tmp_path / "data", clips))
     scores = {}
@@ -62,12 +63,12 @@ def test_the_truth_scores_a_hundred_and_a_shifted_one_does_not(name, clips, tmp_
     assert scores[0] == pytest.approx(1) and scores[9] < 0.8
 
 
-@pytest.mark.parametrize("name", trees.ON_A_SERVER)
+@pytest.mark.parametrize("name", ON_A_SERVER)
 def test_where_a_server_has_the_truth_only_first_masks_are_written(name, clips, tmp_path):
     root = layouts.write(name, tmp_path / "data", clips)
     dataset = datasets.open_dataset(name, root)
     assert dataset.gt() is None
-    assert all(len(dataset.annotation_files(clip.name)) < FRAMES // 4 for clip in clips if name != "vost-test")
+    assert all(len(dataset.annotation_files(clip.name)) < FRAMES // 4 for clip in clips)
 
 
 def test_the_command_writes_what_the_runner_reads(tmp_path, capsys):
@@ -89,11 +90,13 @@ def test_the_command_writes_what_the_runner_reads(tmp_path, capsys):
         (["--scenarios", "hard"], "unknown scenario 'hard'"),
         (["--videos", "0"], "--videos is 0"),
         (["--frames", "0"], "num_frames is 0"),
-        (["--scenarios", "easy,easy"], "each with a name of its own"),
+        (["--scenarios", "easy, easy"], "name each one once"),
+        (["--layout", "sav-raw", "--size", "45"], "take even numbers"),
     ],
 )
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(options, message, tmp_path, capsys):
-    assert cli.main(["generate", "--layout", "folder", "--out", str(tmp_path / "x"), *options]) == 2
+    out = tmp_path / "new" / "deep" / "x"
+    assert cli.main(["generate", "--layout", "folder", "--out", str(out), *options]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -105,7 +108,7 @@ def test_a_writer_that_fails_half_way_leaves_nothing(clips, tmp_path):
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        layouts.write("lvos-v2", tmp_path / "x", [Clip(name="a", frames=Broken(), objects=(1,))])
+        layouts.write("lvos-v2", tmp_path / "new" / "x", [Clip(name="a", frames=Broken(), objects=(1,))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,9 +119,11 @@ def test_a_folder_with_something_in_it_is_left_alone(clips, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match="no layout 'synthlong'"):
         layouts.write("synthlong", tmp_path / "x", clips)
+    with pytest.raises(ConfigError, match="each with a name of its own"):
+        layouts.write("folder", tmp_path / "x", [clips[0], clips[0]])
 
 
-def test_raw_sav_of_odd_sides_keeps_masks_and_frames_together(tmp_path):
-    clip = Clip.of(generate("easy", 1, 9, (45, 51)))
-    dataset = datasets.open_dataset("sav-raw", layouts.write("sav-raw", tmp_path / "data", [clip]))
-    assert dataset.check() == [] and dataset.video(clip.name).size == (45, 51)
+def test_the_empty_folder_one_stands_in_can_be_filled(clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layouts.write("folder", ".", clips[:1])
+    assert {p.name for p in tmp_path.iterdir()} == {"JPEGImages", "Annotations"}

@@ -95,7 +95,6 @@ BUILDERS = {
     "pumavos": _builder("pumavos", LATE),
     "folder": lambda root: folder(root),
 }
-ON_A_SERVER = ("davis17-test-dev", "lvos-v1-test", "lvos-v2-test", "ytvos19", "ytvos19-30fps", "vost-test")
 davis17, sav, lvos, ytvos, vost = (BUILDERS[n] for n in ("davis17-val", "sav-val", "lvos-v2", "ytvos19", "vost"))
 mose, mose2 = BUILDERS["mose-v1"], BUILDERS["mose-v2"]
 
