@@ -16,7 +16,7 @@ WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import train_nano  # noqa: E402
-from nano import clips, curriculum, forward, losses, network, optimisation, prompts, scoring, training  # noqa: E402
+from nano import clips, curriculum, curves, forward, losses, network, optimisation, prompts, scoring, training  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +288,16 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert both[: len(first)] == first == list(range(1, len(first) + 1))
     assert both == list(range(1, len(both) + 1)) and len(both) > len(first)
     network.load(tmp_path / "ema.safetensors")
+
+
+def test_the_learning_curves_are_drawn_from_any_log(tmp_path):
+    from PIL import Image
+
+    rows = [{"mask": 1.0, "iou": 0.2, "presence": 0.1, "J": 0.5, "J_prompt": 0.6, "minutes": m} for m in (1, 2)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # nothing scored yet
+    curves.plot(tmp_path, tmp_path / "without.png")
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"easy_J": 0.7, "occlusion_J": 0.6, "occlusion_presence_auc": 0.9, "minutes": 2}) + "\n")
+    curves.plot(tmp_path, tmp_path / "with.png")
+    pictures = [np.asarray(Image.open(tmp_path / f"{name}.png").resize((300, 80))) for name in ("without", "with")]
+    assert (pictures[0] != pictures[1]).any()

@@ -5,6 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+PANELS = {
+    "loss of the masks": {"mask": "training clips"},
+    "other losses": {"iou": "predicted IoU", "presence": "presence"},
+    "J": {
+        "J": "training", "J_prompt": "training, prompted frame",
+        "easy_J": "held-out easy", "occlusion_J": "held-out occlusion",
+    },
+    "AUC of presence": {"occlusion_presence_auc": "held-out occlusion"},
+}  # fmt: skip
+
 
 def plot(run: Path, to: Path) -> None:
     import matplotlib
@@ -13,16 +23,14 @@ def plot(run: Path, to: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    fig, axes = plt.subplots(1, 3, figsize=(13, 3.5), layout="constrained")
-    for axis, names in zip(axes, (("mask", "norm"), ("iou", "presence"), ("J", "J_prompt")), strict=True):
-        for name in names:
+    fig, axes = plt.subplots(1, len(PANELS), figsize=(15, 4), layout="constrained")
+    for axis, (title, lines) in zip(axes, PANELS.items(), strict=True):
+        for name, label in lines.items():
             points = [(r["minutes"], r[name]) for r in rows if name in r]
-            axis.plot(*zip(*points, strict=True), lw=1, label=name)
-        axis.set(xlabel="minutes")
-    for name in ("easy_J", "occlusion_J", "occlusion_presence_auc"):
-        points = [(r["minutes"], r[name]) for r in rows if name in r]
-        if points:
-            axes[2].plot(*zip(*points, strict=True), "o-", ms=3, label=f"held out {name}")
-    for axis in axes:
-        axis.legend(fontsize=7)
-    fig.savefig(to, dpi=110)
+            style = "o-" if label.startswith("held-out") else "-"
+            if points:
+                axis.plot(*zip(*points, strict=True), style, lw=1, ms=3, label=label)
+        axis.set(xlabel="minutes", title=title)
+        if axis.lines:
+            axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    fig.savefig(to, dpi=80)
