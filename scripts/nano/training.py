@@ -144,7 +144,8 @@ class Trainer:
         self.step, self.spent = saved["step"], saved["spent"]
         self.begin = saved["args"].get("begin", 0.0)
         instead = f", not from {self.args.init}" if self.args.init else ""
-        print(f"resumed {last} at step {self.step}, {self.spent / 60:.1f} min{instead}", flush=True)
+        if self.rank == 0:
+            print(f"resumed {last} at step {self.step}, {self.spent / 60:.1f} min{instead}", flush=True)
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "opts": [o.state_dict() for o in self.optimisers], "ema": self.ema,
