@@ -7,25 +7,26 @@ evaluator (or ours) can use them, and only the first masks where the real ones l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from eval import pngs
+from eval.outputs import png_bytes
 from sam2long.errors import ConfigError, DataError
 from sam2long.export.folder import replacing_folder
+from sam2long.export.masks import encode_mask
 from sam2long.synthetic import Frame, Scene
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Clip:
-    """A video whose objects are known: `frames` can be gone through more than once."""
+    """A video whose objects are known: `frames` can be counted, and gone through more than once."""
 
     name: str
-    frames: Iterable[Frame]
+    frames: Collection[Frame]
     objects: tuple[int, ...]
 
     @staticmethod
@@ -108,24 +109,20 @@ def _sav(split: str) -> Writer:
 
 def _sav_raw(root: Path, clips: Sequence[Clip]) -> None:
     """The training set's form: an mp4 at 24 frames per second, and run lengths of every fourth in JSON."""
-    from pycocotools import mask as coco
-
     from sam2long.video import VideoWriter
 
     for clip in clips:
         height, width = next(iter(clip.frames)).ids.shape
         if height % 2 or width % 2:
             raise ConfigError(f"{clip.name} is {width}x{height}; sav-raw holds H.264 videos, so take even numbers")
-        rows, count = [], 0
+        rows = []
         with VideoWriter(root / f"{clip.name}.mp4", 24, width, height) as video:
             for f in clip.frames:
                 video.write(f.image)
-                count += 1
                 if f.index % 4 == 0:
-                    rles = [coco.encode(np.asfortranarray(f.ids == o)) for o in clip.objects]
-                    rows.append([{"size": r["size"], "counts": r["counts"].decode()} for r in rles])
+                    rows.append([encode_mask(f.ids == o) for o in clip.objects])
         content = {
-            "video_frame_count": float(count),
+            "video_frame_count": float(len(clip.frames)),
             "video_height": float(height),
             "video_width": float(width),
             "masklet": rows,
@@ -142,9 +139,7 @@ def _lvos(split: str) -> Writer:
         for clip in clips:
             starts: dict[int, int] = {}
             seen: set[int] = set()
-            count = 0
             for f in clip.frames:
-                count += 1
                 name = f"{1 + 5 * f.index:08d}"
                 _jpeg(base / "JPEGImages" / clip.name / f"{name}.jpg", f.image)
                 new = clip.new_on(f.ids, seen)
@@ -153,6 +148,7 @@ def _lvos(split: str) -> Writer:
                     _ids(base / "Annotations" / clip.name / f"{name}.png", f.ids)
                 elif new:
                     _ids(base / "Annotations" / clip.name / f"{name}.png", _only(f.ids, new))
+            count = len(clip.frames)
             ranges = {
                 str(o): {"start": str(1 + 5 * s), "end": str(1 + 5 * count), "frame_nums": str(count - s)}
                 for o, s in starts.items()
@@ -169,8 +165,7 @@ def _mose2(root: Path, clips: Sequence[Clip]) -> None:
     _MOSE(root, clips)
     meta = {}
     for clip in clips:
-        length = len(list((root / "valid/JPEGImages" / clip.name).iterdir()))
-        meta[clip.name] = {"length": length, "height": None, "width": None, "objects": list(clip.objects)}
+        meta[clip.name] = {"length": len(clip.frames), "height": None, "width": None, "objects": list(clip.objects)}
     _json(root / "valid/meta.json", {"videos": meta})
 
 
@@ -257,10 +252,8 @@ def _png(path: Path, image: Image.Image) -> None:
 
 
 def _ids(path: Path, ids: np.ndarray) -> None:
-    """An id map with DAVIS's colours."""
-    image = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
-    image.putpalette(pngs.davis_palette())
-    _png(path, image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_bytes(ids))
 
 
 def _only(ids: np.ndarray, objects: list[int]) -> np.ndarray:

@@ -161,15 +161,17 @@ def bricks(bits: Bits, n: int) -> np.ndarray:
 
 
 Texture = Callable[[Bits, int], np.ndarray]
+
+
+def _by_name(*textures: Texture) -> dict[str, Texture]:
+    return {texture.__name__: texture for texture in textures}
+
+
 FAMILIES: dict[str, dict[str, Texture]] = {
-    "train": {
-        f.__name__: f
-        for f in (
-            *(noise, stripes, checks, dots, gradient, plaid, mosaic, speckle, flat),
-            *(spots, terrace, hatch, patchwork),
-        )
-    },
-    "heldout": {f.__name__: f for f in (cells, rings, zigzag, marble, bricks)},
+    "train": _by_name(
+        noise, stripes, checks, dots, gradient, plaid, mosaic, speckle, flat, spots, terrace, hatch, patchwork
+    ),
+    "heldout": _by_name(cells, rings, zigzag, marble, bricks),
 }
 
 

@@ -22,6 +22,15 @@ def lost(found: Tensor, truth: Tensor) -> Tensor:
     return truth.flatten(1).any(1) & (shared < LOST * either)
 
 
+def remembered_masks(found: Tensor, truth: Tensor, stage: Stage) -> Tensor:
+    """What memories are made from: found [R, 1, H, W] logits, in some rows replaced by truth [R, H, W] bool."""
+    if not stage.truth and not stage.rescue:
+        return found
+    chance = torch.where(lost(found[:, 0] > 0, truth), max(stage.truth, stage.rescue), stage.truth)
+    pick = torch.rand(len(truth), device=truth.device) < chance
+    return torch.where(pick[:, None, None, None], truth[:, None].float() * 20 - 10, found)
+
+
 def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, rng: random.Random, backward) -> dict:
     """Track a batch of clips and learn from every chunk of frames; returns means for the log.
 
@@ -63,10 +72,7 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
                 raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
                 want.append(masks[:, t])
                 here.append(present[:, t])
-            chance = torch.where(lost(out["high"][:, 0] > 0, masks[:, t]), max(stage.truth, stage.rescue), stage.truth)
-            pick = torch.rand(rows, device=images.device) < chance
-            use = torch.where(pick[:, None, None, None], masks[:, t, None].float() * 20 - 10, out["high"])
-            entry = tracker.remember(out, feats, sizes, use)
+            entry = tracker.remember(out, feats, sizes, remembered_masks(out["high"], masks[:, t], stage))
             bank["non_cond_frame_outputs"][t] = entry
             bank["non_cond_frame_outputs"].pop(t - 16, None)
         part = losses(raws, torch.cat(want), torch.cat(here), stage.upsample, stage.every_mask)

@@ -47,6 +47,8 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.rank, self.args, self.out = rank, args, Path(args.out)
         self.model = build(MODELS / "nano.yaml").to(args.device).train()
+        if args.init:
+            self.model.load_state_dict(read_weights(Path(args.init)))
         self.twin = build(MODELS / "nano.yaml").to(args.device)  # carries the averaged weights when they are scored
         self.tracker = Tracker(self.model)
         self.optimisers = optimisers(self.model, args.lr)
@@ -131,9 +133,6 @@ class Trainer:
     def resume(self) -> None:
         last = self.out / "last.pt"
         if not last.exists():
-            if self.args.init:
-                self.model.load_state_dict(read_weights(Path(self.args.init)))
-                self.ema = [p.detach().clone() for p in self.params]
             return
         saved = torch.load(last, map_location=self.args.device)
         self.model.load_state_dict(saved["model"])

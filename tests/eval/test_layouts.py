@@ -103,6 +103,9 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(options, mess
 
 def test_a_writer_that_fails_half_way_leaves_nothing(clips, tmp_path):
     class Broken:
+        def __len__(self):
+            return FRAMES
+
         def __iter__(self):
             yield from list(clips[0].frames)[:3]
             raise OSError("disk full")

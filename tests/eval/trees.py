@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval import layouts, pngs
+from eval import layouts
 from eval.layouts import Clip
+from eval.outputs import png_bytes
 from sam2long.synthetic import Frame
 
 H, W = 36, 48
@@ -32,11 +33,11 @@ def id_map(t: int, objects: dict[int, int], shape=(H, W)) -> np.ndarray:
 
 def save_ids(path: Path, ids: np.ndarray, mode: str = "P") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(ids)
     if mode == "P":
-        image = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
-        image.putpalette(pngs.davis_palette())
-    elif mode == "1":
+        path.write_bytes(png_bytes(ids))
+        return
+    image = Image.fromarray(ids)
+    if mode == "1":
         image = Image.fromarray(ids > 0)
     elif mode == "RGB":
         image = Image.fromarray(np.stack([ids] * 3, -1))
