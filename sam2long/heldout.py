@@ -1,12 +1,13 @@
-"""What the embedded model reached on the built-in benchmark synthlong: measured once and kept beside the weights."""
+"""What the embedded model reached on whole data sets: measured once per data set and kept beside the weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-FILE = Path(__file__).parent / "models" / "synthlong.json"
+FOLDER = Path(__file__).parent / "models" / "measured"
 
 
 def sha256(path: Path) -> str:
@@ -18,27 +19,25 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def lines(weights: Path, file: Path = FILE) -> list[str]:
-    """The figures as sentences; when they belong to other weights than these, the first one says so.
+def lines(weights: Path, datasets: Sequence[str], folder: Path = FOLDER) -> list[str]:
+    """The figures as sentences; when they belong to other weights than these, they say so.
 
     Args:
         weights: that the caller runs.
-        file: written by scripts/headline.py.
+        datasets: names, each a file NAME.json in `folder`, written by scripts/ablate.py --summary.
     """
-    if not file.is_file():
-        return ["the mean over the held-out set synthlong has not been measured for these weights"]
-    measured = json.loads(file.read_text(encoding="utf-8"))
-    said = [f"mean over the {measured['videos']} held-out videos of synthlong (measured {measured['date']}):"]
-    if measured["weights_sha256"] != sha256(weights):
-        said = [
-            "these are not the weights that the held-out set synthlong was measured with; "
-            f"the figures of {measured['date']} belong to others:"
-        ]
-    for name, scores in measured["methods"].items():
-        low, high = scores["interval"]
-        j_and_f = f"J&F {scores['J&F']:.1f} [{low:.1f}, {high:.1f}]"
-        said.append(f"{name:>9}: {j_and_f}, J {scores['J']:.1f}, F {scores['F']:.1f}")
-    difference = measured["difference"]
-    low, high = difference["interval"]
-    said.append(f"SAM2Long minus SAM 2: {difference['mean']:+.2f} [{low:+.2f}, {high:+.2f}] (95 % intervals, by video)")
+    said = []
+    for name in datasets:
+        file = folder / f"{name}.json"
+        if not file.is_file():
+            said.append(f"the mean over {name} has not been measured for these weights")
+            continue
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        whose = "" if measured["weights_sha256"] == sha256(weights) else ", with OTHER WEIGHTS than these"
+        sam2, ours = (measured["methods"][method]["J&F"] for method in ("SAM 2", "SAM2Long"))
+        low, high = measured["difference"]["interval"]
+        said.append(
+            f"mean over the {measured['videos']} videos of {name}{whose}: SAM 2 {sam2:.1f}, SAM2Long {ours:.1f}, "
+            f"difference {measured['difference']['mean']:+.2f} [{low:+.2f}, {high:+.2f}] (J&F; 95 % by video)"
+        )
     return said

@@ -1,10 +1,12 @@
-"""Train the embedded nano model from scratch on generated videos, SAM 2's recipe in small.
+"""Train the embedded nano model on photographs and generated videos, SAM 2's recipe in small.
 
-    python scripts/train_nano.py train --out runs/nano --minutes 110     # resumes when runs/nano/last.pt exists
-    python scripts/train_nano.py train --out runs/more --minutes 60 --init sam2long/models/nano.safetensors --begin 0.94
-    python scripts/train_nano.py eval  --weights sam2long/models/nano.safetensors
-    python scripts/train_nano.py plot  --out runs/nano --to runs/nano/curves.png
+    python scripts/train_nano.py train --photos DIR --minutes 240   # again: goes on where it stopped
+    python scripts/train_nano.py train --photos DIR --minutes 8 --device cuda --bf16 --producers 14
+    python scripts/train_nano.py train --photos DIR --out runs/more --init FILE --begin 0.5 --minutes 60
+    python scripts/train_nano.py eval --photos DIR
+    python scripts/train_nano.py plot
 
+A new training begins with an ImageNet trunk (`pip install '.[train]'`); one from `--init` needs nothing more.
 The schedule (learning rate, clip length, scenarios) follows the share of the minutes already spent, so an interrupted
 run goes on where it stopped, and a slower machine gets fewer steps of the same curriculum. The parts are in
 scripts/nano/.
@@ -19,21 +21,31 @@ from pathlib import Path
 
 import torch
 from nano import curves
+from nano.clips import HELD_OUT
 from nano.network import MODELS, load
+from nano.photos import PhotosError, read_photos
 from nano.prompts import PROMPTS
-from nano.scoring import summary, track_clips
+from nano.scoring import COMPOSED, click_photos, held_out_clips, summary, track_clips
 from nano.training import train
+
+from sam2long.synthetic import SCENARIOS
+
+PHOTOS = "photographs with masks: DIR/images with DIR/labels (YOLO polygons) or DIR/masks (palette PNGs); never DAVIS"
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Held-out scores of the model card, as one JSON line per scenario and prompt."""
     torch.set_num_threads(args.threads)
     model = load(Path(args.weights), args.device)
-    for scenario in args.scenarios:
+    if args.photos:
+        found = click_photos(model, read_photos(Path(args.photos))[-args.held_out :])
+        print(json.dumps({"from": "clicks"} | {k: round(v, 3) for k, v in found.items()}), flush=True)
+    for source in args.sources or [*SCENARIOS, *(COMPOSED if args.photos else ())]:
+        pictures = held_out_clips(source, args.clips, args.frames, args.photos, args.held_out, args.seed)
         for prompt in args.prompts:
             start = time.time()
-            found = summary(track_clips(model, scenario, args.clips, args.frames, prompt, args.seed))
-            row = {"scenario": scenario, "prompt": prompt, "clips": args.clips, "frames": args.frames}
+            found = summary(track_clips(model, pictures, prompt, args.seed))
+            row = {"from": source, "prompt": prompt, "clips": args.clips, "frames": args.frames}
             row |= {k: round(v, 3) for k, v in found.items()} | {"seconds": round(time.time() - start, 1)}
             print(json.dumps(row), flush=True)
 
@@ -47,11 +59,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("train")
     p.add_argument("--out", default="runs/nano")
+    p.add_argument("--photos", metavar="DIR", help=PHOTOS)
+    p.add_argument("--held-out", type=int, default=HELD_OUT, help="photographs, the last by name, not trained on")
     p.add_argument("--minutes", type=float, default=110)
     p.add_argument("--lr", type=float, default=5e-4)
     p.add_argument("--clip", type=float, default=1.0)
     p.add_argument("--ema", type=float, default=0.998)
-    p.add_argument("--ranks", type=int, default=2, help="processes that share each batch; 1 on a GPU")
+    p.add_argument("--ranks", type=int, help="processes that share each batch; default: 2, on a GPU 1")
+    p.add_argument("--wide", type=float, help="clips per step, times the curriculum's; default: 1, on a GPU 8")
     p.add_argument("--threads", type=int, default=1, help="per rank: one is fastest")
     p.add_argument("--producers", type=int, default=0, help="processes that make clips; 8 or more beside a GPU")
     p.add_argument("--seed", type=int, default=1)
@@ -65,7 +80,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.set_defaults(run=train)
     p = sub.add_parser("eval", help="held-out scores of exported weights")
     p.add_argument("--weights", default=str(MODELS / "nano.safetensors"))
-    p.add_argument("--scenarios", nargs="+", default=["easy", "occlusion", "reappear", "twins", "crowd", "long"])
+    p.add_argument("--photos", metavar="DIR", help=PHOTOS)
+    p.add_argument("--held-out", type=int, default=HELD_OUT, help="score on the last so many by name")
+    p.add_argument("--sources", nargs="+", choices=[*SCENARIOS, *COMPOSED], help="default: all that can be had")
     p.add_argument("--prompts", nargs="+", default=["mask", "box"], choices=PROMPTS)
     p.add_argument("--clips", type=int, default=20)
     p.add_argument("--frames", type=int, default=100)
@@ -79,6 +96,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.set_defaults(run=plot)
     args = parser.parse_args(argv)
     if args.run is train:
+        beside_gpu = torch.device(args.device).type == "cuda"
+        args.ranks = args.ranks or (1 if beside_gpu else 2)
+        args.wide = args.wide or (8 if beside_gpu else 1)
         if not 0 <= args.begin < 1:
             parser.error(f"--begin is {args.begin}; expected a share of the curriculum, from 0 to below 1")
         if args.begin and not args.init:
@@ -90,7 +110,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    args.run(args)
+    try:
+        args.run(args)
+    except PhotosError as error:
+        raise SystemExit(f"train_nano: {error}") from None
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 import json
 
+import av
 import pytest
 
 from sam2long import cli, heldout
+from sam2long.cli import demo
+from sam2long.video import VideoWriter
 
 MEASURED = {
     "date": "2030-01-02",
@@ -25,40 +28,56 @@ def weights(tmp_path):
 
 
 def written(tmp_path, sha):
-    file = tmp_path / "synthlong.json"
-    file.write_text(json.dumps(MEASURED | {"weights_sha256": sha}))
-    return file
+    (tmp_path / "synthlong.json").write_text(json.dumps(MEASURED | {"weights_sha256": sha}))
 
 
-def test_the_held_out_mean_of_these_weights(tmp_path, weights):
-    first, sam2, ours, difference = heldout.lines(weights, written(tmp_path, heldout.sha256(weights)))
-    assert first == "mean over the 40 held-out videos of synthlong (measured 2030-01-02):"
-    assert sam2.strip() == "SAM 2: J&F 61.2 [55.0, 67.0], J 60.0, F 62.5"
-    assert "63.8 [58.0, 69.0]" in ours
-    assert "+2.50 [-0.50, +5.50]" in difference
+def test_the_mean_that_these_weights_reached(tmp_path, weights):
+    written(tmp_path, heldout.sha256(weights))
+    (line,) = heldout.lines(weights, ["synthlong"], tmp_path)
+    assert line.startswith("mean over the 40 videos of synthlong: SAM 2 61.2, SAM2Long 63.8, difference +2.50 [-0.50,")
 
 
 def test_figures_of_other_weights_are_called_so(tmp_path, weights):
-    first, *_ = heldout.lines(weights, written(tmp_path, "0" * 64))
-    assert "not the weights" in first and "belong to others" in first
+    written(tmp_path, "0" * 64)
+    (line,) = heldout.lines(weights, ["synthlong"], tmp_path)
+    assert "OTHER WEIGHTS" in line
 
 
 def test_no_figures_yet(tmp_path, weights):
-    assert heldout.lines(weights, tmp_path / "none.json") == [
-        "the mean over the held-out set synthlong has not been measured for these weights"
+    assert heldout.lines(weights, ["davis-long"], tmp_path) == [
+        "the mean over davis-long has not been measured for these weights"
     ]
 
 
-def test_it_leaves_pictures_and_scores_of_both(tmp_path, capsys):
-    assert cli.main(["demo", "--frames", "5", "--out", str(tmp_path), "--device", "cpu"]) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
+def test_it_tracks_a_real_clip_and_scores_a_generated_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "AWAY", range(4, 6))
+    monkeypatch.setattr(demo, "STILLS", (0, 5))
+    with av.open(str(demo.CLIP)) as clip:  # its first frames, so that the test is short
+        pictures = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(8), clip.decode(video=0), strict=False)]
+    with VideoWriter(tmp_path / "short.mp4", 30, 640, 360) as short:
+        for picture in pictures:
+            short.write(picture)
+    monkeypatch.setattr(demo, "CLIP", tmp_path / "short.mp4")
+    out = tmp_path / "demo"
+    assert cli.main(["demo", "--frames", "5", "--out", str(out), "--device", "cpu"]) == 0
+    results = json.loads((out / "results.json").read_text())
     for name in ("SAM 2", "SAM2Long"):
-        scores = results[name]
+        real, scores = results["dog"][name], results["generated"][name]
+        assert (real["there"], real["away"]) == (6, 2) and real["said_there"] >= 4
         assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2, abs=1e-4)
         assert 0.3 < scores["J"] <= 1
-    assert {"demo.mp4", "timeline.png", "video.mp4"} <= {p.name for p in tmp_path.iterdir()}
+    made = {"demo.mp4", "strip.png", "timeline.png", "video.mp4", "generated.mp4", "results.json"}
+    assert {p.name for p in out.iterdir()} == made
     shown = capsys.readouterr().out
-    assert "J&F" in shown and "synthlong" in shown
+    assert "of the 6 frames with the dog" in shown and "davis16-val" in shown and "synthlong" in shown
+
+
+def test_the_shipped_clip_is_small_and_as_long_as_the_demo_says():
+    assert demo.CLIP.stat().st_size <= 1.5e6
+    with av.open(str(demo.CLIP)) as clip:
+        frames = sum(1 for _ in clip.decode(video=0))
+    assert 5 <= frames / 29.97 <= 8 and max(*demo.STILLS, *demo.AWAY) < frames
+    assert (demo.CLIP.parent / "README.md").read_text().count("Apache-2.0") == 1
 
 
 def test_too_few_frames_are_refused(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Training clips: generated, batched, and as tensors."""
+"""Training clips: from several sources, batched, and as tensors."""
 
 from __future__ import annotations
 
@@ -6,71 +6,100 @@ import itertools
 import multiprocessing as mp
 import random
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nano import curriculum
+from nano.composed import Cutouts, Whole
 from nano.curriculum import OBJECTS, Stage
+from nano.photos import PhotosError, read_photos
 from sam2long.synthetic import SCENARIOS, generate
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+HELD_OUT = 28  # photographs, the last by name, that are never trained on
 
 
-def make_clip(rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
-    """One clip with two objects that are both in view on its first frame: [T, H, W, 3] uint8 and [T, H, W] ids."""
-    name = rng.choices(list(stage.mix), list(stage.mix.values()))[0]
-    stride = rng.choice(stage.strides)
-    span = (stage.frames - 1) * stride
-    size = stage.size
-    knobs = SCENARIOS["easy" if name == "first" else name]
-    knobs = replace(knobs, size=tuple(n * stage.zoom // 100 for n in knobs.size))
-    if name == "first":
-        larger = tuple(n * 5 // 4 for n in knobs.size)
-        knobs = replace(knobs, size=larger, strangers=(0, 1), camera=150, clutter=(0, 1), blur=0)
-        scene = generate("easy", rng.randrange(1 << 40), 40, size, OBJECTS, split="train", knobs=knobs)
-    else:
+class Clips(Protocol):
+    """A source of clips. The same `rng` state gives the same clip."""
+
+    def clip(self, rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
+        """images [T, size, size, 3] uint8 RGB; ids [T, size, size] uint8, 1..OBJECTS, all in view on frame 0."""
+
+
+class Generated:
+    """Scenes of `sam2long.synthetic`, split `train`: long absences, twins, crowds, with exact masks."""
+
+    def clip(self, rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
+        name = rng.choices(list(stage.scenarios), list(stage.scenarios.values()))[0]
+        stride = rng.choice(stage.strides)
+        span = (stage.frames - 1) * stride
+        knobs = SCENARIOS[name]
+        knobs = replace(knobs, size=tuple(n * stage.zoom // 100 for n in knobs.size))
         length = max(240 if name == "long" else 120, span + 40)
-        scene = generate(name, rng.randrange(1 << 40), length, size, OBJECTS, split="train", knobs=knobs)
-    start = 0
-    for _ in range(6):
-        t = rng.randrange(scene.num_frames - span)
-        counts = np.bincount(scene.ids(t).reshape(-1), minlength=OBJECTS + 1)[1:]
-        if counts.min() > size * size // 80:
-            start = t
-            break
-    frames = [scene.frame(start + k * stride) for k in range(stage.frames)]
-    if rng.random() < 0.5:
-        frames_rgb = np.stack([f.image[:, ::-1] for f in frames])
-        return frames_rgb, np.stack([f.ids[:, ::-1] for f in frames])
-    return np.stack([f.image for f in frames]), np.stack([f.ids for f in frames])
+        scene = generate(name, rng.randrange(1 << 40), length, stage.size, OBJECTS, split="train", knobs=knobs)
+        start = 0
+        for _ in range(6):
+            t = rng.randrange(scene.num_frames - span)
+            counts = np.bincount(scene.ids(t).reshape(-1), minlength=OBJECTS + 1)[1:]
+            if counts.min() > stage.size**2 // 80:
+                start = t
+                break
+        frames = [scene.frame(start + k * stride) for k in range(stage.frames)]
+        mirror = np.s_[:, ::-1] if rng.random() < 0.5 else np.s_[:, :]
+        return np.stack([f.image[mirror] for f in frames]), np.stack([f.ids[mirror] for f in frames])
 
 
-def make_batch(rng: random.Random, stage: Stage, clips: int) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [make_clip(rng, stage) for _ in range(clips)]
+def sources(photos: Path | None, held_out: int = HELD_OUT) -> dict[str, Clips]:
+    """What clips can come from; without photographs only the generated scenes."""
+    found: dict[str, Clips] = {"generated": Generated()}
+    if photos is not None:
+        pictures = read_photos(photos)
+        if len(pictures) <= held_out:
+            raise PhotosError(f"{photos} has {len(pictures)} photographs and {held_out} are held out; give more, or a "
+                              "smaller --held-out")  # fmt: skip
+        pictures = pictures[: len(pictures) - held_out]
+        found |= {"cutouts": Cutouts(pictures), "whole": Whole(pictures)}
+    return found
+
+
+def make_batch(rng: random.Random, stage: Stage, clips: int, found: dict[str, Clips]) -> tuple[np.ndarray, np.ndarray]:
+    """images [clips, T, size, size, 3] uint8, ids [clips, T, size, size] uint8."""
+    mix = {name: weight for name, weight in stage.mix.items() if name in found} or {"generated": 1}
+    names = rng.choices(list(mix), list(mix.values()), k=clips)
+    pairs = [found[name].clip(rng, stage) for name in names]
     return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
-def producer(queue, seed: int, position, clips_share: int) -> None:
+def producer(queue, seed: int, position, share: float, found: dict[str, Clips]) -> None:
     """Runs in its own process (for a GPU) and puts finished batches into `queue`."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     for turn in itertools.count():
         stage = curriculum.stage_at(position.value, turn)
-        queue.put((stage, *make_batch(rng, stage, max(stage.clips // clips_share, 1))))
+        queue.put((stage, *make_batch(rng, stage, clips_of(stage, share), found)))
 
 
-def batches(seed: int, ranks: int, producers: int, position):
-    """Endless batches: made here (CPU training, where every core is busy anyway) or by `producers` processes."""
+def clips_of(stage: Stage, share: float) -> int:
+    return max(int(stage.clips * share), 1)
+
+
+def batches(seed: int, share: float, producers: int, position, found: dict[str, Clips]):
+    """Endless batches: made here (CPU training, where every core is busy anyway) or by `producers` processes.
+
+    `share` of the curriculum's clips per step: below 1 for one of several ranks, above 1 on a GPU.
+    """
     if not producers:
         rng = random.Random(seed)
         for turn in itertools.count():  # the same on all ranks
             stage = curriculum.stage_at(position.value, turn)
-            yield stage, *make_batch(rng, stage, max(stage.clips // ranks, 1))
+            yield stage, *make_batch(rng, stage, clips_of(stage, share), found)
     queue: mp.Queue = mp.Queue(2 * producers)
     for k in range(producers):
-        mp.Process(target=producer, args=(queue, seed * 64 + k, position, ranks), daemon=True).start()
+        mp.Process(target=producer, args=(queue, seed * 64 + k, position, share, found), daemon=True).start()
     while True:
         yield queue.get()
 

@@ -10,7 +10,7 @@ PANELS = {
     "other losses": {"iou": "predicted IoU", "presence": "presence"},
     "J": {
         "J": "training", "J_prompt": "training, prompted frame",
-        "easy_J": "held-out easy", "occlusion_J": "held-out occlusion",
+        "cutouts_J": "held-out cut-outs", "whole_J": "held-out whole photographs", "occlusion_J": "held-out occlusion",
     },
     "AUC of presence": {"occlusion_presence_auc": "held-out occlusion"},
 }  # fmt: skip

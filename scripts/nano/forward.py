@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nano.curriculum import OBJECTS, Stage
-from nano.losses import losses
+from nano.losses import SLIVER, losses
 from nano.network import Tracker
 from nano.prompts import correction_points
 
@@ -31,6 +31,12 @@ def remembered_masks(found: Tensor, truth: Tensor, stage: Stage) -> Tensor:
     return torch.where(pick[:, None, None, None], truth[:, None].float() * 20 - 10, found)
 
 
+def answers(parts, truth: Tensor) -> list[tuple]:
+    """What the decoder said to prompts, as `losses` takes it, and what it should have said. truth: [R, H, W]."""
+    picks = {1: [0, 0, 0], 3: [1, 2, 3]}  # one mask (token 0) for masks and boxes, three for a click
+    return [((m[:, picks[k]], i[:, picks[k]], o), truth[at]) for at, m, i, o, k in parts]
+
+
 def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, rng: random.Random, backward) -> dict:
     """Track a batch of clips and learn from every chunk of frames; returns means for the log.
 
@@ -42,7 +48,7 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
     clips, frames = images.shape[:2]
     rows = masks.shape[0]
     clip_of = torch.arange(clips, device=images.device).repeat_interleave(OBJECTS)
-    kinds = torch.tensor(rng.choices((0, 1, 2), (5, 3, 2), k=rows), device=images.device)
+    kinds = torch.tensor(rng.choices((0, 1, 2), stage.kinds, k=rows), device=images.device)
     present = masks.flatten(2).any(2)  # [R, T]
     bank = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     log: dict[str, float] = {}
@@ -51,17 +57,19 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
         last = min(first + stage.chunk, frames)
         span = last - first
         every, pos, sizes = tracker.encode(images[:, first:last].flatten(0, 1))
-        raws_start, raws, want_start, want, here = [], [], [], [], []
+        asked, raws, want, here = [], [], [], []
         for t in range(first, last):
             feats = [f[:, clip_of * span + (t - first)] for f in every]
             if t == 0:
                 out, parts = tracker.prompt(feats, sizes, masks[:, 0], kinds, rng)
                 bank["cond_frame_outputs"][0] = tracker.remember(out, feats, sizes)
-                for at, m, i, o, k in parts:  # one mask (token 0) for masks and boxes, three for a click
-                    pick = [0, 0, 0] if k == 1 else [1, 2, 3]
-                    raws_start.append((m[:, pick], i[:, pick], o))
-                    want_start.append(masks[at, 0])
+                asked += answers(parts, masks[:, 0])
                 continue
+            clear = (masks[:, t].flatten(1).float().mean(1) > SLIVER).nonzero()[:, 0]
+            if len(clear) and rng.random() < stage.prompts:
+                box_or_click = torch.tensor(rng.choices((1, 2), k=len(clear)), device=images.device)
+                _, parts = tracker.prompt([f[:, clear] for f in feats], sizes, masks[clear, t], box_or_click, rng)
+                asked += answers(parts, masks[clear, t])
             out = tracker.track(t, bank, feats, pos, sizes)
             raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
             want.append(masks[:, t])
@@ -77,9 +85,10 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
             bank["non_cond_frame_outputs"].pop(t - 16, None)
         part = losses(raws, torch.cat(want), torch.cat(here), stage.upsample, stage.every_mask)
         loss = part["mask"] + part["iou"] + PRESENCE_WEIGHT * part["presence"]
-        if raws_start:
-            target = torch.cat(want_start)
-            start = losses(raws_start, target, target.flatten(1).any(1), stage.upsample, stage.every_mask)
+        if asked:
+            target = torch.cat([truth for _, truth in asked])
+            answered = [raw for raw, _ in asked]
+            start = losses(answered, target, target.flatten(1).any(1), stage.upsample, stage.every_mask)
             loss = loss + stage.prompt_weight * (start["mask"] + start["iou"] + start["presence"])
             log["J_prompt"] = float(start["J"])
         backward(loss)

@@ -83,18 +83,29 @@ class Tracker:
                 raws.append((at, *self.raw[:2], self.raw[3], 1))  # reading the mask back is a first lesson
             else:
                 points, labels = box_points(masks[at], rng, jitter) if kind == 1 else click_points(masks[at], rng)
-                out = model._forward_sam_heads(
-                    backbone_features=top + model.no_mem_embed[0, 0][:, None, None],
-                    point_inputs={"point_coords": points, "point_labels": labels},
-                    high_res_features=high,
-                    multimask_output=kind == 2,
-                )
+                out = self.point_at(top, high, points, labels, multimask=kind == 2)
                 raws.append((at, *self.raw[:2], self.raw[3], 3 if kind == 2 else 1))
             high_masks = torch.where(out[4] > 0, 10.0, -10.0)  # sam2's builder binarises prompted masks for memory
             parts.append((at, high_masks, out[5], out[6], out[3]))
         order = torch.cat([p[0] for p in parts]).argsort()
         high_masks, ptr, logit, low = (torch.cat([p[i] for p in parts])[order] for i in (1, 2, 3, 4))
         return {"high": high_masks, "obj_ptr": ptr, "logit": logit, "low": low}, raws
+
+    def point_at(self, top, high, points: Tensor, labels: Tensor, multimask: bool):
+        """A frame that nothing is remembered of, with points. top: [R, C, h, w]; points: [R, N, 2] pixels."""
+        return self.model._forward_sam_heads(
+            backbone_features=top + self.model.no_mem_embed[0, 0][:, None, None],
+            point_inputs={"point_coords": points, "point_labels": labels},
+            high_res_features=high,
+            multimask_output=multimask,
+        )
+
+    def click(self, feats, sizes, points: Tensor):
+        """One positive click per row, three masks. points: [R, 1, 2] pixels; `raw` has everything."""
+        high = [f.permute(1, 2, 0).unflatten(2, s) for f, s in zip(feats[:-1], sizes[:-1], strict=True)]
+        top = feats[-1].permute(1, 2, 0).unflatten(2, sizes[-1])
+        labels = torch.ones(points.shape[:2], dtype=torch.int32, device=points.device)
+        return self.point_at(top, high, points, labels, multimask=True)
 
     def remember(self, out: dict, feats, sizes, use: Tensor | None = None) -> dict:
         masks = out["high"] if use is None else use

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+TRUNK_BOOST = 0.1  # of the learning rate
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Newton-Schulz), in float32 and batched by shape: torch's own is bf16, slow on CPUs."""
@@ -45,15 +47,26 @@ def orthogonalise(x: Tensor, steps: int = 4) -> Tensor:
 
 
 def optimisers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices inside the network, AdamW on everything else."""
-    matrices, rest = [], []  # Newton-Schulz is cheap up to a few hundred columns
+    """Muon on the matrices inside the network, AdamW on everything else, and slowly on the pretrained trunk."""
+    matrices, rest, trunk = [], [], []  # Newton-Schulz is cheap up to a few hundred columns
     for name, p in model.named_parameters():
+        if name.startswith("image_encoder.trunk."):
+            trunk.append(p)
+            continue
         inner = p.ndim == 2 and "embed" not in name and "token" not in name
         inner = inner and 16 < min(p.shape) <= 128 and max(p.shape) < 1000
         (matrices if inner else rest).append(p)
     return [
         Muon(matrices, lr=lr),
-        torch.optim.AdamW([{"params": rest, "boost": 1.0}], lr=lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True),
+        torch.optim.AdamW(
+            [
+                {"params": rest, "boost": 1.0, "weight_decay": 0.02},
+                {"params": trunk, "boost": TRUNK_BOOST, "weight_decay": 0.0},
+            ],
+            lr=lr,
+            betas=(0.9, 0.98),
+            fused=True,
+        ),
     ]
 
 
@@ -62,10 +75,11 @@ def learning_rate(progress: float, step: int, peak: float) -> float:
 
 
 def average_gradients(model: nn.Module, ranks: int) -> None:
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-    flat = torch.cat([g.reshape(-1) for g in grads])
+    """Over all ranks. What is frozen keeps no gradient, so that no optimiser moves it."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in learning])
     dist.all_reduce(flat)
     at = 0
-    for p in model.parameters():
+    for p in learning:
         p.grad = flat[at : at + p.numel()].view_as(p) / ranks
         at += p.numel()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nano.clips import prepare
-from nano.curriculum import OBJECTS
+from nano.clips import HELD_OUT, prepare
+from nano.composed import Cutouts, Whole
+from nano.curriculum import OBJECTS, Stage
 from nano.network import Tracker
+from nano.photos import Photo, read_photos
 from nano.prompts import PROMPTS
-from sam2long.synthetic import generate
+from sam2long.synthetic import SCENARIOS, generate
 
 
 @dataclass(eq=False, kw_only=True)
@@ -28,22 +32,45 @@ class Run:
     area: Tensor  # [N, T] true pixels
 
 
+COMPOSED = ("cutouts", "whole")  # sources that are made of photographs
+
+
+def held_out_clips(
+    name: str,
+    clips: int,
+    frames: int,
+    photos: str | None = None,
+    held_out: int = HELD_OUT,
+    seed: int = 900_000,
+    size: int = 256,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Clips that no training sees: of a scenario, or composed of the photographs held out.
+
+    Each is images [T, size, size, 3] uint8 and ids [T, size, size] uint8.
+    """
+    if name in SCENARIOS:
+        scenes = [generate(name, seed + k, frames, size) for k in range(clips)]
+        return [(np.stack([f.image for f in scene]), np.stack([f.ids for f in scene])) for scene in scenes]
+    source = {"cutouts": Cutouts, "whole": Whole}[name](read_photos(Path(photos))[-held_out:])
+    stage = Stage(until=1, clips=1, frames=frames, chunk=frames, size=size)
+    return [source.clip(random.Random(seed + k), stage) for k in range(clips)]
+
+
 @torch.no_grad()
 def track_clips(
-    model: nn.Module, scenario: str, clips: int, frames: int, prompt: str = "mask", seed: int = 900_000, size: int = 128
+    model: nn.Module, clips: list[tuple[np.ndarray, np.ndarray]], prompt: str = "mask", seed: int = 0
 ) -> Run:
-    """Track the first object of held-out clips, as one batch, through the methods that sam2's predictor calls."""
+    """Track the first object of each clip, all as one batch, through the methods that sam2's predictor calls."""
     was = model.training
     model.eval()
     tracker = Tracker(model)
-    device = model.device
-    scenes = [generate(scenario, seed + k, frames, size) for k in range(clips)]
-    kinds = torch.full((clips,), PROMPTS.index(prompt), device=device)
+    frames, size = clips[0][1].shape[:2]
+    kinds = torch.full((len(clips),), PROMPTS.index(prompt), device=model.device)
     bank = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     rows: dict[str, list[Tensor]] = {"iou": [], "predicted": [], "true": [], "logit": [], "area": []}
     for t in range(frames):
-        shots = [s.frame(t) for s in scenes]
-        images, masks = prepare(np.stack([[f.image] for f in shots]), np.stack([[f.ids] for f in shots]), device)
+        shots = (np.stack([clip[part][t : t + 1] for clip in clips]) for part in (0, 1))
+        images, masks = prepare(*shots, model.device)
         truth = masks[::OBJECTS]  # [N, 1, H, W]
         feats, pos, sizes = tracker.encode(images[:, 0])
         if t == 0:
@@ -62,6 +89,31 @@ def track_clips(
     tracker.close()
     model.train(was)
     return Run(**{k: torch.stack(v, 1).cpu() for k, v in rows.items()})
+
+
+@torch.no_grad()
+def click_photos(model: nn.Module, photos: list[Photo], size: int = 256) -> dict[str, float]:
+    """One click in the middle of every object: how good the best of the three masks and the one on top are (IoU)."""
+    tracker = Tracker(model)
+    best, top = [], []
+    for photo in photos:
+        image = cv2.resize(photo.image, (size, size), interpolation=cv2.INTER_AREA)
+        for k in photo.objects:
+            mask = cv2.resize((photo.ids == k) * np.float32(1), (size, size), interpolation=cv2.INTER_AREA) > 0.5
+            inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+            y, x = np.unravel_index(inside.argmax(), inside.shape)
+            images, truth = prepare(image[None, None], mask[None, None].astype(np.uint8), model.device)
+            feats, _, sizes = tracker.encode(images[:, 0])
+            tracker.click(feats, sizes, torch.tensor([[[x + 0.5, y + 0.5]]], device=model.device))
+            masks, predicted = tracker.raw[0][:, 1:], tracker.raw[1][0, 1:]
+            raw = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False) > 0
+            iou = overlap(raw, truth[:1])[0]
+            best.append(float(iou.max()))
+            top.append(float(iou[predicted.argmax()]))
+    tracker.close()
+    figures = {"best": best, "top": top}
+    medians = {f"median_{name}": float(np.median(values)) for name, values in figures.items()}
+    return {"objects": len(best)} | medians | {f"mean_{name}": float(np.mean(v)) for name, v in figures.items()}
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:

@@ -15,22 +15,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nano.clips import batches, prepare
+from nano.clips import batches, prepare, sources
 from nano.forward import forward_clip
 from nano.network import MODELS, Tracker, build, export, read_weights, set_size
 from nano.optimisation import average_gradients, learning_rate, optimisers
-from nano.scoring import summary, track_clips
+from nano.scoring import held_out_clips, summary, track_clips
 
 SAVE_SECONDS = 120
 
 
 def train(args: argparse.Namespace) -> None:
+    sources(photos(args), args.held_out)  # what will not do is said before anything begins
     Path(args.out).mkdir(parents=True, exist_ok=True)
     if args.ranks == 1:
         train_rank(0, args)
         return
     meeting = Path(tempfile.mkdtemp()) / "meeting"
     torch.multiprocessing.spawn(train_rank, args=(args, str(meeting)), nprocs=args.ranks)
+
+
+def photos(args: argparse.Namespace) -> Path | None:
+    return Path(args.photos) if args.photos else None
 
 
 def train_rank(rank: int, args: argparse.Namespace, meeting: str = "") -> None:
@@ -49,6 +54,10 @@ class Trainer:
         self.model = build(MODELS / "nano.yaml").to(args.device).train()
         if args.init:
             self.model.load_state_dict(read_weights(Path(args.init)))
+        elif not (self.out / "last.pt").exists():
+            from nano import imagenet
+
+            self.model.image_encoder.trunk.load_state_dict(imagenet.trunk().state_dict())
         self.twin = build(MODELS / "nano.yaml").to(args.device)  # carries the averaged weights when they are scored
         self.tracker = Tracker(self.model)
         self.optimisers = optimisers(self.model, args.lr)
@@ -70,7 +79,8 @@ class Trainer:
     def run(self) -> None:
         args = self.args
         seed = (args.seed * 1_000_003 + self.step) * 64 + self.rank
-        source = batches(seed, args.ranks, args.producers, self.position)
+        found = sources(photos(args), args.held_out)
+        source = batches(seed, args.wide / args.ranks, args.producers, self.position, found)
         rng = random.Random(args.seed + self.step + 1000 * self.rank)
         torch.manual_seed(args.seed + self.step + 1000 * self.rank)
         log = Log(self.out / "log.jsonl", args.log_every) if self.rank == 0 else None
@@ -79,6 +89,7 @@ class Trainer:
             stage, images, ids = next(source)
             if stage.size != self.model.image_size:
                 set_size(self.model, stage.size)
+            self.model.image_encoder.trunk.requires_grad_(stage.trunk)
             x, masks = prepare(images, ids, args.device)
             with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
                 part = forward_clip(self.tracker, x, masks, stage, rng, self.backward)
@@ -160,8 +171,8 @@ class Trainer:
             p.data.copy_(e)
         export(self.twin, self.out / "ema.safetensors")
         row = self.stamp()
-        for name in ("easy", "occlusion"):
-            found = summary(track_clips(self.twin, name, 8, 40))
+        for name in ("occlusion", *(("cutouts", "whole") if self.args.photos else ())):
+            found = summary(track_clips(self.twin, held_out_clips(name, 8, 24, self.args.photos, self.args.held_out)))
             row.update({f"{name}_{k}": round(found[k], 3) for k in ("J", "J_last_quarter", "presence_auc")})
         return row
 
