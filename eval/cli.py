@@ -164,6 +164,8 @@ def _score_run(dataset, out: Path) -> None:
     score.write(scores, out / "scores" / dataset.protocol)
     print(f"{out}:")
     print("\n".join(f"  {k}  {v}" for k, v in scores.reported()["global"].items()))
+    if known := score.presence_of(scores):
+        print("\n".join(f"  {k}  {v:.1f}" for k, v in known.items() if v == v))
 
 
 def _add_pack(commands) -> None:
@@ -212,9 +214,12 @@ def _report(args: argparse.Namespace) -> int:
 def _add_generate(commands) -> None:
     from sam2long.synthetic import SCENARIOS
 
-    p = commands.add_parser("generate", help="write generated videos with exact masks in a benchmark's layout")
+    p = commands.add_parser(
+        "generate", help="write generated videos with exact masks in a benchmark's layout, or davis-long from DAVIS"
+    )
     p.add_argument("--layout", required=True, choices=[n for n in datasets.NAMES if n != "synthlong"])
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder: the data set's root")
+    p.add_argument("--root", type=Path, metavar="DAVIS", help="davis-long: the DAVIS 2016 that it is made of")
     names = ", ".join(SCENARIOS)
     p.add_argument("--scenarios", default="easy,reappear", metavar="A,B", help=f"of {names} (default: easy,reappear)")
     p.add_argument("--videos", type=int, default=1, metavar="N", help="videos of each scenario (default: 1)")
@@ -225,10 +230,26 @@ def _add_generate(commands) -> None:
     p.set_defaults(run=_generate)
 
 
+def _generate_davis_long(args: argparse.Namespace) -> int:
+    from eval import davis_long
+
+    if args.root is None:
+        raise ConfigError("davis-long is made of DAVIS 2016 val; say where it lies with --root DAVIS")
+    planned = davis_long.write(args.root, args.out)
+    frames = sum(segment.count for segments in planned.values() for segment in segments)
+    print(f"{args.out}: {len(planned)} videos, {frames} frames; use it with")
+    print(f"python -m eval run --dataset davis-long --root {shlex.quote(str(args.out))} --out DIR --score")
+    return 0
+
+
 def _generate(args: argparse.Namespace) -> int:
     from eval import layouts
     from sam2long.synthetic import generate
 
+    if args.layout == "davis-long":
+        return _generate_davis_long(args)
+    if args.root is not None:
+        raise ConfigError(f"--root is an option of the layout davis-long, not of {args.layout}; leave it out")
     if args.videos < 1:
         raise ConfigError(f"--videos is {args.videos}; expected 1 or more")
     scenarios = [name.strip() for name in args.scenarios.split(",")]

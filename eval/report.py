@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import bootstrap, manifest, pngs, report_figures
+from eval import bootstrap, manifest, pngs, presence, report_figures
 from sam2long.errors import DataError
 
 # columns of objects.csv that make up an object's headline score, and what brings them to percent
@@ -160,6 +160,20 @@ def _differences(runs: list[Run]) -> str:
     return table
 
 
+def _presence(runs: list[Run]) -> str | None:
+    """Whether the runs know that an object is gone; None where none ever is."""
+    rows = []
+    for r in runs:
+        logits = presence.read_logits(r.folder, r.manifest["dataset"]["videos"])
+        known = presence.figures(r.frames, logits)
+        if known is None:
+            return None
+        digits = {"AUC of the logit": 3, "absent frames": 0, "returns": 0}
+        cells = [f"{v:.{digits.get(k, 1)}f}" if v == v else "-" for k, v in known.items()]
+        rows.append([r.label, *cells])
+    return markdown_table(["run", *presence.COLUMNS], rows)
+
+
 def attributes_of(run: Run, given: Path | None) -> pd.DataFrame:
     """Columns video, object ("" for all of a video), attribute: from the masks themselves, and from a CSV of the
     user's."""
@@ -236,7 +250,9 @@ def write(folders: list[Path], out: Path, *, protocol: str | None = None, attrib
         parts += ["## Does it decay?", "Score against frames since the prompt.", "![score over time](time.png)"]
     if "gt_area" in runs[0].frames.columns and report_figures.after_absence(runs, out / "absence.png"):
         parts += [
-            "## Does it find the object again?",
+            "## Does it know that the object is gone, and find it again?",
+            "`after a return`: mean score of the first ten frames back; `until gone again`: of all frames back.",
+            _presence(runs) or "",
             "Score in the first ten frames after an absence, by the absence's length.",
             "![score after absence](absence.png)",
         ]

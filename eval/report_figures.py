@@ -6,13 +6,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from eval.presence import returns
+
 ABSENCES = (1, 4, 11, 31, 61)  # lower ends of the bins of absence length, in scored frames
-FRAMES_AFTER_RETURN = 10
 _TIME_BINS = 20
 
 
@@ -48,22 +48,6 @@ def over_time(runs, path: Path) -> None:
     axis.set(xlabel="scored frames since the prompt", ylabel="score", ylim=(0, 102))
     axis.legend(fontsize=8)
     _save(figure, path)
-
-
-def returns(frames: pd.DataFrame) -> pd.DataFrame:
-    """Columns absence, score: one row per return of an object, with the mean score of its first frames back."""
-    rows = []
-    for _, track in frames.groupby(["video", "object"], sort=False):
-        track = track.sort_values("index")
-        visible, score = (track["gt_area"] > 0).to_numpy(), track["score"].to_numpy()
-        gone, seen_before = 0, False
-        for t, here in enumerate(visible):
-            if here and gone and seen_before:
-                stop = next((u for u in range(t, len(visible)) if not visible[u]), len(visible))
-                rows.append((gone, float(np.mean(score[t : min(stop, t + FRAMES_AFTER_RETURN)]))))
-            gone = 0 if here else gone + 1
-            seen_before |= bool(here)
-    return pd.DataFrame(rows, columns=["absence", "score"])
 
 
 def after_absence(runs, path: Path) -> bool:

@@ -1,7 +1,8 @@
 """`python -m eval run`: a data set through a tracker to the official PNGs; resumable video by video.
 
-A run folder holds manifest.json (what was run), predictions/ (the official layout), videos/<video>.json (time and
-memory; its presence marks the video as done) and failures.json. Predictions and manifest are the same bytes however
+A run folder holds manifest.json (what was run), predictions/ (the official layout), logits/<video>.csv (how sure the
+tracker was that the object is there), videos/<video>.json (time and memory; it marks the video as done) and
+failures.json. Predictions and manifest are the same bytes however
 often the run was killed and continued; only the times differ.
 """
 
@@ -15,13 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval import manifest, pngs, processes, trackers
+from eval import manifest, pngs, presence, processes, trackers
 from eval.datasets.base import Dataset, Prompt, Video
 from eval.outputs import VideoWriter
 from eval.progress import Progress
 from eval.trackers import Tracker, TrackerSpec
 from sam2long.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,14 @@ def opened(dataset: Dataset, name: str) -> Iterator[tuple[Video, list[Prompt], P
         dataset.frames_folder(video, Path(work)) as folder,
     ):
         yield video, prompts, folder
+
+
+def write_logits(out: Path, video: Video, prompts: list[Prompt], table: pd.DataFrame) -> None:
+    """Keep a tracker's object logits (obj_id, frame, object_logit) under the names that the scores use."""
+    labels = {p.obj: p.label for p in prompts}
+    named = table.assign(object=table["obj_id"].map(labels), frame=[video.frame_names[t] for t in table["frame"]])
+    content = named[["object", "frame", "object_logit"]].to_csv(index=False, float_format="%.4f")
+    pngs.atomic_write(presence.logits_path(out, video.name), content.encode())
 
 
 def write_record(out: Path, record: VideoRecord) -> None:
@@ -114,6 +127,8 @@ def run_video(
         except BaseException:
             writer.abandon()
             raise
+    if hasattr(tracker, "object_logits"):
+        write_logits(out, video, prompts, tracker.object_logits())
     record = VideoRecord(
         video=name,
         frames=len(video.frame_names),

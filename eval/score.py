@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import pngs, protocols
+from eval import pngs, presence, protocols
 from eval.protocols.base import Options, Scores
 from sam2long.errors import DataError
 
@@ -99,8 +99,19 @@ def write(scores: Scores, folder: Path) -> None:
         pngs.atomic_write(folder / f"{name}.csv", table.to_csv(index=False).encode())
 
 
+def presence_of(scores: Scores) -> dict[str, float] | None:
+    """What `eval.presence` says of the scored frames; None where no object is ever absent, or areas are not known."""
+    frames = frame_table(scores)
+    if not {"J", "F", "gt_area"} <= set(frames.columns):
+        return None
+    return presence.figures(frames.assign(score=100 * frames[["J", "F"]].mean(axis=1)))
+
+
 def as_text(scores: Scores) -> str:
-    """The table to print: the dataset's row, then one per object, rounded as the official tool rounds."""
+    """The table to print: the dataset's row, then one per object, rounded as the official tool rounds.
+
+    Where objects are absent, what no official tool says comes last: how often the tracker knew it.
+    """
     reported = scores.reported()
     decimals = {"davis": 3, "davis2016": 3, "vost": 3, "lvos": 3, "lvos-2023": 3, "mosev2": 2, "box": 2}
     digits = decimals.get(scores.protocol, 1)
@@ -125,5 +136,7 @@ def as_text(scores: Scores) -> str:
     lines.append("")
     name_width = max(len(k) for k in reported["global"])
     lines += [f"{k:<{name_width}}  {cell(v)}" for k, v in reported["global"].items()]
+    if known := presence_of(scores):
+        lines += ["", *(f"{k}  {v:.1f}" for k, v in known.items() if not math.isnan(v))]
     lines += [f"note: {note}" for note in scores.notes]
     return "\n".join(lines)

@@ -132,6 +132,7 @@ def _run_video(
         )
         for out, writer in writers.items():
             writer.close()
+            runner.write_logits(out, video, prompts, sweep.object_logits(out))
             runner.write_record(out, replace(record, tree=sweep.tree_counts(out)))
     return record
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -152,9 +153,16 @@ class Sweep:
             rows = F.interpolate(rows, size=size, mode="bilinear", align_corners=False)
         return rows[:, 0].numpy()
 
-    def tree_counts(self, key: Any) -> dict[str, int]:
+    def report(self, key: Any) -> pd.DataFrame:
+        """A setting's track report of the video."""
         tracks = self._settings[key].tracks
-        return trackers.tree_counts(to_frame([(o, list(t.log)) for o, t in zip(self._objects, tracks, strict=True)]))
+        return to_frame([(o, list(t.log)) for o, t in zip(self._objects, tracks, strict=True)])
+
+    def tree_counts(self, key: Any) -> dict[str, int]:
+        return trackers.tree_counts(self.report(key))
+
+    def object_logits(self, key: Any) -> pd.DataFrame:
+        return self.report(key)[["obj_id", "frame", "object_logit"]]
 
 
 def _new_track(session: Session) -> _WeightedTrack:

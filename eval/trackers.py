@@ -54,7 +54,9 @@ class Tracker(Protocol):
     def peak_memory(self) -> int:
         """Bytes since the reset: of the GPU where there is one, else of this process since it started."""
 
-    # A tracker with a memory tree may also have `tree_counts() -> dict[str, int]`, of the video tracked last.
+    # Of the video tracked last, a tracker may also have
+    # `tree_counts() -> dict[str, int]`, if it has a memory tree, and
+    # `object_logits() -> DataFrame` with the columns obj_id, frame, object_logit.
 
 
 def build(spec: TrackerSpec) -> Tracker:
@@ -147,6 +149,9 @@ class Sam2Long(_Torch):
     def tree_counts(self) -> dict[str, int]:
         return tree_counts(self.predictor.track_report(self._state))
 
+    def object_logits(self) -> pd.DataFrame:
+        return self.predictor.track_report(self._state)[["obj_id", "frame", "object_logit"]]
+
     def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
         self._seed()
         state = self._state = self.predictor.init_state(str(folder))
@@ -181,6 +186,12 @@ class PlainSam2(_Torch):
     def __init__(self, spec: TrackerSpec):
         super().__init__(spec)
         self.plain = as_sam2(self.predictor)
+        self._logits: list[tuple[int, int, float]] = []
+
+    def object_logits(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self._logits, columns=["obj_id", "frame", "object_logit"])
 
     def _autocast(self):
         import contextlib
@@ -208,6 +219,7 @@ class PlainSam2(_Torch):
         import torch
 
         self._seed()
+        self._logits = []
         with torch.inference_mode(), self._autocast():
             states, runs = self._states(folder, video, prompts), []
             for state, p in zip(states, prompts, strict=True):
@@ -226,8 +238,16 @@ class PlainSam2(_Torch):
                         raise RuntimeError(f"sam2 gave frame {at}; expected {frame}")
                     features = state["cached_features"]
                     logits[row] = masks[0, 0].float().cpu().numpy()
+                    for output in _outputs(state, frame):
+                        self._logits.append((p.obj, frame, float(output["object_score_logits"])))
                     _forget(state, frame - OLD_OUTPUTS_KEPT)
             yield frame, logits
+
+
+def _outputs(state: dict, frame: int) -> list[dict]:
+    """What sam2 has kept of a frame: one entry, of the state's only object."""
+    (kept,) = state["output_dict_per_obj"].values()
+    return [outputs[frame] for outputs in kept.values() if frame in outputs]
 
 
 def _forget(state: dict, before: int) -> None:

@@ -13,6 +13,7 @@ _CLASSES = {  # name -> (module, class, arguments that set the split)
     "davis17-val": ("davis", "Davis17", {"split": "val"}),
     "davis17-test-dev": ("davis", "Davis17", {"split": "test-dev"}),
     "davis16-val": ("davis", "Davis16", {"split": "val"}),
+    "davis-long": ("davis", "DavisLong", {"split": "val"}),
     "sav-val": ("sav", "Sav", {"split": "val"}),
     "sav-test": ("sav", "Sav", {"split": "test"}),
     "sav-raw": ("sav_raw", "SavRaw", {}),

@@ -55,3 +55,9 @@ class Davis16(Davis17):
         path = self.prompt_files(video.name)[0]
         mask = pngs.read_ids(path) != 0
         return [Prompt(1, "1", 0, np.asarray(mask))]
+
+
+class DavisLong(Davis16):
+    """DAVIS 2016 made long, with absences; see eval/davis_long.py."""
+
+    source = "DAVIS 2016: python -m eval generate --layout davis-long --root DAVIS --out DIR"

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import multiprocessing as mp
+import os
 import random
 import tempfile
 import time
@@ -85,7 +86,8 @@ class Trainer:
         torch.manual_seed(args.seed + self.step + 1000 * self.rank)
         log = Log(self.out / "log.jsonl", args.log_every) if self.rank == 0 else None
         clock = saved_at = scored_at = time.time()
-        while self.share < 1.0:
+        parent = os.getppid()
+        while self.share < 1.0 and (args.ranks == 1 or os.getppid() == parent):  # or ranks outlive a killed run
             stage, images, ids = next(source)
             if stage.size != self.model.image_size:
                 set_size(self.model, stage.size)
