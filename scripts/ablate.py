@@ -179,8 +179,10 @@ def main(argv: list[str] | None = None) -> int:
         "--report-only", action="store_true", help="run nothing: report the videos and settings that are finished"
     )
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write the page there, not into --out")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the headline table between its markers")
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the figures that `sam2long demo` prints")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write the headline figures, which the demo prints"
+    )
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table of all summaries beside it there")
     args = parser.parse_args(argv)
     try:
         return ablate(args)
@@ -197,17 +199,19 @@ def ablate(args: argparse.Namespace) -> int:
         if args.tables
         else sorted((p.stem for p in TABLES.glob("*.yaml")), key=lambda name: (name != headline.TABLE, name))
     )
-    if args.summary and (args.dataset != "synthlong" or args.videos or args.frames or args.size):
-        raise ConfigError("--summary is for the whole of synthlong; leave --videos, --frames and --size out")
-    if (args.readme or args.summary) and headline.TABLE not in names:
-        raise ConfigError(f"--readme and --summary take the table {headline.TABLE}; name it in --tables too")
+    if args.summary and (args.videos or args.frames or args.size):
+        raise ConfigError("--summary is for a whole data set; leave --videos, --frames and --size out")
+    if args.readme and not args.summary:
+        raise ConfigError("--readme shows the summaries; name this data set's with --summary FILE")
+    if args.summary and headline.TABLE not in names:
+        raise ConfigError(f"--summary takes the table {headline.TABLE}; name it in --tables too")
     tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
     specs = [v.spec for table in tables for v in table.variants]
     missing: list[str] = []
     if args.report_only:
         found = finished_part.find(dataset, {run_folder(args.out, spec) for spec in specs})
         if args.summary and any(run.videos != tuple(dataset.names()) for run in found.values()):
-            raise ConfigError("--summary is for the whole of synthlong, and not all videos are finished")
+            raise ConfigError(f"--summary is for the whole of {dataset.name}, and not all videos are finished")
         tables, missing = finished_part.present(tables, lambda spec: run_folder(args.out, spec), found)
         finished_part.score_all(dataset, found.values())
     else:
@@ -215,11 +219,11 @@ def ablate(args: argparse.Namespace) -> int:
     by_table = {table.name: {v.name: found[run_folder(args.out, v.spec)] for v in table.variants} for table in tables}
     command = _command()
     print(ablation_page.write(args.docs or args.out, tables, by_table, command=command, missing=missing))
-    for table in tables:
-        if table.name == headline.TABLE and args.readme:
-            headline.write_readme(args.readme, table, by_table[table.name], command)
-        if table.name == headline.TABLE and args.summary:
-            headline.write_summary(args.summary, table, by_table[table.name], command)
+    if args.summary:
+        (table,) = (table for table in tables if table.name == headline.TABLE)
+        headline.write_summary(args.summary, table, by_table[table.name], command)
+    if args.readme:
+        headline.write_readme(args.readme, args.summary.parent)
     return 0
 
 

@@ -1,8 +1,9 @@
 """Is it worth looking where the tracker doubts? A correction at its most doubtful frame against one at a random frame.
 
+    python scripts/correction_loop.py --davis DAVIS --out runs/corrections
     python scripts/correction_loop.py --videos 20 --out runs/corrections
 
-Each video of synthlong (its first object, the nano model) is tracked once; then the true mask is given on one more
+Each video of DAVIS 2016 val, or of synthlong (its first object), is tracked once by the nano model; then the true mask is given on one more
 frame, chosen by `sam2long.doubt` or at random among the frames that show the object (nobody can mark what is not
 there), and the track goes on from that frame. Reported: mean J&F over all frames but the prompted ones, the gain of
 each choice, and the paired difference with a bootstrap interval over videos.
@@ -15,16 +16,19 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from eval import bootstrap
+from eval import bootstrap, pngs
+from eval.datasets import open_dataset
 from eval.machine import describe
 from eval.metrics.masks import region_and_boundary
 from eval.report import markdown_table
@@ -54,10 +58,22 @@ def corrected(predictor, saved: Path, images, truth, first: int, masks: dict[int
     return j_and_f(after, truth, {first, at})
 
 
-def one_video(predictor, video, size: int, seed: int) -> dict | None:
-    scene = video.scene(size)
-    made = [(frame.image, frame.ids == OBJECT) for frame in scene]
-    images, truth = np.stack([image for image, _ in made]), [mask.astype(np.uint8) for _, mask in made]
+def of_davis(root: Path) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
+    """Name, images [T, H, W, 3] uint8 and true masks [H, W] uint8 (0, 1) of every video of DAVIS 2016 val."""
+    dataset = open_dataset("davis16-val", root)
+    for name in dataset.names():
+        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in dataset.images(name)])
+        yield name, images, [(pngs.read_ids(path) != 0).astype(np.uint8) for path in dataset.annotation_files(name)]
+
+
+def of_synthlong(videos: int, size: int) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
+    """The same of generated videos, evenly from all over the list."""
+    for video in (SYNTHLONG[i * len(SYNTHLONG) // videos] for i in range(videos)):
+        made = [(frame.image, (frame.ids == OBJECT).astype(np.uint8)) for frame in video.scene(size)]
+        yield video.name, np.stack([image for image, _ in made]), [mask for _, mask in made]
+
+
+def one_video(predictor, name: str, images: np.ndarray, truth: list[np.ndarray], seed: int) -> dict | None:
     shown = [t for t, mask in enumerate(truth) if mask.any()]
     if len(shown) < 2:
         return None
@@ -73,7 +89,7 @@ def one_video(predictor, video, size: int, seed: int) -> dict | None:
     can_be_marked = set(shown[1:])
     doubtful = next(t for t in ranked(scores) if t in can_be_marked)
     chance = random.Random(seed).choice(sorted(can_be_marked))
-    row = {"video": video.name, "doubtful frame": doubtful, "random frame": chance}
+    row = {"video": name, "doubtful frame": doubtful, "random frame": chance}
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "state"
         predictor.save_state(state, saved)
@@ -98,10 +114,10 @@ def main(argv: list[str] | None = None) -> int:
     if not 1 <= args.videos <= len(SYNTHLONG):
         parser.error(f"--videos is {args.videos}; expected 1 to {len(SYNTHLONG)}")
     predictor = build_sam2long_video_predictor(args.model, args.checkpoint, device=args.device)
-    chosen = [SYNTHLONG[i * len(SYNTHLONG) // args.videos] for i in range(args.videos)]
     rows = []
-    for number, video in enumerate(chosen):
-        row = one_video(predictor, video, args.size, args.seed + number)
+    videos = of_davis(args.davis) if args.davis else of_synthlong(args.videos, args.size)
+    for number, (name, images, truth) in enumerate(videos):
+        row = one_video(predictor, name, images, truth, args.seed + number)
         if row is not None:
             rows.append(row)
             print(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)

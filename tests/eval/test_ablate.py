@@ -105,14 +105,42 @@ def test_a_readme_without_a_place_for_the_table_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing here\n")
     with pytest.raises(ConfigError, match="no place for the table"):
-        headline.write_readme(readme, None, {}, "command")
+        headline.write_readme(readme, tmp_path)
     assert readme.read_text() == "nothing here\n"
 
 
-def test_the_demos_figures_are_of_the_whole_set_only(tmp_path, capsys):
+def test_the_demos_figures_are_of_a_whole_set_only(tmp_path, capsys):
     options = ["--dataset", "synthlong", "--frames", "3", "--out", str(tmp_path), "--summary", str(tmp_path / "s.json")]
     assert ablate.main(options) == 2
-    assert "the whole of synthlong" in capsys.readouterr().err
+    assert "a whole data set" in capsys.readouterr().err
+    assert ablate.main(["--dataset", "synthlong", "--out", str(tmp_path), "--readme", "README.md"]) == 2
+    assert "with --summary FILE" in capsys.readouterr().err
+
+
+def summary(folder, dataset, weights, score):
+    rows = [{"variant": "plain SAM 2", "score": 40.0}, {"variant": "ours", "score": score, "difference": score - 40,
+            "low": -1.5, "high": 5.25}]  # fmt: skip
+    content = {"dataset": dataset, "videos": 3, "variants": rows, "weights_sha256": weights, "command": "run it",
+               "commit": "0123456789", "machine": "a machine", "date": "2030-01-02"}  # fmt: skip
+    (folder / f"{dataset}.json").write_text(json.dumps(content))
+
+
+def test_the_readme_shows_all_data_sets_of_the_same_weights_side_by_side(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{headline.BEGIN}\nold\n{headline.END}\nafter\n")
+    measured = tmp_path / "measured"
+    measured.mkdir()
+    summary(measured, "synthlong", "abc", 42.0)
+    summary(measured, "davis16-val", "abc", 43.5)
+    headline.write_readme(readme, measured)
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| davis16-val (3 videos) | synthlong (3 videos) |" in text
+    assert "| ours | 43.5, +3.50 [-1.50, +5.25] | 42.0, +2.00 [-1.50, +5.25] |" in text and "0123456" in text
+    summary(measured, "davis-long", "other weights", 42.0)
+    with pytest.raises(ConfigError, match="of different weights"):
+        headline.write_readme(readme, measured)
+    assert readme.read_text() == text
 
 
 def test_nothing_to_report_yet_is_said(tmp_path, capsys):
@@ -129,16 +157,11 @@ def test_nothing_to_report_yet_is_said(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{headline.BEGIN}\nold\n{headline.END}\nafter\n")
+def test_one_command_gives_page_figures_and_summary(tmp_path):
     options = ["--dataset", "synthlong", "--videos", "easy_00,twins_00", "--size", "64", "--frames", "6",
                "--device", "cpu", "--tables", "headline,twins", "--docs", str(tmp_path / "docs"),
-               "--readme", str(readme), "--out", str(tmp_path / "out")]  # fmt: skip
+               "--out", str(tmp_path / "out")]  # fmt: skip
     assert ablate.main(options) == 0
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| plain SAM 2 | " in text and "weights sha256 " in text
     page = (tmp_path / "docs/ablations.md").read_text()
     assert "![Twins](ablations/twins.png)" in page
     assert (tmp_path / "docs/ablations/twins.png").stat().st_size < 100_000
@@ -147,7 +170,6 @@ def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
     rows = pd.read_csv(tmp_path / "docs/ablations/headline.csv")
     assert (rows["score"] > 20).all() and rows["uncertain %"].notna().sum() == len(rows) - 1
     assert ablate.main(options) == 0  # nothing is run again
-    assert readme.read_text() == text
 
     (head,) = [t for t in tables() if t.name == headline.TABLE]
     lacks = ablate.run_folder(tmp_path / "out", _on_cpu(head.variants[1].spec))
@@ -166,8 +188,10 @@ def test_one_command_gives_page_figures_and_readme_table(tmp_path, monkeypatch):
     headline.write_summary(tmp_path / "s.json", head, runs, "command")
     from sam2long.weights import CHECKPOINTS
 
-    shown = heldout.lines(CHECKPOINTS["nano"].fetch(), tmp_path / "s.json")
-    assert shown[0].startswith("mean over the 2 held-out videos") and len(shown) == 4
+    (shown,) = heldout.lines(CHECKPOINTS["nano"].fetch(), ["s"], tmp_path)
+    assert shown.startswith("mean over the 2 videos of s: SAM 2 ")
+    rows = json.loads((tmp_path / "s.json").read_text())["variants"]
+    assert [row["variant"] for row in rows] == [v.name for v in head.variants] and rows[0].get("difference") is None
 
 
 def _on_cpu(spec):
