@@ -3,10 +3,10 @@
     python scripts/correction_loop.py --davis DAVIS --out runs/corrections
     python scripts/correction_loop.py --videos 20 --out runs/corrections
 
-Each video of DAVIS 2016 val, or of synthlong (its first object), is tracked once by the nano model; then the true mask is given on one more
-frame, chosen by `sam2long.doubt` or at random among the frames that show the object (nobody can mark what is not
-there), and the track goes on from that frame. Reported: mean J&F over all frames but the prompted ones, the gain of
-each choice, and the paired difference with a bootstrap interval over videos.
+Each video of DAVIS 2016 val, or of synthlong (its first object), is tracked once by the nano model. Then the true mask
+is given on one more frame, chosen by `sam2long.doubt` or at random among the frames that show the object (nobody can
+mark what is not there), and the track goes on from that frame. Reported: mean J&F over all frames but the prompted
+ones, the gain of each choice, and the paired difference with a bootstrap interval over videos.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def one_video(predictor, name: str, images: np.ndarray, truth: list[np.ndarray],
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis", type=Path, metavar="DIR", help="DAVIS 2016 val, instead of synthlong")
     parser.add_argument(
         "--videos", type=int, default=len(SYNTHLONG), help="the first so many, over the scenarios in turn"
     )

@@ -31,6 +31,16 @@ def test_correction_loop(tmp_path, monkeypatch, capsys):
         loop.main(["--videos", "0"])
 
 
+def test_correction_loop_on_davis(tmp_path):
+    from eval import layouts
+    from sam2long.synthetic import generate
+
+    loop = script("correction_loop")
+    layouts.write("davis16-val", tmp_path / "small", [layouts.Clip.of(generate("easy", 3, 6, 64, 1))])
+    assert loop.main(["--davis", str(tmp_path / "small"), "--out", str(tmp_path)]) == 0
+    assert pd.read_csv(tmp_path / "corrections.csv")["video"].tolist() == ["easy_0003"]
+
+
 def test_bench(tmp_path, monkeypatch):
     bench = script("bench")
     names = ("ours, all off", "distinct", "distinct, sparse", "default")
