@@ -154,13 +154,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _score_run(dataset, out: Path) -> None:
-    from eval import runner, score
+    from eval import one_video, runner, score
 
     gt = runner.gt_of(dataset, out)
     if gt is None:
         print(f"{out}: no ground truth of {dataset.name} is here; pack the predictions for its server")
         return
-    scores = score.evaluate(dataset.protocol, gt, runner.predictions_folder(out), **score.restrict(dataset, gt))
+    scores = score.evaluate(dataset.protocol, gt, one_video.predictions_folder(out), **score.restrict(dataset, gt))
     score.write(scores, out / "scores" / dataset.protocol)
     print(f"{out}:")
     print("\n".join(f"  {k}  {v}" for k, v in scores.reported()["global"].items()))

@@ -30,10 +30,10 @@ def _worker_class(ray):
             self.tracker = trackers.build(spec)
 
         def run(self, dataset: Dataset, name: str, out: Path):
-            from eval import processes, runner
+            from eval import one_video, processes
 
             try:
-                return runner.run_video(dataset, self.tracker, name, out), None
+                return one_video.run_video(dataset, self.tracker, name, out), None
             except Exception as error:
                 return None, processes.reason(error)
 

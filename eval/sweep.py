@@ -16,11 +16,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval import manifest, processes, runner
+from eval import manifest, one_video, processes, runner
 from eval.datasets.base import Dataset
+from eval.one_video import InOrder, VideoRecord
 from eval.outputs import VideoWriter
 from eval.progress import Progress
-from eval.runner import InOrder, RunResult, VideoRecord
+from eval.runner import RunResult
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError
 
@@ -48,7 +49,7 @@ def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1
     for out, spec in specs.items():
         manifest.claim(out, manifest.describe(dataset, spec, names) | {"sweep": len(specs)})
     _export_gt(dataset, list(specs))
-    todo = {out: [n for n in names if not runner.record_path(out, n).exists()] for out in specs}
+    todo = {out: [n for n in names if not one_video.record_path(out, n).exists()] for out in specs}
     missing = runner.longest_first(dataset, [n for n in names if any(n in left for left in todo.values())])
     failed: dict[Path, dict[str, str]] = {out: {} for out in specs}
     if missing:
@@ -63,7 +64,7 @@ def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1
                     continue
                 progress.failure(name, why)
                 for out in specs:
-                    if not runner.record_path(out, name).exists():
+                    if not one_video.record_path(out, name).exists():
                         failed[out][name] = why
     for out in specs:
         runner.write_failures(out, failed[out])
@@ -88,7 +89,7 @@ class _Job:
         self.sweep = Sweep(of_one_model(next(iter(self.specs.values()))))
 
     def run(self, video: str, on_frame: Callable[[], None]) -> VideoRecord:
-        outs = [out for out in self.specs if not runner.record_path(out, video).exists()]
+        outs = [out for out in self.specs if not one_video.record_path(out, video).exists()]
         return _run_video(self.dataset, self.sweep, video, {out: self.specs[out] for out in outs}, on_frame)
 
 
@@ -100,11 +101,11 @@ def _run_video(
 
     started = time.perf_counter()
     configs = {out: Sam2LongConfig.from_mapping(spec.sam2long) for out, spec in specs.items()}
-    with runner.opened(dataset, name) as (video, prompts, folder), ExitStack() as abandoned:
+    with one_video.opened(dataset, name) as (video, prompts, folder), ExitStack() as abandoned:
         sweep.reset_peak_memory()
         writers, orders = {}, {}
         for out in specs:
-            writers[out] = VideoWriter(runner.predictions_folder(out), video, prompts, dataset.per_object)
+            writers[out] = VideoWriter(one_video.predictions_folder(out), video, prompts, dataset.per_object)
             abandoned.callback(writers[out].abandon)
             orders[out] = InOrder(video, prompts)
         encoded, leading = _Encoded(), orders[next(iter(specs))].expected
@@ -132,8 +133,8 @@ def _run_video(
         )
         for out, writer in writers.items():
             writer.close()
-            runner.write_logits(out, video, prompts, sweep.object_logits(out))
-            runner.write_record(out, replace(record, tree=sweep.tree_counts(out)))
+            one_video.write_logits(out, video, prompts, sweep.object_logits(out))
+            one_video.write_record(out, replace(record, tree=sweep.tree_counts(out)))
     return record
 
 

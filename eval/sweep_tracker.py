@@ -23,14 +23,14 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.image_encoder import FrameFeatures
-from sam2long.memory import PROMPTED_LOGIT, FrameMemory, Reading
-from sam2long.memory_read import MemoryReader
-from sam2long.report import to_frame
-from sam2long.sam2_adapter import Sam2Model
-from sam2long.session import FORWARD, Session
-from sam2long.track import Prompted, Track
-from sam2long.tracker import step
+from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory, Reading
+from sam2long.network.image_encoder import FrameFeatures
+from sam2long.network.memory_read import MemoryReader
+from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.tracking.report import to_frame
+from sam2long.tracking.session import FORWARD, Session
+from sam2long.tracking.track import Prompted, Track
+from sam2long.tracking.tracker import step
 
 CPU_ROW_BUDGET = 64 << 20  # bytes; on a CPU larger batches are hardly faster and take gigabytes
 
@@ -173,7 +173,7 @@ def _new_track(session: Session) -> _WeightedTrack:
 def _read_prompt(
     predictor: SAM2LongVideoPredictor, model: Sam2Model, features: FrameFeatures, prompt: Prompt
 ) -> Prompted:
-    from sam2long.prompts import check_mask
+    from sam2long.tracking.prompts import check_mask
 
     height, width = prompt.mask.shape
     mask = check_mask(prompt.mask, height=height, width=width, image_size=predictor.image_size, device=predictor.device)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eval.datasets.base import Prompt, Video
-from sam2long import heldout
 from sam2long.errors import ConfigError
+from sam2long.models import figures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def checkpoint_hash(spec: TrackerSpec) -> str | None:
     path = Path(spec.checkpoint) if spec.checkpoint else _named_checkpoint(spec.model)
     if path is None or not path.is_file():
         return None
-    return heldout.sha256(path)
+    return figures.sha256(path)
 
 
 def _named_checkpoint(model: str) -> Path | None:

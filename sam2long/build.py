@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import best_device
-from sam2long.errors import ModelError
-from sam2long.install import require_sam2
-from sam2long.weights import BY_HUB_ID, CHECKPOINTS, load_weights
+from sam2long.network.building import build, known_hub_id
 
 if TYPE_CHECKING:
     from sam2long.camera import SAM2LongCameraPredictor
@@ -23,15 +17,6 @@ if TYPE_CHECKING:
 
 PREDICTOR = "sam2long.predictor.SAM2LongVideoPredictor"
 CAMERA = "sam2long.camera.SAM2LongCameraPredictor"
-
-# What sam2's builder sets with apply_postprocessing=True.
-POSTPROCESSING = (
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
-    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.98",
-    "++model.binarize_mask_from_pts_for_mem_enc=true",
-    "++model.fill_hole_area=8",
-)
 
 
 def build_sam2long_video_predictor(
@@ -66,8 +51,8 @@ def build_sam2long_video_predictor(
     Raises:
         ModelError: unknown config, weights that cannot be had or do not fit, a sam2 that is not the real one.
     """
-    return _build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                  vos_optimized, sam2long, dtype, compile)  # fmt: skip
+    return build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
+                 vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
 
 def build_sam2long_camera_predictor(
@@ -91,109 +76,10 @@ def build_sam2long_camera_predictor(
     """
     if sam2long is None:
         sam2long = Sam2LongConfig(emit="online")
-    return _build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                  vos_optimized, sam2long, dtype, compile)  # fmt: skip
+    return build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
+                 vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
 
 def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
     """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`."""
-    if model_id not in BY_HUB_ID:
-        raise ModelError(f"{model_id!r} is not a SAM 2 model on the hub; the models are {', '.join(BY_HUB_ID)}")
-    return build_sam2long_video_predictor(model_id, **kwargs)
-
-
-def _build(
-    target: str,
-    config_file: str | os.PathLike,
-    ckpt_path: str | os.PathLike | None,
-    device: str | torch.device | None,
-    mode: str,
-    overrides: Sequence[str],
-    apply_postprocessing: bool,
-    vos_optimized: bool,
-    sam2long: Sam2LongConfig | Mapping[str, Any] | None,
-    dtype: str,
-    compile: bool,
-) -> Any:
-    require_sam2()
-    from sam2long.sam2_adapter import forget_positions_elsewhere
-
-    if mode != "eval":
-        raise ModelError(f'mode is {mode!r}; SAM2Long only runs in "eval" mode: it needs no training')
-    if sam2long is not None and not isinstance(sam2long, Sam2LongConfig):
-        sam2long = Sam2LongConfig.from_mapping(sam2long)
-    name = os.fspath(config_file)
-    by_name = CHECKPOINTS.get(name) or BY_HUB_ID.get(name)
-    if by_name is not None:
-        name = by_name.config
-        ckpt_path = by_name.fetch() if ckpt_path is None else ckpt_path
-    elif ckpt_path is None:
-        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=3)
-    extra = [
-        f"++model._target_={target}",
-        *(["++model.compile_image_encoder=true"] if vos_optimized else []),
-        *(POSTPROCESSING if apply_postprocessing else []),
-        *overrides,
-    ]
-    model = _instantiate(name, extra)
-    model._set_up(sam2long or model.sam2long, dtype if dtype != "auto" else model.dtype)
-    if ckpt_path is not None:
-        load_weights(model, ckpt_path, name)
-    model = model.to(best_device() if device is None else device).eval()
-    forget_positions_elsewhere(model)
-    if compile:
-        model.compile_model()
-    return model
-
-
-def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
-    """Compose a YAML with Hydra and build its model; the host's Hydra stays as it was."""
-    import sam2
-    from hydra import compose
-    from hydra.errors import HydraException
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    path = Path(config)
-    packaged = Path(sam2.__path__[0]) / config
-    if not path.is_file():
-        if not packaged.is_file():
-            raise ModelError(
-                f"there is no model config {config!r}: not a short name ({', '.join(CHECKPOINTS)}), "
-                "not one of sam2's config names (configs/sam2.1/sam2.1_hiera_l.yaml, ...), not a file"
-            )
-        path = packaged
-    with _own_hydra(path.resolve().parent):
-        try:
-            composed = compose(config_name=path.name, overrides=list(overrides))
-            OmegaConf.resolve(composed)
-            if "image_encoder" not in composed.model:
-                raise ModelError(f"{config} describes no model; expected a section 'model' like in Meta's configs")
-            return instantiate(composed.model, _recursive_=True)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
-
-
-@contextmanager
-def _own_hydra(folder: Path) -> Iterator[None]:
-    """Hydra set up on a folder of configs; afterwards the host program finds its own again."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
-
-    singletons = dict(Singleton._instances)
-    hydra = GlobalHydra.instance().hydra
-    try:
-        GlobalHydra.instance().clear()
-        initialize_config_dir(str(folder), version_base="1.2")
-        yield
-    finally:
-        Singleton._instances.clear()
-        Singleton._instances.update(singletons)
-        GlobalHydra.instance().hydra = hydra
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return build_sam2long_video_predictor(known_hub_id(model_id), **kwargs)

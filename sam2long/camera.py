@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from sam2long.errors import PromptError, StateError
-from sam2long.inference_state import InferenceState
 from sam2long.predictor import SAM2LongVideoPredictor, VideoMasks
+from sam2long.tracking.inference_state import InferenceState
 
 
 class SAM2LongCameraPredictor(SAM2LongVideoPredictor):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from sam2long.report import ABSENT, UNCERTAIN
+from sam2long.tracking.report import ABSENT, UNCERTAIN
 
 LOW_IOU = 0.5  # a mask that its own decoder expects to share less than half with the truth
 CLOSE_MARGIN = math.log(1.1)  # scores are sums of log IoU: the runner-up is within ten percent

@@ -12,17 +12,18 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from sam2long import persist, prompts
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import fast_bfloat16
 from sam2long.errors import ConfigError, ModelError, StateError
-from sam2long.frames import rgb_image
-from sam2long.inference_state import InferenceState
-from sam2long.live import LiveSession
-from sam2long.parts import Parts
-from sam2long.report import to_frame
-from sam2long.sam2_adapter import ROW_BUDGET, Sam2Model
-from sam2long.session import FORWARD, REVERSE, FrameMasks, Session
+from sam2long.network.devices import fast_bfloat16
+from sam2long.network.host import indifferent
+from sam2long.network.parts import Parts
+from sam2long.network.sam2_adapter import ROW_BUDGET, Sam2Model
+from sam2long.tracking import persist, prompts
+from sam2long.tracking.frames import rgb_image
+from sam2long.tracking.inference_state import InferenceState
+from sam2long.tracking.live import LiveSession
+from sam2long.tracking.report import to_frame
+from sam2long.tracking.session import FORWARD, REVERSE, FrameMasks, Session
 from sam2long.video import open_source
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             model_id: the repository on the hub.
             **kwargs: as for `build_sam2long_video_predictor`.
         """
-        from sam2long.build import build_sam2long_video_predictor_hf
+        from sam2long.network.building import build, known_hub_id
 
-        return build_sam2long_video_predictor_hf(model_id, **kwargs)
+        return build(f"{cls.__module__}.{cls.__qualname__}", known_hub_id(model_id), **kwargs)
 
     def _set_up(self, sam2long: Sam2LongConfig | Mapping[str, Any] | None, dtype: str) -> None:
         if sam2long is None:
@@ -140,6 +141,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
 
     # ---- the life of a state ---------------------------------------------------------------------------------
 
+    @indifferent
     def init_state(
         self,
         video_path: Any,
@@ -165,6 +167,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             )
         return InferenceState(Session(source, **self._session_options(offload_state_to_cpu)), self.device)
 
+    @indifferent
     def init_stream(self, first_frame: Any, offload_state_to_cpu: bool = False) -> InferenceState:
         """Start an endless stream with its first frame; prompt it, then feed the next ones to `track`.
 
@@ -211,6 +214,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             raise StateError("a live stream cannot be saved: its frames are gone; save the state of a video instead")
         persist.save_session(inference_state.session, path)
 
+    @indifferent
     def load_state(
         self, path: str | os.PathLike, video_path: Any, offload_state_to_cpu: bool = False
     ) -> InferenceState:
@@ -229,6 +233,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
+    @indifferent
     def add_new_points_or_box(
         self,
         inference_state: InferenceState,
@@ -273,6 +278,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)
         return self._masks_on(session, frame)
 
+    @indifferent
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Any, mask: Any) -> VideoMasks:
         """A mask. On a frame that has been tracked it is a correction, and it sticks.
 
@@ -295,6 +301,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.prompt(frame, obj_id, mask=checked)
         return self._masks_on(session, frame)
 
+    @indifferent
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> VideoMasks | None:
@@ -311,6 +318,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.clear_prompt(frame, obj_id)
         return self._masks_on(session, frame) if need_output else None
 
+    @indifferent
     def remove_object(
         self, inference_state: InferenceState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
@@ -346,6 +354,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         """Check that there is something to track; kept for sam2's name, propagation does it anyway."""
         self._require_prompts(inference_state.session)
 
+    @indifferent
     def propagate_in_video(
         self,
         inference_state: InferenceState,
@@ -385,6 +394,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         finally:
             frames.close()
 
+    @indifferent
     def track(self, inference_state: InferenceState, frame: Any) -> list[VideoMasks]:
         """Feed the next frame of a stream.
 
@@ -404,6 +414,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.feed(image)
         return [self._video_masks(session, masks) for masks in session.advance()]
 
+    @indifferent
     def finish(self, inference_state: InferenceState) -> list[VideoMasks]:
         """The stream has ended: the frames that still waited for agreement."""
         session = self._stream(inference_state)

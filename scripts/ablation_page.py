@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 import pandas as pd
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from ablation_tables import Table
 
 from eval import bootstrap, pngs
 from eval.report import Run, markdown_table
-
-if TYPE_CHECKING:
-    from ablate import Table
 
 FILE = "ablations.md"
 Runs = dict[str, Run]  # by variant

@@ -102,11 +102,12 @@ class Clock:
 @contextmanager
 def patched(clock: Clock) -> Iterator[None]:
     """Every stage of our way of a frame on the clock."""
-    from sam2long import predictor, session, track
-    from sam2long.frames import FrameReader
-    from sam2long.image_encoder import ImageEncoder
-    from sam2long.memory_read import MemoryReader
-    from sam2long.sam2_adapter import Sam2Model
+    from sam2long import predictor
+    from sam2long.network.image_encoder import ImageEncoder
+    from sam2long.network.memory_read import MemoryReader
+    from sam2long.network.sam2_adapter import Sam2Model
+    from sam2long.tracking import session, track
+    from sam2long.tracking.frames import FrameReader
 
     places = [
         (FrameReader, "encode", "decode"), (ImageEncoder, "encode", "encoder"), (Sam2Model, "_decode", "decoder"),

@@ -6,17 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from ablation_tables import Table
 
-from eval import runner, score
+from eval import one_video, runner, score
 from eval.datasets.base import Dataset
 from eval.report import Run
 from sam2long.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ablate import Table
 
 ENOUGH = 0.5  # a setting with less than this share of the videos of the most finished one is left out
 
@@ -49,7 +46,7 @@ def find(dataset: Dataset, folders: Iterable[Path]) -> dict[Path, PartOfRun]:
         ConfigError: there is nothing to report.
     """
     done = {
-        folder: {name for name in dataset.names() if runner.record_path(folder, name).exists()} for folder in folders
+        folder: {name for name in dataset.names() if one_video.record_path(folder, name).exists()} for folder in folders
     }
     most = max(map(len, done.values()), default=0)
     done = {folder: videos for folder, videos in done.items() if videos and len(videos) >= ENOUGH * most}
@@ -63,7 +60,7 @@ def find(dataset: Dataset, folders: Iterable[Path]) -> dict[Path, PartOfRun]:
 def score_all(dataset: Dataset, runs: Iterable[PartOfRun]) -> None:
     for run in runs:
         gt = runner.gt_of(dataset, run.folder)
-        predictions = runner.predictions_folder(run.folder)
+        predictions = one_video.predictions_folder(run.folder)
         scores = score.evaluate(run.protocol, gt, predictions, processes=1, videos=run.videos)
         score.write(scores, run.scores_folder)
 

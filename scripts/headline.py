@@ -6,17 +6,14 @@ import datetime
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ablation_page
+from ablation_tables import Table
 
 from eval import bootstrap, presence
 from eval.report import Run, markdown_table
 from sam2long.errors import ConfigError
 from sam2long.export.atomic import replacing, write_json
-
-if TYPE_CHECKING:
-    from ablate import Table
 
 TABLE = "headline"
 BEGIN, END = "<!-- results: written by scripts/ablate.py --readme -->", "<!-- /results -->"
@@ -24,7 +21,7 @@ ORDER = ("davis16-val", "davis-long", "synthlong")  # of the columns; others com
 
 
 def write_summary(path: Path, table: Table, runs: dict[str, Run], command: str) -> None:
-    """What `sam2long demo` prints and the README shows of one data set; see sam2long/heldout.py."""
+    """What `sam2long demo` prints and the README shows of one data set; see sam2long/models/figures.py."""
     plain = next(v.name for v in table.variants if v.spec.method == "sam2")
     ours = next(v.name for v in table.variants if v.spec.method == "sam2long" and not v.spec.sam2long)
     first = runs[ours].manifest

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sam2long import checkpoints as module
-from sam2long.checkpoints import Checkpoints
+from sam2long.tracking import checkpoints as module
+from sam2long.tracking.checkpoints import Checkpoints
 from tests.fakes import MASK, noise_video, tiny_predictor
 
 

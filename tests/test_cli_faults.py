@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from sam2long.cli import main
-from sam2long.cli import run as cli_run
 from sam2long.cli import track as cli_track
 from sam2long.errors import StateError
 from sam2long.export import MaskReader
-from sam2long.run_folder import RunFolder
+from sam2long.runs import run as cli_run
+from sam2long.runs.run_folder import RunFolder
 from tests.fake_tracker import FakePredictor
 from tests.video_files import write_video
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sam2long.cli import main
-from sam2long.cli import run as cli_run
 from sam2long.export import MaskReader
-from sam2long.session import Session
+from sam2long.runs import run as cli_run
+from sam2long.tracking.session import Session
 from tests.fakes import TINY, noise_clip, tiny_flags
 
 FRAMES = 24

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sam2long.cli import main, prompting
-from sam2long.cli import run as cli_run
+from sam2long.cli import main
 from sam2long.cli import track as cli_track
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import DataError, ModelError
 from sam2long.export import MaskReader, davis_palette
+from sam2long.runs import prompting
+from sam2long.runs import run as cli_run
 from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
 from tests.video_files import numbered_image, write_video
@@ -479,7 +480,7 @@ def test_models_lists_all_checkpoints_and_where_they_are(capsys, tmp_path, monke
 def test_doctor_finds_this_installation_healthy_and_a_fork_ill(capsys, monkeypatch):
     assert main(["doctor"]) == 0
     assert "unmodified" in capsys.readouterr().out
-    monkeypatch.setattr("sam2long.install.sam2_problems", lambda: ["the sam2 in here is a fork; uninstall it"])
+    monkeypatch.setattr("sam2long.network.install.sam2_problems", lambda: ["the sam2 in here is a fork; uninstall it"])
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "PROBLEM  the sam2 in here is a fork" in shown and "must be mended" in shown

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.parts import Compiled, Parts
+from sam2long.network.parts import Compiled, Parts
 from tests.fakes import MASK, OTHER, noise_video, run, tiny_predictor
 
 VIDEO = noise_video(40)

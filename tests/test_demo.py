@@ -5,8 +5,9 @@ import json
 import av
 import pytest
 
-from sam2long import cli, heldout
+from sam2long import cli
 from sam2long.cli import demo
+from sam2long.models import figures
 from sam2long.video import VideoWriter
 
 MEASURED = {
@@ -32,19 +33,19 @@ def written(tmp_path, sha):
 
 
 def test_the_mean_that_these_weights_reached(tmp_path, weights):
-    written(tmp_path, heldout.sha256(weights))
-    (line,) = heldout.lines(weights, ["synthlong"], tmp_path)
+    written(tmp_path, figures.sha256(weights))
+    (line,) = figures.lines(weights, ["synthlong"], tmp_path)
     assert line.startswith("mean over the 40 videos of synthlong: SAM 2 61.2, SAM2Long 63.8, difference +2.50 [-0.50,")
 
 
 def test_figures_of_other_weights_are_called_so(tmp_path, weights):
     written(tmp_path, "0" * 64)
-    (line,) = heldout.lines(weights, ["synthlong"], tmp_path)
+    (line,) = figures.lines(weights, ["synthlong"], tmp_path)
     assert "OTHER WEIGHTS" in line
 
 
 def test_no_figures_yet(tmp_path, weights):
-    assert heldout.lines(weights, ["davis-long"], tmp_path) == [
+    assert figures.lines(weights, ["davis-long"], tmp_path) == [
         "the mean over davis-long has not been measured for these weights"
     ]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.devices import read_out
 from sam2long.errors import ConfigError, VideoError
-from sam2long.frames import FrameReader
-from sam2long.sam2_adapter import Sam2Model
+from sam2long.network.devices import read_out
+from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
 from tests.fakes import MASK, OTHER, collect, noise_video, run, same
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.devices import fast_bfloat16
+from sam2long.network.devices import fast_bfloat16
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, run, same, tiny_predictor
 
 pytestmark = pytest.mark.gpu

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.metrics.masks import region_and_boundary
-from sam2long.measures import boundary, j_and_f
+from sam2long.cli.measures import boundary, j_and_f
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

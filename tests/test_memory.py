@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
-from sam2long.memory import BankRules, FrameMemory, read, remember
+from sam2long.method.memory import BankRules, FrameMemory, read, remember
 
 RULES = BankRules(num_spatial=2, num_pointers=5)  # at most four selected, two of them spatial
 

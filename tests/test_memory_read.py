@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
-from sam2long.memory import FrameMemory, keep_tokens
-from sam2long.memory_read import MemoryReader
-from sam2long.track import Decision, Pathway, Track
-from sam2long.tree import Candidate
+from sam2long.method.memory import FrameMemory, keep_tokens
+from sam2long.method.tree import Candidate
+from sam2long.network.memory_read import MemoryReader
+from sam2long.tracking.track import Decision, Pathway, Track
 from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
 
 VIDEO = noise_video(30)

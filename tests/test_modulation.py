@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sam2long.modulation import rank_weights, weight_keys
+from sam2long.method.modulation import rank_weights, weight_keys
 
 
 def test_weights_follow_the_rank_not_the_size():

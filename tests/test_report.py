@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sam2long.report import COLUMNS, FrameReport, TrackLog, to_frame
+from sam2long.tracking.report import COLUMNS, FrameReport, TrackLog, to_frame
 
 
 def report(frame, slot=0, certain=True, logit=3.0, reads=(0,)):

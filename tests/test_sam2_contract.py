@@ -14,10 +14,10 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.frames import FrameReader
-from sam2long.install import KNOWN_SETTINGS, NEEDED
-from sam2long.memory import FrameMemory, read, remember
-from sam2long.sam2_adapter import Sam2Model
+from sam2long.method.memory import FrameMemory, read, remember
+from sam2long.network.install import KNOWN_SETTINGS, NEEDED
+from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
 from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same
 

@@ -6,8 +6,8 @@ import torch
 
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig
-from sam2long.memory import Reading
-from sam2long.sam2_adapter import Sam2Model
+from sam2long.method.memory import Reading
+from sam2long.network.sam2_adapter import Sam2Model
 from tests.fakes import (
     MASK,
     OTHER,

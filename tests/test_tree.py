@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sam2long.tree import Candidate, Verdict, expand, is_certain, keep, keep_distinct, margin, settled
+from sam2long.method.tree import Candidate, Verdict, expand, is_certain, keep, keep_distinct, margin, settled
 
 
 def candidate(parent, mask, score, signed_iou):

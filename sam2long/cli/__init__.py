@@ -12,6 +12,7 @@ from sam2long.cli.annotate import EXAMPLES as ANNOTATE_EXAMPLES
 from sam2long.cli.annotate import Annotate
 from sam2long.cli.demo import Demo
 from sam2long.cli.doctor import Doctor
+from sam2long.cli.exit_codes import INTERRUPTED, UNREAD, USER_ERROR
 from sam2long.cli.export import EXAMPLES as EXPORT_EXAMPLES
 from sam2long.cli.export import Export
 from sam2long.cli.live import EXAMPLES as LIVE_EXAMPLES
@@ -20,10 +21,6 @@ from sam2long.cli.models import Models
 from sam2long.cli.track import EXAMPLES, Track
 from sam2long.cli.x_anylabeling import XAnyLabeling
 from sam2long.errors import Sam2LongError, sentence
-
-USER_ERROR = 2  # also what a wrong flag exits with
-INTERRUPTED = 130  # as shells count it: 128 + SIGINT
-UNREAD = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

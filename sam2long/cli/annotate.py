@@ -19,7 +19,7 @@ from sam2long.errors import ConfigError, DataError
 from sam2long.extras import require
 
 if TYPE_CHECKING:
-    from sam2long.cli.settings import RunSettings
+    from sam2long.runs.settings import RunSettings
     from sam2long.ui.security import Access
 
 PORT = 8642
@@ -132,8 +132,8 @@ class Annotate:
 
     def _settings(self, folder: Path) -> RunSettings:
         """What was asked for; where a project or run is there already, its choice of frames and its tracker."""
-        from sam2long.cli.settings import RunSettings, settings_from
-        from sam2long.run_folder import RunFolder
+        from sam2long.runs.run_folder import RunFolder
+        from sam2long.runs.settings import RunSettings, settings_from
 
         flags = {
             "model": None if self.model is None else absolute(self.model),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sam2long.cli.prompting import ObjectPrompt
 from sam2long.errors import ConfigError, PromptError
+from sam2long.runs.prompting import ObjectPrompt
 
 
 def segment_everything(
@@ -20,7 +20,7 @@ def segment_everything(
         points_per_side: of the grid of points.
         max_objects: how many to keep.
     """
-    from sam2long.sam2_adapter import automatic_mask_generator
+    from sam2long.network.sam2_adapter import automatic_mask_generator
 
     if points_per_side < 1 or max_objects < 1:
         raise ConfigError(

@@ -156,10 +156,10 @@ def generated_clip(predictor: SAM2LongVideoPredictor, out: Path, seed: int, fram
 
 def say_measured(*datasets: str) -> None:
     """One video says little: what the same weights reached on whole data sets."""
-    from sam2long import heldout
+    from sam2long.models import figures
     from sam2long.weights import CHECKPOINTS
 
-    print("one video says little; " + "\n".join(heldout.lines(CHECKPOINTS["nano"].fetch(), datasets)))
+    print("one video says little; " + "\n".join(figures.lines(CHECKPOINTS["nano"].fetch(), datasets)))
 
 
 def generated(seed: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +200,7 @@ def mean_scores(masks: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """J and F, means over objects and frames; as in the benchmarks without the prompted frame and the last."""
     import numpy as np
 
-    from sam2long.measures import j_and_f
+    from sam2long.cli.measures import j_and_f
 
     scores = [
         j_and_f(ids == obj_id, mask)

@@ -61,7 +61,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_sam2() -> Iterator[Finding]:
-    from sam2long.install import sam2_problems
+    from sam2long.network.install import sam2_problems
 
     problems = sam2_problems()
     for problem in problems:
@@ -73,7 +73,7 @@ def check_sam2() -> Iterator[Finding]:
 def check_device() -> Iterator[Finding]:
     import torch
 
-    from sam2long.devices import best_device, fast_bfloat16
+    from sam2long.network.devices import best_device, fast_bfloat16
 
     device = best_device()
     if device.type == "cuda":

@@ -49,8 +49,8 @@ class Export:
     def run(self) -> int:
         from tqdm import tqdm
 
-        from sam2long.cli.run import stopping_politely
         from sam2long.export.convert import FORMATS, export_run
+        from sam2long.runs.run import stopping_politely
 
         if self.list:
             width = max(map(len, FORMATS))

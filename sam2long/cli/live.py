@@ -17,13 +17,13 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from sam2long.cli.track import absolute, build_predictor, shown
 from sam2long.errors import ConfigError, PromptError
-from sam2long.run_folder import RunFolder
+from sam2long.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sam2long.cli.prompting import ObjectPrompt
-    from sam2long.cli.settings import RunSettings
+    from sam2long.runs.prompting import ObjectPrompt
+    from sam2long.runs.settings import RunSettings
     from sam2long.video.source import Frame
 
 RATE_FRAMES = 30  # over how many frames the rate on the screen is taken
@@ -94,10 +94,10 @@ class Live:
         return 0
 
     def _carry_out(self, settings: RunSettings, prompts: list[ObjectPrompt], folder: RunFolder | None) -> _Session:
-        from sam2long.cli.prompting import labels_of
-        from sam2long.cli.recorder import Recorder
-        from sam2long.cli.run import versions
         from sam2long.cli.window import Window
+        from sam2long.runs.prompting import labels_of
+        from sam2long.runs.recorder import Recorder
+        from sam2long.runs.run import versions
         from sam2long.video import open_source
 
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
@@ -131,7 +131,7 @@ class Live:
         return session
 
     def _settings(self) -> RunSettings:
-        from sam2long.cli.settings import settings_from
+        from sam2long.runs.settings import settings_from
 
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"--max-frames is {self.max_frames}; expected 1 or more")
@@ -144,8 +144,8 @@ class Live:
         return settings_from(absolute(self.source), self.config, flags, {"emit": "online"})
 
     def _prompts(self) -> list[ObjectPrompt]:
-        from sam2long.cli import prompting
         from sam2long.imports import read_prompts
+        from sam2long.runs import prompting
         from sam2long.video import open_source
 
         prompts = prompting.from_flags(0, self.box, self.point, self.neg, self.mask, self.label)
@@ -223,8 +223,8 @@ class _Session:
         """Until the source ends, or somebody ends it."""
         from tqdm import tqdm
 
-        from sam2long.cli.run import stopping_politely
         from sam2long.export.overlay import paint
+        from sam2long.runs.run import stopping_politely
 
         waiting = deque([first])  # frames whose masks have not come yet
         with (
@@ -269,7 +269,7 @@ class _Session:
         return (len(self._moments) - 1) / span if span > 0 else 0.0
 
     def numbers(self) -> dict[str, Any]:
-        from sam2long.cli.run import peak_memory
+        from sam2long.runs.run import peak_memory
 
         return {
             "frames_tracked": self.tracked,

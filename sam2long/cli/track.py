@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sam2long.cli.settings import RunSettings, settings_from
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError, PromptError
-from sam2long.run_folder import COMPLETE, RunFolder
+from sam2long.runs.run_folder import COMPLETE, RunFolder
+from sam2long.runs.settings import RunSettings, settings_from
 
 if TYPE_CHECKING:
-    from sam2long.cli.prompting import ObjectPrompt
-    from sam2long.cli.run import Run
+    from sam2long.runs.prompting import ObjectPrompt
+    from sam2long.runs.run import Run
 
 NO_LIMIT = "none"  # for --max-lag
 
@@ -147,8 +147,8 @@ class Track:
     # ---- beginning --------------------------------------------------------------------------------------------
 
     def _begun(self, folder: RunFolder) -> Run:
-        from sam2long.cli import prompting
-        from sam2long.cli.run import Run, Span, versions
+        from sam2long.runs import prompting
+        from sam2long.runs.run import Run, Span, versions
         from sam2long.video import open_source
 
         settings = self._settings()
@@ -196,7 +196,7 @@ class Track:
         return run
 
     def _resumed(self, folder: RunFolder) -> Run:
-        from sam2long.cli.run import Run, Span, load_progress
+        from sam2long.runs.run import Run, Span, load_progress
         from sam2long.video import open_source
 
         info = folder.read_info()
@@ -252,7 +252,7 @@ class Track:
     # ---- carrying out -----------------------------------------------------------------------------------------
 
     def _carry_out(self, run: Run) -> int:
-        from sam2long.cli import INTERRUPTED
+        from sam2long.cli.exit_codes import INTERRUPTED
 
         complete = run.track()
         again = shlex.join(["sam2long", "track", "--resume", "--out", str(self.out)])
@@ -276,7 +276,7 @@ class Track:
     # ---- flags ------------------------------------------------------------------------------------------------
 
     def _prompts(self) -> list[ObjectPrompt]:
-        from sam2long.cli import prompting
+        from sam2long.runs import prompting
 
         frame = self.start if self.frame is None else self.frame
         flags = prompting.from_flags(frame, self.box, self.point, self.neg, self.mask, self.label)

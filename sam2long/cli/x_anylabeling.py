@@ -29,7 +29,7 @@ class XAnyLabeling:
     """Handed on to X-AnyLabeling as they are, e.g. --filename frames/ --work-dir ."""
 
     def run(self) -> int:
-        from sam2long.install import require_sam2
+        from sam2long.network.install import require_sam2
 
         entry_point()
         require_sam2()

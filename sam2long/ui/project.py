@@ -21,15 +21,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sam2long.cli.prompting import ObjectPrompt, from_file
-from sam2long.cli.run import versions
-from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, StateError
 from sam2long.export.atomic import write_json
 from sam2long.export.masks import decode_mask
 from sam2long.export.report import write_report
-from sam2long.report import COLUMNS
-from sam2long.run_folder import COMPLETE, RUNNING, RunFolder
+from sam2long.runs.prompting import ObjectPrompt, from_file
+from sam2long.runs.run import versions
+from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
+from sam2long.runs.settings import RunSettings
+from sam2long.tracking.report import COLUMNS
 from sam2long.ui import takeover
 from sam2long.ui.prompt import AnnotatedObject, Prompt, default_colour
 from sam2long.ui.store import MaskStore
@@ -74,7 +74,11 @@ class Project:
         if self.prompts_file.exists():
             self._load_prompts()
         elif self.folder.info.exists():
-            takeover.take_objects(self)
+            info = self.folder.read_info()
+            for found in takeover.objects(info):
+                self.add_object(found)
+            self.prompts |= takeover.prompts(info, self.index_of)
+            self.revision = 1
         self.store = MaskStore(self.folder.masks, self._header(), self._place)
         if (frames := self.store.frames()) and max(frames) >= self.source.num_frames:
             raise DataError(
@@ -85,8 +89,9 @@ class Project:
             if obj_id not in self.objects:
                 self.add_object(AnnotatedObject(id=obj_id))
         if not self.prompts_file.exists():
-            takeover.take_report(self)
-            takeover.take_mask_prompts(self)
+            if rows := takeover.report(self.folder.report):
+                self.store.amend(rows)
+            self.prompts = takeover.with_masks(self.prompts, self.store)
         self.store.tidy()
         self.save()
         self.write_info()

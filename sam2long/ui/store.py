@@ -21,7 +21,7 @@ from sam2long.doubt import doubt, reasons
 from sam2long.errors import DataError
 from sam2long.export.atomic import replacing
 from sam2long.export.masks import MaskWriter, encode_mask, scan_lines
-from sam2long.report import ABSENT, UNCERTAIN, VISIBLE
+from sam2long.tracking.report import ABSENT, UNCERTAIN, VISIBLE
 
 Rle = Mapping[str, Any]  # COCO run lengths: size, counts
 

@@ -1,53 +1,59 @@
-"""A run of `sam2long track` becomes a project, so that it can be corrected."""
+"""What a run of `sam2long track` leaves, as a project needs it to be corrected: objects, prompts, report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from sam2long.errors import DataError
 from sam2long.ui.prompt import AnnotatedObject, Prompt
-from sam2long.ui.store import Row
+from sam2long.ui.store import MaskStore, Row
 
-if TYPE_CHECKING:
-    from sam2long.ui.project import Project
+Prompts = dict[int, dict[int, Prompt]]  # object -> frame -> prompt
 
 
-def take_objects(project: Project) -> None:
-    """What was tracked, and from which prompts."""
-    info = project.folder.read_info()
-    for obj_id, entry in info.get("objects", {}).items():
-        project.add_object(AnnotatedObject(id=int(obj_id), label=entry.get("label", "")))
+def objects(info: Mapping[str, Any]) -> list[AnnotatedObject]:
+    """What was tracked. info: the content of run.json."""
+    found = info.get("objects", {})
+    return [AnnotatedObject(id=int(obj_id), label=entry.get("label", "")) for obj_id, entry in found.items()]
+
+
+def prompts(info: Mapping[str, Any], index_of: Callable[[int], list[int]]) -> Prompts:
+    """The prompts that it was tracked from. index_of: the video's frames of a source frame, one or none."""
+    found: Prompts = {}
     for said in info.get("prompts", ()):
-        if index := project.index_of(said["frame"]):
-            project.prompts.setdefault(said["object"], {})[index[0]] = Prompt(
+        if index := index_of(said["frame"]):
+            found.setdefault(said["object"], {})[index[0]] = Prompt(
                 points=tuple(map(tuple, said.get("points", ()))),
                 labels=tuple(said.get("labels", ())),
                 box=tuple(said["box"]) if said.get("box") else None,
             )
-    project.revision = 1
+    return found
 
 
-def take_mask_prompts(project: Project) -> None:
+def with_masks(found: Prompts, store: MaskStore) -> Prompts:
     """run.json does not hold the masks that were given as prompts; masks.jsonl does."""
-    for obj_id, prompts in project.prompts.items():
-        for frame, prompt in list(prompts.items()):
-            if not prompt.points and prompt.box is None:
-                mask = project.store.mask(frame, obj_id)
-                if mask is None:
-                    del prompts[frame]
-                else:
-                    prompts[frame] = Prompt(mask=mask)
+    completed: Prompts = {}
+    for obj_id, by_frame in found.items():
+        completed[obj_id] = {}
+        for frame, prompt in by_frame.items():
+            if prompt.points or prompt.box is not None:
+                completed[obj_id][frame] = prompt
+            elif (mask := store.mask(frame, obj_id)) is not None:
+                completed[obj_id][frame] = Prompt(mask=mask)
+    return completed
 
 
-def take_report(project: Project) -> None:
-    """report.csv of `sam2long track`, into the lines of masks.jsonl."""
-    if not project.folder.report.exists():
-        return
+def report(path: Path) -> dict[tuple[int, int], Row]:
+    """report.csv of `sam2long track`, by frame and object; empty where there is none."""
+    if not path.exists():
+        return {}
     import pandas as pd
 
     try:
-        table = pd.read_csv(project.folder.report, keep_default_na=False, na_values={"iou": [""], "margin": [""]})
-        rows = {
+        table = pd.read_csv(path, keep_default_na=False, na_values={"iou": [""], "margin": [""]})
+        return {
             (values.frame, values.obj_id): Row(
                 values.status, float(values.iou), float(values.object_logit), int(values.pathways),
                 float(values.margin), bool(values.prompted),
@@ -56,6 +62,5 @@ def take_report(project: Project) -> None:
         }  # fmt: skip
     except (ValueError, AttributeError) as error:
         raise DataError(
-            f"{project.folder.report} is not the report of a run ({error}); remove it, and the masks are taken without"
+            f"{path} is not the report of a run ({error}); remove it, and the masks are taken without"
         ) from None
-    project.store.amend(rows)

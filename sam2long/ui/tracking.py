@@ -13,9 +13,9 @@ import torch
 
 from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
-from sam2long.prompts import check_frame
-from sam2long.session import FORWARD, REVERSE
-from sam2long.tracked_object import UserPrompt
+from sam2long.tracking.prompts import check_frame
+from sam2long.tracking.session import FORWARD, REVERSE
+from sam2long.tracking.tracked_object import UserPrompt
 from sam2long.ui.project import Project, state_name
 from sam2long.ui.prompt import Prompt
 from sam2long.ui.store import Rle, Row, is_empty

@@ -10,18 +10,19 @@ import pytest
 from eval import report
 from eval.report import Run
 from eval.trackers import TrackerSpec
-from sam2long import heldout
 from sam2long.errors import ConfigError
+from sam2long.models import figures
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import ablate
 import ablation_page
+import ablation_tables
 import headline
 
 
 def tables():
-    return [ablate.read_table(path, TrackerSpec()) for path in sorted(ablate.TABLES.glob("*.yaml"))]
+    return [ablation_tables.read_table(path, TrackerSpec()) for path in sorted(ablation_tables.TABLES.glob("*.yaml"))]
 
 
 def test_every_table_is_readable_and_holds_the_default():
@@ -188,7 +189,7 @@ def test_one_command_gives_page_figures_and_summary(tmp_path):
     headline.write_summary(tmp_path / "s.json", head, runs, "command")
     from sam2long.weights import CHECKPOINTS
 
-    (shown,) = heldout.lines(CHECKPOINTS["nano"].fetch(), ["s"], tmp_path)
+    (shown,) = figures.lines(CHECKPOINTS["nano"].fetch(), ["s"], tmp_path)
     assert shown.startswith("mean over the 2 videos of s: SAM 2 ")
     rows = json.loads((tmp_path / "s.json").read_text())["variants"]
     assert [row["variant"] for row in rows] == [v.name for v in head.variants] and rows[0].get("difference") is None

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval import cli, davis_long, layouts, presence, report, runner, score
+from eval import cli, davis_long, layouts, one_video, presence, report, runner, score
 from eval.datasets import open_dataset
 from eval.trackers import TrackerSpec
 from sam2long.synthetic import generate
@@ -105,7 +105,7 @@ def test_a_run_keeps_the_logits_and_the_report_says_what_they_are_worth(long, tm
     table = presence.read_logits(out, ["easy_0000"])
     assert list(table["frame"]) == list(dataset.video("easy_0000").frame_names) and set(table["object"]) == {"1"}
     gt = dataset.gt()
-    scores = score.evaluate("davis2016", gt, runner.predictions_folder(out), **score.restrict(dataset, gt))
+    scores = score.evaluate("davis2016", gt, one_video.predictions_folder(out), **score.restrict(dataset, gt))
     score.write(scores, out / "scores" / "davis2016")
     assert "said absent %" in score.as_text(scores)
     text = report.write([out], tmp_path / "report").read_text()

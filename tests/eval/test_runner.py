@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import cli, datasets, outputs, pngs, runner
+from eval import cli, datasets, one_video, outputs, pngs, runner
 from eval.datasets.base import Prompt, Video
 from eval.score import evaluate
 from eval.trackers import TrackerSpec
@@ -187,7 +187,7 @@ def test_a_tracker_that_skips_frames_is_a_failed_video(davis, tmp_path):
             yield 1, np.zeros((len(prompts), *video.size), np.float32)
 
     with pytest.raises(RuntimeError, match="gave frame 1 .*expected 0"):
-        runner.run_video(davis, Skips(), "vid_a", tmp_path)
+        one_video.run_video(davis, Skips(), "vid_a", tmp_path)
     assert not (tmp_path / "predictions" / "vid_a").exists()
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("fastapi", reason="needs the extra [ui]: pip install 'sam2lo
 pytest.importorskip("cv2", reason="needs the extra [ui]: pip install 'sam2long[ui]'")
 
 from sam2long import build_sam2long_video_predictor
-from sam2long.cli.settings import RunSettings
+from sam2long.runs.settings import RunSettings
 from sam2long.synthetic import generate
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.project import Project

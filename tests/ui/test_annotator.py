@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sam2long.cli import main
-from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, PromptError, StateError
 from sam2long.export.masks import MaskReader, MaskWriter, decode_mask, encode_mask
+from sam2long.runs.settings import RunSettings
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.project import Project
 from sam2long.video import open_source

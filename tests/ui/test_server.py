@@ -18,10 +18,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from sam2long.cli import main
-from sam2long.cli.settings import RunSettings
 from sam2long.errors import StateError
 from sam2long.export.masks import MaskReader, decode_mask
-from sam2long.run_folder import RunFolder
+from sam2long.runs.run_folder import RunFolder
+from sam2long.runs.settings import RunSettings
 from sam2long.ui.app import create_app
 from sam2long.ui.desk import Desk
 from sam2long.ui.jobs import Hub

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import torch
 
-from sam2long import packing
-from sam2long.track import Leads, Track
+from sam2long.tracking import packing
+from sam2long.tracking.track import Leads, Track
 
 IN_MEMORY = 1 << 20  # bytes; more goes to a file
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sam2long.image_encoder import FrameFeatures
-from sam2long.memory import Reading
-from sam2long.sam2_adapter import Proposals, Sam2Model
-from sam2long.track import Decision, Track
+from sam2long.method.memory import Reading
+from sam2long.network.image_encoder import FrameFeatures
+from sam2long.network.sam2_adapter import Proposals, Sam2Model
+from sam2long.tracking.track import Decision, Track
 
 
 def step(model: Sam2Model, tracks: Sequence[Track], frame: int, features: FrameFeatures) -> None:

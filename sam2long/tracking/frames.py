@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2long.devices import moved
 from sam2long.errors import StateError
-from sam2long.image_encoder import FrameFeatures
-from sam2long.sam2_adapter import Sam2Model
+from sam2long.network.devices import moved
+from sam2long.network.image_encoder import FrameFeatures
+from sam2long.network.sam2_adapter import Sam2Model
 from sam2long.video import FrameSource, normalize_table, to_model_input
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # as in sam2's load_video_frames

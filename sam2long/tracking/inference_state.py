@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sam2long.session import Session
+from sam2long.tracking.session import Session
 
 
 class InferenceState(Mapping):

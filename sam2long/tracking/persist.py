@@ -11,16 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
-from sam2long.packing import Reader, Writer
-from sam2long.report import TrackLog
-from sam2long.sam2_adapter import PromptOutput
-from sam2long.session import Session
-from sam2long.track import Prompted, Track
-from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
+from sam2long.network.sam2_adapter import PromptOutput
+from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.packing import Reader, Writer
+from sam2long.tracking.report import TrackLog
+from sam2long.tracking.session import Session
+from sam2long.tracking.track import Prompted, Track
+from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
 
 SAVED_CHECKPOINTS = 8  # the file holds no more: programs save often, and what is missing only costs time later
 

@@ -10,7 +10,7 @@ import numpy as np
 from sam2long.export import MaskWriter
 from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
-from sam2long.run_folder import COMPLETE, RUNNING, RunFolder
+from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.video import VideoWriter
 from sam2long.video.source import Frame, FrameSource
 

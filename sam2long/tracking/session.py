@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2long import memory
-from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import moved
 from sam2long.errors import StateError
-from sam2long.frames import FrameReader
-from sam2long.holes import fill_small_holes
-from sam2long.image_encoder import FrameFeatures
-from sam2long.sam2_adapter import Points, Sam2Model
-from sam2long.track import Track
-from sam2long.tracked_object import TrackedObject, UserPrompt, contradicts
-from sam2long.tracker import step
+from sam2long.method import memory
+from sam2long.network.devices import moved
+from sam2long.network.holes import fill_small_holes
+from sam2long.network.image_encoder import FrameFeatures
+from sam2long.network.sam2_adapter import Points, Sam2Model
+from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.track import Track
+from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
+from sam2long.tracking.tracker import step
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "models" / "measured"
+FOLDER = Path(__file__).parent / "measured"
 
 
 def sha256(path: Path) -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from sam2long import memory, tree
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import HOST, moved, moved_once
-from sam2long.memory import BankRules, FrameMemory, Reading
-from sam2long.report import FrameReport, TrackLog
-from sam2long.sam2_adapter import Remembered
+from sam2long.method import memory, tree
+from sam2long.method.memory import BankRules, FrameMemory, Reading
+from sam2long.network.devices import HOST, moved, moved_once
+from sam2long.network.sam2_adapter import Remembered
+from sam2long.tracking.report import FrameReport, TrackLog
 
 Node = tuple[int, int]  # a candidate as the network gave it: row, k
 

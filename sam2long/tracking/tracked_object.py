@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sam2long.checkpoints import Checkpoints
-from sam2long.memory import PROMPTED_LOGIT, FrameMemory
-from sam2long.sam2_adapter import Points, PromptOutput
-from sam2long.track import Prompted, Track
+from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory
+from sam2long.network.sam2_adapter import Points, PromptOutput
+from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.track import Prompted, Track
 
 CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means another object, not a better outline
 

@@ -29,13 +29,13 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
-from sam2long.devices import read_out, tensor_on
 from sam2long.errors import StateError
-from sam2long.image_encoder import FrameFeatures, ImageEncoder
-from sam2long.memory import BankRules, Reading
-from sam2long.memory_read import MemoryReader
-from sam2long.parts import Parts
-from sam2long.tree import Verdict
+from sam2long.method.memory import BankRules, Reading
+from sam2long.method.tree import Verdict
+from sam2long.network.devices import read_out, tensor_on
+from sam2long.network.image_encoder import FrameFeatures, ImageEncoder
+from sam2long.network.memory_read import MemoryReader
+from sam2long.network.parts import Parts
 
 if TYPE_CHECKING:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator

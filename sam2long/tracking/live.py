@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from sam2long import memory
-from sam2long.checkpoints import Checkpoints
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
-from sam2long.frames import LiveSource
-from sam2long.sam2_adapter import Sam2Model
-from sam2long.session import FORWARD, FrameMasks, Session
-from sam2long.track import EMPTY, Track
-from sam2long.tracked_object import TrackedObject
+from sam2long.method import memory
+from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.frames import LiveSource
+from sam2long.tracking.session import FORWARD, FrameMasks, Session
+from sam2long.tracking.track import EMPTY, Track
+from sam2long.tracking.tracked_object import TrackedObject
 
 REPORTS_KEPT = 20_000  # per object; a stream has no end, so its report has to have one
 

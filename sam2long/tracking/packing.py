@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sam2long.devices import HOST, moved, settle
 from sam2long.errors import StateError
-from sam2long.memory import FrameMemory
-from sam2long.report import FrameReport, TrackLog
-from sam2long.track import Hypothesis, Leads, Pathway
+from sam2long.method.memory import FrameMemory
+from sam2long.network.devices import HOST, moved, settle
+from sam2long.tracking.report import FrameReport, TrackLog
+from sam2long.tracking.track import Hypothesis, Leads, Pathway
 
 VERSION = 1
 KEY = "sam2long"

@@ -23,10 +23,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
-from sam2long.devices import moved, moved_once, tensor_on
-from sam2long.memory import Reading, SpatialRead
-from sam2long.modulation import rank_weights, weight_keys
-from sam2long.parts import Parts, entered, fed_forward
+from sam2long.method.memory import Reading, SpatialRead
+from sam2long.method.modulation import rank_weights, weight_keys
+from sam2long.network.devices import moved, moved_once, tensor_on
+from sam2long.network.parts import Parts, entered, fed_forward
 
 JUDGES = 256  # queries that say which tokens of a new memory matter; spread evenly over the frame
 

@@ -9,7 +9,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2long.errors import ConfigError
-from sam2long.parts import Compiled, Parts
+from sam2long.network.parts import Compiled, Parts
 
 PIXELS_PER_PASS, FRAMES_PER_PASS = 2 * 256**2, 8  # small frames are encoded together, up to either
 

@@ -1,0 +1,1 @@
+"""The only rooms that know the insides of sam2 and torch: encode a frame, read memory, propose masks, remember."""

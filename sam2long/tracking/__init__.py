@@ -1,0 +1,1 @@
+"""A video under way: frames, prompts, objects and their pathways, and what is kept of them."""
