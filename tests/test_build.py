@@ -6,6 +6,7 @@ import types
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_module
