@@ -39,6 +39,18 @@ def set_size(model: nn.Module, size: int) -> None:
     encoder.mask_input_size = (4 * grid, 4 * grid)
 
 
+def quick_on_cpu(trunk: nn.Module) -> None:
+    """The same trunk in the layout and precision in which a CPU is fastest: float32 when it learns, else as set."""
+    inner = trunk.to(memory_format=torch.channels_last).forward
+
+    def forward(images: Tensor) -> list[Tensor]:
+        learns = next(trunk.parameters()).requires_grad
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not learns):
+            return inner(images.contiguous(memory_format=torch.channels_last))
+
+    trunk.forward = forward
+
+
 class Tracker:
     """Drives sam2's own methods over a batch of rows (objects), as its predictor does at inference, with gradients."""
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nano.clips import batches, prepare, sources
 from nano.forward import forward_clip
-from nano.network import MODELS, Tracker, build, export, read_weights, set_size
+from nano.network import MODELS, Tracker, build, export, quick_on_cpu, read_weights, set_size
 from nano.optimisation import average_gradients, learning_rate, optimisers
 from nano.scoring import held_out_clips, summary, track_clips
 
@@ -60,6 +60,8 @@ class Trainer:
 
             self.model.image_encoder.trunk.load_state_dict(imagenet.trunk().state_dict())
         self.twin = build(MODELS / "nano.yaml").to(args.device)  # carries the averaged weights when they are scored
+        if torch.device(args.device).type == "cpu":
+            quick_on_cpu(self.model.image_encoder.trunk)
         self.tracker = Tracker(self.model)
         self.optimisers = optimisers(self.model, args.lr)
         self.params = list(self.model.parameters())
