@@ -110,6 +110,7 @@ def _add_run(commands) -> None:
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--baseline", choices=("sam2",), help="run plain SAM 2 too, into DIR-sam2")
     p.add_argument("--tracker", default="sam2long", help="sam2long, sam2, or module:function of your own")
+    p.add_argument("--prompt", choices=("mask", "box", "click"), default="mask", help="made from the given first masks")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     p.add_argument("--seed", type=int)
@@ -132,6 +133,7 @@ def _run(args: argparse.Namespace) -> int:
         device=args.device,
         dtype=args.dtype,
         seed=args.seed,
+        prompt=args.prompt,
     )
     outs = {args.out: spec}
     if args.baseline:

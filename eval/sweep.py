@@ -41,7 +41,7 @@ def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1
         DataError: the data set has faults, or a folder holds another run.
     """
     if len({repr(of_one_model(spec)) for spec in specs.values()}) > 1 or any(
-        spec.method != "sam2long" for spec in specs.values()
+        (spec.method, spec.prompt) != ("sam2long", "mask") for spec in specs.values()
     ):
         raise ConfigError("a sweep takes sam2long settings of one model; run the others one by one")
     runner.require_sound(dataset)

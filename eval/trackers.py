@@ -40,9 +40,32 @@ class TrackerSpec:
     device: str | None = None
     dtype: str = "auto"
     seed: int = 0
+    prompt: str = "mask"  # what is said of each object: its given mask, the box around it, or a click in its middle
 
     def as_dict(self) -> dict:
         return asdict(self) | {"overrides": list(self.overrides)}
+
+
+PROMPTS = ("mask", "box", "click")
+
+
+def give(predictor, state, prompt: Prompt, kind: str) -> None:
+    """Prompt a predictor with the given mask, the box around it, or one click in its middle.
+
+    The middle is the pixel farthest from the mask's edge, the first of equals, as in SAM 2's interactive evaluation.
+    """
+    where = state, prompt.frame, prompt.obj
+    if kind == "mask":
+        predictor.add_new_mask(*where, prompt.mask)
+    elif kind == "box":
+        rows, columns = np.flatnonzero(prompt.mask.any(1)), np.flatnonzero(prompt.mask.any(0))
+        predictor.add_new_points_or_box(*where, box=[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    else:
+        import cv2
+
+        depth = cv2.distanceTransform(np.pad(prompt.mask, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        predictor.add_new_points_or_box(*where, points=[[x + 0.5, y + 0.5]], labels=[1])
 
 
 class Tracker(Protocol):
@@ -156,7 +179,7 @@ class Sam2Long(_Torch):
         self._seed()
         state = self._state = self.predictor.init_state(str(folder))
         for p in prompts:
-            self.predictor.add_new_mask(state, p.frame, p.obj, p.mask)
+            give(self.predictor, state, p, self.spec.prompt)
         order = [p.obj for p in prompts]
         for frame, obj_ids, masks in self.predictor.propagate_in_video(state):
             rows = [list(obj_ids).index(obj) for obj in order]
@@ -223,7 +246,7 @@ class PlainSam2(_Torch):
         with torch.inference_mode(), self._autocast():
             states, runs = self._states(folder, video, prompts), []
             for state, p in zip(states, prompts, strict=True):
-                self.plain.add_new_mask(state, p.frame, p.obj, p.mask)
+                give(self.plain, state, p, self.spec.prompt)
                 runs.append(self.plain.propagate_in_video(state, start_frame_idx=p.frame))
         features: dict = {}
         for frame in range(min(p.frame for p in prompts), len(video.frame_names)):

@@ -221,3 +221,71 @@ def test_images_named_by_hand_find_their_frames(run, tmp_path, monkeypatch):
     assert track(monkeypatch, folder, "--import", path, "--out", tmp_path / "run2") == 0
     said = json.loads((tmp_path / "run2" / "run.json").read_text())["prompts"]
     assert said == [{"frame": 1, "object": 1, "label": "dog", "box": [3.0, 3.0, 9.0, 9.0]}], "one, three, two"
+
+
+# ---- mask images of other programs ------------------------------------------------------------------------------
+
+
+def squares(colours, mode="RGB", size=(48, 64), ground=0):
+    """An image with one 10 x 10 square per colour, then one of 6 x 6, in a row."""
+    from PIL import Image
+
+    image = Image.new(mode, size[::-1], ground)
+    for n, colour in enumerate(colours):
+        side = 10 - 2 * n
+        image.paste(colour, (12 * n, 5, 12 * n + side, 5 + side))
+    return image
+
+
+def marked(path):
+    from sam2long.imports.images import masks_from_image
+
+    return {prompt.obj_id: int(prompt.mask.sum()) for prompt in masks_from_image(path, 0)}
+
+
+@pytest.mark.parametrize("hidden", [(0, 0, 0, 0), (255, 255, 255, 0), (90, 200, 10, 0)])
+@pytest.mark.parametrize("shown", [(255, 255, 255, 255), (255, 0, 0, 255), (0, 0, 0, 255)])
+def test_of_a_cut_out_what_is_not_transparent_is_the_object(tmp_path, hidden, shown):
+    squares([shown], "RGBA", ground=hidden).save(tmp_path / "cut.png")
+    assert marked(tmp_path / "cut.png") == {1: 100}
+
+
+def test_an_opaque_picture_with_alpha_is_read_as_one_without(tmp_path):
+    squares([(255, 255, 255, 255)], "RGBA", ground=(0, 0, 0, 255)).save(tmp_path / "mask.png")
+    assert marked(tmp_path / "mask.png") == {1: 100}
+
+
+def test_each_colour_is_an_object_the_largest_first(tmp_path):
+    squares([(10, 0, 200), (255, 0, 0), (0, 99, 0)]).save(tmp_path / "colours.png")
+    assert marked(tmp_path / "colours.png") == {1: 100, 2: 64, 3: 36}
+
+
+def test_255_among_the_ids_of_a_palette_is_nobodys(tmp_path):
+    image = squares([1, 2, 255], "P")
+    image.putpalette([k for n in range(256) for k in (n, n, n)])
+    image.save(tmp_path / "ids.png")
+    assert marked(tmp_path / "ids.png") == {1: 100, 2: 64}
+
+
+def test_a_palette_of_0_and_255_has_one_object(tmp_path):
+    image = squares([255], "P")
+    image.putpalette([k for n in range(256) for k in (n, n, n)])
+    image.save(tmp_path / "mask.png")
+    assert list(marked(tmp_path / "mask.png").values()) == [100]
+
+
+def test_smoothed_edges_and_too_many_objects_are_refused_in_one_sentence(tmp_path):
+    from PIL import Image
+
+    from sam2long.errors import PromptError
+
+    big = squares([(200, 0, 0), (0, 0, 200)], size=(480, 640)).resize((630, 470), Image.Resampling.BICUBIC)
+    big.save(tmp_path / "smooth.png")
+    with pytest.raises(PromptError, match="without smoothing"):
+        marked(tmp_path / "smooth.png")
+    ids = np.arange(100, dtype=np.uint8).repeat(100).reshape(100, 100)
+    image = Image.fromarray(ids, "P")
+    image.putpalette([k for n in range(256) for k in (n, n, n)])
+    image.save(tmp_path / "many.png")
+    with pytest.raises(PromptError, match="more than 64 objects"):
+        marked(tmp_path / "many.png")

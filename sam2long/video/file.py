@@ -1,9 +1,9 @@
 """Video files of any container that PyAV opens: which frames there are, and how to get at each of them.
 
-The container is read through once without decoding, which takes milliseconds for a minute of video and gives
-the exact time of every frame; headers are often wrong about their number. Frames are then known by their time:
-a decoder put at a key frame says by itself which frames it gives, so going to a frame and reading up to it
-give the same pixels.
+What the decoder hands out in order is the truth. The container is read through once without decoding, which takes
+milliseconds for a minute of video and gives the time of every frame. Where packets hide (edit lists), clocks start
+again, or the first frames say otherwise, the file is decoded once instead. A key frame is where decoding may start,
+and that is believed only when what comes out is a whole picture of that time; else frames are read in order.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from sam2long.errors import VideoError
@@ -26,6 +27,9 @@ from sam2long.video.source import FrameSource, Selection
 PACKET_IS_FRAME = {"h264", "hevc", "av1", "vp9", "mjpeg", "mpeg2video", "mpeg4", "ffv1", "prores", "png", "gif"}
 NOT_VIDEO = {"tty"}  # FFmpeg "plays" any text file
 REVERSE_BYTES = 256 << 20  # decoded frames held at most while going backwards
+TRUSTED = {"mov", "matroska"}  # containers whose packets are the frames, if the first ones are; others also at the end
+SEAM = 8  # packets within which the clock must start again where files were joined
+CHECKED = 32  # frames that are decoded to see whether the packets told the truth
 SAME_RATE = 0.01  # header and measured frame rate may differ by this much and are the same
 
 
@@ -39,11 +43,13 @@ class FileIndex:
     rate: Fraction | None  # frames per second
     has_clock: bool  # False: frames are told apart by counting from the beginning
     damage: str | None  # where and why the file ends early
+    by_packets: bool = False  # listed without decoding
+    trusted: bool = True  # such a listing needs no look at its end
 
     def key_before(self, index: int) -> int:
-        """Time of the last key frame at or before a frame."""
+        """Time of the last key frame at or before a frame; of the first frame where there is none."""
         at = int(np.searchsorted(self.keys, self.times[index], side="right")) - 1
-        return int(self.keys[max(at, 0)]) if len(self.keys) else int(self.times[0])
+        return int(self.keys[at]) if at >= 0 else int(self.times[0])
 
     def find(self, time: int | None) -> int | None:
         """Which frame has this time; None when it is not one of ours."""
@@ -66,11 +72,11 @@ class VideoFileSource(FrameSource):
         if path.stat().st_size == 0:
             raise VideoError(f"{path} is empty; expected a video file")
         self.index = index_file(path)
+        self._unlike = False  # whether pictures were missing although nothing was damaged
         self._coded_size: tuple[int, int] | None = None  # of the first picture; all others must have it too
+        if self.index.by_packets and not self._is_as_listed():
+            self.index = scan_file(path)
         first = next(self._decode(0), None)
-        if first is None:
-            self.index = scan_file(path)  # packets and pictures do not correspond: find out by decoding
-            first = next(self._decode(0), None)
         if first is None:
             raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
         first = first[1]
@@ -110,6 +116,18 @@ class VideoFileSource(FrameSource):
             if self._cursor is not None:
                 self._cursor.close()
             self._cursor = self._latest = None
+
+    def _is_as_listed(self) -> bool:
+        """Whether the first frames, and in loose containers the last ones, are those that the packets announced."""
+        last = self.available - 1
+        looks = [(0, min(last, CHECKED))]
+        if not self.index.trusted and self.index.damage is None:
+            looks.append((self.index.find(self.index.key_before(last)) or 0, last))
+        for first, end in looks:
+            decoding = self._decode(first)
+            next((at for at, _ in decoding if at == end), None)
+            decoding.close()
+        return not self._unlike
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -184,18 +202,18 @@ class VideoFileSource(FrameSource):
         if self.index.has_clock and self.index.key_before(first) > self.index.times[0]:
             seek_to = self.index.key_before(first)
             expected = self.index.find(seek_to)
+        started = False
         with _open(self.path) as container:
             video = _video_stream(container, self.path)
             video.thread_type = "AUTO"
-            packets = _packets_from(container, video, seek_to)
+            lost: list[str] = []
+            packets = _until_loss(_packets_from(container, video, seek_to), video, lost)
             count = 0
             while True:
                 try:
                     packet = next(packets, None)
-                    flushing = packet is None or packet.is_corrupt
-                    if packet is not None and packet.is_corrupt:
-                        reason = reason or "the data is incomplete"
-                    frames = video.codec_context.decode(None if flushing else packet)
+                    flushing = packet is None
+                    frames = video.codec_context.decode(packet)
                 except av.FFmpegError as error:
                     if reason is None:  # what the decoder still holds was there before the damage
                         reason = str(error.strerror or error)
@@ -207,8 +225,14 @@ class VideoFileSource(FrameSource):
                     count += 1
                     if at is None or at < expected:
                         continue
+                    if seek_to is not None and not started:
+                        started = True
+                        if at > expected or frame.pict_type in (PictureType.P, PictureType.B):
+                            self.index = replace(self.index, keys=self.index.keys[:0])  # nowhere else to start from
+                            yield from self._decode(first)
+                            return
                     if at > expected:
-                        reason, flushing = reason or "the decoder gave no picture", True
+                        flushing = True  # a picture is missing: damage, if there was any, has said so
                         break
                     self._coded_size = self._coded_size or (frame.width, frame.height)
                     if (frame.width, frame.height) != self._coded_size:
@@ -221,7 +245,9 @@ class VideoFileSource(FrameSource):
                 if flushing or expected >= self.available:
                     break
         if expected < self.available:
-            self.damage = f"video ends at frame {expected} of {self.available}: {reason or 'there is no more data'}"
+            self._unlike |= reason is None and not lost
+            reason = reason or next(iter(lost), "the decoder gave no picture")
+            self.damage = f"video ends at frame {expected} of {self.available}: {reason}"
 
     def _damage_at_opening(self) -> str | None:
         stop = self.selection.stop
@@ -229,10 +255,23 @@ class VideoFileSource(FrameSource):
 
 
 def upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as it is displayed: [H, W, 3] uint8 RGB, turned by the rotation metadata."""
+    """A decoded frame as players show it: [H, W, 3] uint8 RGB, turned and mirrored as its metadata says."""
     image = reformatter.reformat(frame, format="rgb24").to_ndarray()
-    turns = round(frame.rotation / 90) % 4  # counterclockwise
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return image if matrix is None else np.ascontiguousarray(oriented(image, np.frombuffer(matrix, np.int32)))
+
+
+def oriented(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """One of the eight orientations of an image [H, W, ...].
+
+    matrix: [9] int32, FFmpeg's display matrix; its a, b, c, d take a stored (x, y) to (a x + c y, b x + d y) on screen,
+    y downwards. Angles between are taken as the nearest right one.
+    """
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if abs(b) + abs(c) > abs(a) + abs(d):  # columns become rows
+        image, a, d = image.swapaxes(0, 1), c, b
+    rows, columns = (slice(None, None, -1 if sign < 0 else 1) for sign in (d, a))
+    return image[rows, columns]
 
 
 def index_file(path: Path) -> FileIndex:
@@ -245,23 +284,25 @@ def index_file(path: Path) -> FileIndex:
         video = _video_stream(container, path)
         codec = video.codec_context.name
         listed, missing, expected_end = [], False, None
+        unlike = False  # packets and pictures may not correspond
+        lost: list[str] = []
         last_dts, end_seconds = None, 0.0
         try:
-            for packet in container.demux([s for s in container.streams if s.type in ("video", "audio")]):
+            streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
+            for packet in _until_loss(container.demux(streams), video, lost):
                 if packet.size == 0:
                     continue
-                if packet.is_corrupt:
-                    missing = True
-                    break
                 if packet.pts is not None:
                     end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream is not video or packet.is_discard:
+                if packet.stream is not video:
                     continue
+                unlike |= packet.is_discard or None not in (packet.dts, last_dts) and packet.dts < last_dts
                 if listed or packet.is_keyframe:  # nothing can be made of what comes before the first key frame
                     listed.append((packet.pts, packet.is_keyframe))
                     last_dts = packet.dts
         except av.FFmpegError:
             missing = True
+        missing |= bool(lost)
         if not listed:
             raise VideoError(f"{path} has no frames in it; the file is cut off or not a video")
         expected = _expected_packets(container, video)
@@ -269,7 +310,7 @@ def index_file(path: Path) -> FileIndex:
             expected_end = container.duration / av.time_base
         # AVI stores no times; FFmpeg's guess for reordered pictures changes after seeking.
         guessed = container.format.name == "avi" and codec in ("h264", "hevc")
-        if guessed or codec not in PACKET_IS_FRAME or any(time is None for time, _ in listed):
+        if unlike or guessed or codec not in PACKET_IS_FRAME or any(time is None for time, _ in listed):
             return scan_file(path, trust_times=not guessed)
         first_key = min(time for time, key in listed if key)
         times = np.array(sorted(time for time, _ in listed if time >= first_key), dtype=np.int64)
@@ -287,7 +328,8 @@ def index_file(path: Path) -> FileIndex:
             keys = keys[keys <= times[-1]]
             of = f" of {expected}" if expected else ""
             damage = f"video ends at frame {len(times)}{of}: the file is cut off or incomplete"
-        return FileIndex(times, keys, video.time_base, _rate(video, times), True, damage)
+        trusted = not TRUSTED.isdisjoint(container.format.name.split(","))
+        return FileIndex(times, keys, video.time_base, _rate(video, times), True, damage, True, trusted)
 
 
 def scan_file(path: Path, trust_times: bool = True) -> FileIndex:
@@ -297,7 +339,8 @@ def scan_file(path: Path, trust_times: bool = True) -> FileIndex:
         video = _video_stream(container, path)
         video.thread_type = "AUTO"
         time_base = video.time_base
-        packets = container.demux(video)
+        lost: list[str] = []
+        packets = _until_loss((packet for packet in container.demux(video) if packet.size), video, lost)
         while True:
             try:
                 packet = next(packets, None)
@@ -316,6 +359,7 @@ def scan_file(path: Path, trust_times: bool = True) -> FileIndex:
                 break
         if not times:
             raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
+        damage = damage or next(iter(lost), None)
         damage = damage and f"video ends at frame {len(times)}: {damage}"
         clocked = trust_times and None not in times and all(a < b for a, b in zip(times, times[1:], strict=False))
         if not clocked:
@@ -382,9 +426,31 @@ def _packets_from(
             yield packet
 
 
+def _until_loss(packets: Iterator[av.Packet], video: av.VideoStream, lost: list[str]) -> Iterator[av.Packet]:
+    """Packets up to one of the video that is cut; then the reason is put into `lost`.
+
+    A packet that the container doubts is whole all the same where the clock starts again soon after it: two files were
+    joined there, and the end of the first was not followed by what the container expects.
+    """
+    held: list[av.Packet] = []
+    for packet in packets:
+        if packet.stream is video and packet.size:
+            if held and None not in (packet.dts, held[-1].dts) and packet.dts < held[-1].dts:
+                yield from held
+                held = []
+            if held or packet.is_corrupt:
+                held.append(packet)
+                if len(held) > SEAM:
+                    break
+                continue
+        yield packet
+    if held:
+        lost.append("the data is incomplete")
+
+
 def _open(path: Path) -> av.container.InputContainer:
     try:
-        container = av.open(str(path))
+        container = av.open(f"file:{path}")  # or FFmpeg takes what stands before a colon for a protocol
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({getattr(error, 'strerror', None) or error}); "

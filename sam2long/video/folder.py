@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from sam2long.errors import VideoError
 from sam2long.video.source import FrameSource, Selection
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+BITS_SAMPLE = 8  # pictures that are looked at to know the depth of all
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # PIL's convert("RGB") would clip these to white
 
 
@@ -21,10 +22,11 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, bits: int = 16) -> np.ndarray:
     """An image file as [H, W, 3] uint8 RGB, with sam2's pixels: PIL's `convert("RGB")`, EXIF rotation not applied.
 
-    Alpha is dropped, palettes are looked up, grey is repeated, 16 bits keep their upper 8.
+    Alpha is dropped, palettes are looked up, grey is repeated. Of 16-bit pictures the upper 8 of the `bits` in use are
+    kept.
 
     Raises:
         VideoError: cannot be read; the message names the file.
@@ -32,15 +34,31 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode in SIXTEEN_BIT:
-                grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+                grey = np.clip(np.asarray(image).astype(np.int64), 0, (1 << bits) - 1) >> (bits - 8)
                 return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError(f"image {path} cannot be read ({_first_line(error)}); replace or remove the file") from None
 
 
+def bits_in_use(files: Sequence[Path]) -> int:
+    """How many bits the brightest of some 16-bit pictures needs: 8, 10, 12, 14 or 16; cameras rarely fill all.
+
+    16 where the pictures are of another kind. A few pictures from all over the folder are looked at.
+    """
+    most = 0
+    for file in files[:: max(1, len(files) // BITS_SAMPLE)]:
+        with Image.open(file) as image:
+            if image.mode not in SIXTEEN_BIT:
+                return 16
+            most = max(most, int(np.asarray(image).max()))
+    return next((bits for bits in (8, 10, 12, 14) if most < 1 << bits), 16)
+
+
 class ImageFolderSource(FrameSource):
     """Images of one folder in natural order of their names, whatever the names are.
+
+    16-bit pictures are scaled alike: the deepest of a few from all over the folder says how many bits are in use.
 
     Args:
         folder: the folder; subfolders and hidden files are left out.
@@ -60,6 +78,7 @@ class ImageFolderSource(FrameSource):
         self._check_not_empty(f"folder {folder}")
         self._check_names()
         self.height, self.width = self._common_size()
+        self._bits = bits_in_use(self._files)
         chosen = slice(selection.start, selection.stop, selection.stride)
         self.files = self._files[chosen]
         self.names = [file.stem for file in self.files]
@@ -73,7 +92,7 @@ class ImageFolderSource(FrameSource):
             yield index, self._read(index), None
 
     def _read(self, source_index: int) -> np.ndarray:
-        image = read_image(self._files[source_index])
+        image = read_image(self._files[source_index], self._bits)
         if image.shape[:2] != (self.height, self.width):  # the file has changed since the folder was opened
             raise VideoError(
                 f"image {self._files[source_index]} is {image.shape[1]}x{image.shape[0]} (width x height); "

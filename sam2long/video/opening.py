@@ -46,7 +46,7 @@ def open_source(
         raise VideoError(f"cannot read frames from {type(obj).__name__}; expected {WHAT}")
     if isinstance(obj, (int, np.integer)):
         return open_live(int(obj), selection, prefetch)
-    if isinstance(obj, str) and "://" in obj:
+    if isinstance(obj, str) and "://" in obj and not os.path.exists(obj):  # a file that is there is a file
         return open_live(obj, selection, prefetch)
     if isinstance(obj, (str, os.PathLike)):
         return _open_path(Path(obj), selection, prefetch)
