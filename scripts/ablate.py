@@ -17,7 +17,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_dataset_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--tables", help="names of files in configs/ablation; default: all")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N settings of each table")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--checkpoint", metavar="FILE")
     parser.add_argument("--device")
@@ -133,7 +134,10 @@ def ablate(args: argparse.Namespace) -> int:
         raise ConfigError("--readme shows the summaries; name this data set's with --summary FILE")
     if args.summary and headline.TABLE not in names:
         raise ConfigError(f"--summary takes the table {headline.TABLE}; name it in --tables too")
+    if args.first is not None and args.first < 2:
+        raise ConfigError(f"--first is {args.first}; expected 2 or more, so that there is something to compare")
     tables = [read_table(TABLES / f"{n}.yaml", base) for n in names]
+    tables = [replace(table, variants=table.variants[: args.first]) for table in tables]
     specs = [v.spec for table in tables for v in table.variants]
     missing: list[str] = []
     if args.report_only:

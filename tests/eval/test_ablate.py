@@ -116,6 +116,8 @@ def test_the_demos_figures_are_of_a_whole_set_only(tmp_path, capsys):
     assert "a whole data set" in capsys.readouterr().err
     assert ablate.main(["--dataset", "synthlong", "--out", str(tmp_path), "--readme", "README.md"]) == 2
     assert "with --summary FILE" in capsys.readouterr().err
+    assert ablate.main(["--dataset", "synthlong", "--out", str(tmp_path), "--first", "1"]) == 2
+    assert "something to compare" in capsys.readouterr().err
 
 
 def summary(folder, dataset, weights, score):
