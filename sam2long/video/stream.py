@@ -11,6 +11,7 @@ import numpy as np
 from sam2long.errors import VideoError
 from sam2long.video.arrays import check_same_size
 from sam2long.video.model_input import check_image
+from sam2long.video.picture import upright_rgb
 from sam2long.video.source import FrameSource, Selection
 
 CAMERA_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
@@ -111,8 +112,6 @@ def open_live(address: str | int, selection: Selection, prefetch: int) -> Stream
 
 
 def _live_frames(container: av.container.InputContainer, video: av.VideoStream) -> Iterator[tuple[np.ndarray, float]]:
-    from sam2long.video.file import upright_rgb
-
     reformatter = av.video.reformatter.VideoReformatter()
     first = None
     try:
