@@ -38,7 +38,9 @@ class Recorder:
             "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
         }  # fmt: skip
         self._masks = MaskWriter(folder.masks, header)
-        self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
+        self._overlay = VideoWriter(
+            folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height, looks=source.looks
+        )
         self._last: float | None = None
         self._first: float | None = None
         write_json(folder.info, {"status": RUNNING, **self._info})

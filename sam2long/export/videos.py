@@ -52,7 +52,9 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
     with run.open_video() as source:  # for the sound
         variable = getattr(source, "variable_rate", False)
         fps = source.fps or run.fps or FALLBACK_FPS
-        with writer(job.folder / name, fps, run.width, run.height, audio_from=source, crf=FINE) as out:
+        with writer(
+            job.folder / name, fps, run.width, run.height, audio_from=source, looks=source.looks, crf=FINE
+        ) as out:
             for frame, image, time in job.pictures():
                 first_time = time if first_time is None else first_time
                 out.write(compose(image, _together(job, frame)), time - first_time if variable else None)

@@ -94,9 +94,10 @@ def index_file(path: Path) -> FileIndex:
             times = _before_gap(times, 0 if last_dts is None else int(np.searchsorted(times, last_dts, side="right")))
             of = f" of {in_header}" if in_header else ""
             damage = f"video ends at frame {len(times)}{of}: the file is cut off or incomplete"
+        note = _note(sum(not hidden for *_, hidden in packets), len(shown))
         return FileIndex(
             times=times, starts=_starts(times, keys), time_base=video.time_base, rate=_rate(video, times),
-            has_clock=True, decoded=False, damage=damage, note=_note(sum(not hidden for *_, hidden in packets), len(shown)),
+            has_clock=True, decoded=False, damage=damage, note=note,
         )  # fmt: skip
 
 

@@ -63,6 +63,9 @@ class Looks:
         return found
 
 
+ORDINARY = Looks()
+
+
 def usual_matrix(width: int, height: int) -> int:
     """What players take a picture for that does not say its colour matrix; we read and write by it."""
     return BT709 if width >= HD_WIDTH or height > HD_HEIGHT else SMPTE170M

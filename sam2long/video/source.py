@@ -10,7 +10,7 @@ import numpy as np
 
 from sam2long.errors import VideoError
 from sam2long.video.model_input import to_model_input
-from sam2long.video.picture import Looks
+from sam2long.video.picture import ORDINARY
 from sam2long.video.prefetch import prefetched
 
 
@@ -74,7 +74,7 @@ class FrameSource(ABC):
     height: int
     width: int
     names: list[str] | None = None
-    looks = Looks()
+    looks = ORDINARY
     notes: Sequence[str] = ()
 
     def __init__(self, selection: Selection, prefetch: int) -> None:
