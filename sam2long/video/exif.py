@@ -16,8 +16,10 @@ PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # EXIF, and XMP as text
 
 def is_turned(image: Image.Image) -> bool:
     """Whether programs that heed EXIF show this image turned or mirrored, and Pillow does not."""
-    # Pillow turns TIFFs by itself, as other readers do.
-    return image.format != "TIFF" and image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
+    if image.format == "TIFF":
+        return False  # Pillow turns these by itself, as other readers do
+    # A PNG's own method would decode the picture, to find EXIF data behind it.
+    return Image.Image.getexif(image).get(ORIENTATION, UPRIGHT) != UPRIGHT
 
 
 def copy_as_stored(original: Path, target: Path) -> None:

@@ -78,8 +78,8 @@ class ImageFolderSource(FrameSource):
         notes = self._depth.notes() if self._depth else []
         if self.turned:
             notes.append(
-                f"other programs turn or mirror {self.turned} of the images as their EXIF data say; they are tracked as they "
-                "are stored, as in sam2, and masks and boxes are meant so"
+                f"other programs turn or mirror {self.turned} of the images as their EXIF data say; they are tracked "
+                "as they are stored, as in sam2, and masks and boxes are meant so"
             )
         left_out = [file.name for file in others if file.suffix.lower() in Image.registered_extensions()]
         if left_out:
@@ -106,7 +106,7 @@ class ImageFolderSource(FrameSource):
                 size, pages = image.size, getattr(image, "n_frames", 1)
                 if is_deep(image):
                     deep.append(file)
-                self.turned += is_turned(image)  # loads a PNG
+                self.turned += is_turned(image)
             if pages > 1:
                 raise VideoError(
                     f"image {file} has {pages} pages; give it alone, as the video, or save its pages as images"
