@@ -14,9 +14,10 @@ from sam2long.errors import VideoError
 from sam2long.video.arrays import ArraySource, ListSource, TensorSource
 from sam2long.video.file import VideoFileSource
 from sam2long.video.folder import ImageFolderSource
+from sam2long.video.live import CameraSource
 from sam2long.video.source import FrameSource, Selection
 from sam2long.video.stills import STACK_SUFFIXES, StackSource
-from sam2long.video.stream import StreamSource, open_live
+from sam2long.video.stream import StreamSource
 
 WHAT = (
     "a video file, a TIFF stack, a folder of images, an array [T, H, W] or [T, H, W, 3], a list or an iterator of "
@@ -25,7 +26,13 @@ WHAT = (
 
 
 def open_source(
-    obj: Any, *, start: int = 0, stop: int | None = None, stride: int = 1, prefetch: int = 4
+    obj: Any,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 1,
+    prefetch: int = 4,
+    reconnect: bool = False,
 ) -> FrameSource:
     """Open anything that has frames. Nothing but the first frame is decoded until it is asked for.
 
@@ -36,6 +43,7 @@ def open_source(
             camera number; URL (rtsp, http, ...). A FrameSource is returned as it is.
         start, stop, stride: which frames of the video; `index` then counts these.
         prefetch: frames decoded ahead in a thread; 0 for no thread.
+        reconnect: for cameras and URLs: connect again when they break off.
     Raises:
         VideoError: missing, empty, not a video, no frames, mixed sizes, wrong shape or dtype.
     """
@@ -47,9 +55,11 @@ def open_source(
     if isinstance(obj, bool) or obj is None or isinstance(obj, (bytes, dict)):
         raise VideoError(f"cannot read frames from {type(obj).__name__}; expected {WHAT}")
     if isinstance(obj, (int, np.integer)):
-        return open_live(int(obj), selection, prefetch)
+        return CameraSource(int(obj), selection, prefetch, reconnect=reconnect)
     if isinstance(obj, str) and "://" in obj:
-        return open_live(obj, selection, prefetch)
+        return CameraSource(obj, selection, prefetch, reconnect=reconnect)
+    if reconnect:
+        raise VideoError("reconnecting goes with cameras and URLs; leave it out for everything else")
     if isinstance(obj, (str, os.PathLike)):
         return _open_path(Path(obj), selection, prefetch)
     if "torch" in sys.modules and isinstance(obj, sys.modules["torch"].Tensor):
