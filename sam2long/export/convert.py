@@ -33,6 +33,10 @@ FORMATS: dict[str, Format] = {
         description="PNG per frame, an object id in every pixel (DAVIS, YouTube-VOS, MOSE)",
         write=stills.write_palette_pngs,
     ),
+    "tiff": Format(
+        description="TIFF label volume, a page per frame, an object id in every pixel (napari, ImageJ)",
+        write=stills.write_label_stack,
+    ),
     "object-png": Format(
         description="folder of black-and-white PNGs per object; may overlap (SA-V, LVOS)",
         write=stills.write_object_pngs,

@@ -59,6 +59,8 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
                 first_time = time if first_time is None else first_time
                 out.write(compose(image, _together(job, frame)), time - first_time if variable else None)
         note = out.audio_note
+        if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:
+            job.lost.add("The shape of the pixels, which are not square: this WebM says nothing of it")
     _note_losses(job, note)
 
 

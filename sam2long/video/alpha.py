@@ -43,6 +43,7 @@ class Vp9Writer(AlphaWriter):
     container_format = "webm"
     container_options: dict[str, str] = {}
     pixel_format = "yuva420p"
+    keeps_pixel_aspect = False  # VP9 has no place for it, and PyAV cannot set WebM's
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         video = self._container.add_stream("libvpx-vp9", rate=self._rate)

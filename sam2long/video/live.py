@@ -32,20 +32,20 @@ class CameraSource(StreamSource):
     """
 
     def __init__(self, address: str | int, selection: Selection, prefetch: int, *, reconnect: bool = False) -> None:
-        name = f"camera {address}" if isinstance(address, int) else address
+        self._name = f"camera {address}" if isinstance(address, int) else address
         self._address, self._reconnect = address, reconnect
         self.lost = 0
         self.notes = []
         self._size: tuple[int, int] | None = None  # (height, width) as displayed
         self._last_time: float | None = None
         self._last_moment = time.monotonic()
-        container, video = self._connect(name)
+        container, video = self._connect()
         rate = video.average_rate
         super().__init__(
-            self._frames(name, container), selection, prefetch, name=name, fps=float(rate) if rate else None
+            self._frames(container), selection, prefetch, name=self._name, fps=float(rate) if rate else None
         )
 
-    def _connect(self, name: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+    def _connect(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         camera_format, pattern = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
         try:
             if isinstance(self._address, int):
@@ -53,27 +53,30 @@ class CameraSource(StreamSource):
             else:
                 container = av.open(self._address, timeout=NETWORK_TIMEOUT)
         except (OSError, ValueError, av.FFmpegError) as error:
-            raise VideoError(f"{name} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+            raise VideoError(f"{self._name} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
         try:
-            return container, video_stream(container, name)
+            return container, video_stream(container, self._name)
         except BaseException:
             container.close()
             raise
 
-    def _frames(self, name: str, container: av.container.InputContainer) -> Iterator[tuple[np.ndarray, float | None]]:
+    def _frames(self, container: av.container.InputContainer) -> Iterator[tuple[np.ndarray, float | None]]:
         """(image, seconds) as long as there is a connection."""
         count = 0
         while True:
             with container:
-                for item in self._of_one_connection(container, video_stream(container, name)):
+                video = video_stream(container, self._name)
+                for item in self._of_one_connection(container, video):
                     count += 1
                     yield item
+                in_header = video.frames
             if self.damage is None:
                 return
-            self.damage = f"{name} broke off after {count} frames: {self.damage}"
-            changed = self._size is None or not self._reconnect or self._new_size is not None
-            container = None if changed else self._connect_again(name)
+            self.damage = f"{self._name} broke off after {count} frames: {self.damage}"
+            again = self._reconnect and not self._has_changed
+            container = self._connect_again() if again else None
             if container is None:
+                self.lost += max(in_header - count, 0)
                 return
             gone = time.monotonic() - self._last_moment
             self.lost += round(gone * (self._fps or 0))
@@ -86,7 +89,7 @@ class CameraSource(StreamSource):
         """Until it ends; sets `damage` to the reason if that is not the end of the video."""
         reformatter, begun, shift = VideoReformatter(), False, None
         packets = container.demux(video)
-        self._new_size = None
+        self._has_changed = False
         while True:
             try:
                 packet = next((packet for packet in packets if packet.size), None)
@@ -98,12 +101,13 @@ class CameraSource(StreamSource):
                 self.lost += begun  # before its first key frame a stream has nothing to lose
                 frames = []
             for frame in frames:
-                if not begun:
+                if self._size is None:
                     self.looks = Looks.of(video, frame)
+                    self.notes += self.looks.notes()
                 image = upright_rgb(frame, reformatter)
                 self._size = self._size or image.shape[:2]
                 if image.shape[:2] != self._size:
-                    self._new_size = image.shape[:2]
+                    self._has_changed = True
                     self.damage = (
                         f"the picture changes its size from {self._size[1]}x{self._size[0]} to "
                         f"{image.shape[1]}x{image.shape[0]} (width x height); start anew for the new size"
@@ -131,11 +135,11 @@ class CameraSource(StreamSource):
         gone = max(time.monotonic() - self._last_moment, 1 / (self._fps or 25.0))
         return self._last_time + gone - clock
 
-    def _connect_again(self, name: str) -> av.container.InputContainer | None:
+    def _connect_again(self) -> av.container.InputContainer | None:
         for pause in PAUSES:
             time.sleep(pause)
             try:
-                return self._connect(name)[0]
+                return self._connect()[0]
             except VideoError:
                 continue
         return None

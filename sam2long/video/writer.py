@@ -55,6 +55,7 @@ class VideoWriter:
 
     container_format = "mp4"
     container_options = {"movflags": "+faststart"}
+    keeps_pixel_aspect = True
 
     def __init__(
         self,
