@@ -14,7 +14,6 @@ import pytest
 from sam2long.errors import VideoError
 from sam2long.video import file as video_file
 from sam2long.video import open_source
-from sam2long.video.file import oriented
 from tests.video_files import numbered_image, read_number, write_video
 
 REAL = sorted((Path(__file__).parents[2] / "shared/data/videos").glob("*.mp4"))
@@ -305,25 +304,6 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path, monkeypatch):
     for name in ("take 1: dog.mp4", "a:b.mp4"):
         write_video(tmp_path / name, 4)
         reads_the_same_every_way(name, range(4))
-
-
-@pytest.mark.parametrize(
-    "matrix, expected",
-    [  # a, b, c, d: where the stored x and y axes point on the screen; 1 2 over 3 4 is stored
-        ((1, 0, 0, 1), [[1, 2], [3, 4]]),
-        ((-1, 0, 0, 1), [[2, 1], [4, 3]]),
-        ((1, 0, 0, -1), [[3, 4], [1, 2]]),
-        ((-1, 0, 0, -1), [[4, 3], [2, 1]]),
-        ((0, 1, 1, 0), [[1, 3], [2, 4]]),
-        ((0, 1, -1, 0), [[3, 1], [4, 2]]),
-        ((0, -1, 1, 0), [[2, 4], [1, 3]]),
-        ((0, -1, -1, 0), [[4, 2], [3, 1]]),
-    ],
-)
-def test_the_eight_orientations(matrix, expected):
-    a, b, c, d = (value << 16 for value in matrix)
-    found = oriented(np.array([[1, 2], [3, 4]]), np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int64))
-    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("flip, undo", [((-1, 1), np.s_[:, ::-1]), ((1, -1), np.s_[::-1])])
