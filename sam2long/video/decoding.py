@@ -60,7 +60,7 @@ def decode_file(
 
 def open_container(path: Path) -> av.container.InputContainer:
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # titles may be in any encoding
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({getattr(error, 'strerror', None) or error}); "

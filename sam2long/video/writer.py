@@ -245,7 +245,7 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        container = av.open(str(file.path if file else origin))
+        container = av.open(str(file.path if file else origin), metadata_errors="replace")
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
