@@ -60,7 +60,8 @@ def decode_file(
 
 def open_container(path: Path) -> av.container.InputContainer:
     try:
-        container = av.open(f"file:{path}")  # or FFmpeg takes what stands before a colon for a protocol
+        # "file:", or FFmpeg takes what stands before a colon for a protocol
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({getattr(error, 'strerror', None) or error}); "

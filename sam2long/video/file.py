@@ -22,8 +22,9 @@ from av.video.reformatter import VideoReformatter
 
 from sam2long.errors import VideoError
 from sam2long.video.decoding import decode_file, open_container, video_stream
+from sam2long.video.depth import Depth
 from sam2long.video.index import index_file, scan_file
-from sam2long.video.picture import Looks, upright_rgb
+from sam2long.video.picture import Looks, deep_values, is_deep, upright_rgb
 from sam2long.video.source import FrameSource, Selection
 
 TRIED = 8  # frames that are compared before a place to start is believed
@@ -57,6 +58,8 @@ class VideoFileSource(FrameSource):
         with open_container(path) as container:
             self.looks = Looks.of(video_stream(container, path), first[0])
         self.height, self.width = upright_rgb(first[0], VideoReformatter()).shape[:2]
+        depth = Depth.sample(self.available, lambda at: self._deep_values(at, first[0])) if is_deep(first[0]) else None
+        self._depth = depth if depth is not None and depth.stretched else None
         self.damage = self._damage_at_opening()
         self._lock = threading.Lock()
         self._cursor: Generator | None = None  # a decoder that stands before frame `_cursor_next`
@@ -69,7 +72,8 @@ class VideoFileSource(FrameSource):
 
     @property
     def notes(self) -> list[str]:
-        return [*self.looks.notes(), *([self.index.note] if self.index.note else [])]
+        stretched = self._depth.notes() if self._depth is not None else []
+        return [*self.looks.notes(), *stretched, *([self.index.note] if self.index.note else [])]
 
     @property
     def native_fps(self) -> float | None:
@@ -103,7 +107,7 @@ class VideoFileSource(FrameSource):
         reformatter = VideoReformatter()
         with closing(self._forward(first, step) if step > 0 else self._backward(first, -step)) as frames:
             for at, frame in frames:
-                yield at, upright_rgb(frame, reformatter), self._seconds(at)
+                yield at, upright_rgb(frame, reformatter, self._depth), self._seconds(at)
 
     def _forward(self, first: int, step: int) -> Iterator[tuple[int, av.VideoFrame]]:
         with closing(self._decode(first)) as decoding:
@@ -143,7 +147,7 @@ class VideoFileSource(FrameSource):
             for at, frame in self._cursor:
                 self._cursor_next = at + 1
                 if at == source_index:
-                    image = upright_rgb(frame, VideoReformatter())
+                    image = upright_rgb(frame, VideoReformatter(), self._depth)
                     if self._cursor_next == self.available:
                         self._cursor.close()
                         self._cursor = None
@@ -227,6 +231,10 @@ class VideoFileSource(FrameSource):
             self.index = scan_file(self.path)
         else:
             raise VideoError(f"{self.path} gives other frames each time it is decoded; convert it to H.264 first")
+
+    def _deep_values(self, index: int, otherwise: av.VideoFrame) -> np.ndarray:
+        with closing(self._decode(index)) as frames:
+            return deep_values(next((frame for _, frame in frames), otherwise))
 
     def _damage_at_opening(self) -> str | None:
         stop = self.selection.stop

@@ -36,9 +36,10 @@ class ImageFolderSource(FrameSource):
     def __init__(self, folder: Path, selection: Selection, prefetch: int) -> None:
         super().__init__(selection, prefetch)
         self.path = folder
-        there = [p for p in folder.iterdir() if p.name[0] != "." and p.is_file()]
+        there = [p for p in folder.iterdir() if p.name[0] != "." and not p.is_dir()]
         self._files = sorted(
-            (p for p in there if p.suffix.lower() in SUFFIXES), key=lambda p: (natural_key(p.stem), p.name)
+            (p for p in there if p.suffix.lower() in SUFFIXES and p.is_file()),
+            key=lambda p: (natural_key(p.stem), p.name),
         )
         if not self._files:
             raise VideoError(f"folder {folder} has no images; expected files ending in {', '.join(SUFFIXES)}")
@@ -47,7 +48,7 @@ class ImageFolderSource(FrameSource):
         self.turned, deep = 0, []
         self.height, self.width = self._read_headers(deep)
         self._depth = Depth.sample(len(deep), lambda number: self._pixels(deep[number])) if deep else None
-        self.notes = self._notes([p for p in there if p.suffix.lower() not in SUFFIXES])
+        self.notes = self._notes([p for p in there if p.suffix.lower() not in SUFFIXES or not p.is_file()])
         chosen = slice(selection.start, selection.stop, selection.stride)
         self.files = self._files[chosen]
         self.names = [file.stem for file in self.files]
@@ -84,8 +85,8 @@ class ImageFolderSource(FrameSource):
         left_out = [file.name for file in others if file.suffix.lower() in Image.registered_extensions()]
         if left_out:
             notes.append(
-                f"{len(left_out)} files of the folder were left out ({min(left_out)}, say); a folder's frames end in "
-                f"{', '.join(SUFFIXES)}"
+                f"images of the folder that were left out: {len(left_out)} ({min(left_out)}, say); frames are files "
+                f"that end in {', '.join(SUFFIXES)}, and links to them"
             )
         return notes
 

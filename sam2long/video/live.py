@@ -51,7 +51,7 @@ class CameraSource(StreamSource):
             if isinstance(self._address, int):
                 container = av.open(pattern.format(self._address), format=camera_format)
             else:
-                container = av.open(self._address, timeout=NETWORK_TIMEOUT)
+                container = av.open(self._address, timeout=NETWORK_TIMEOUT, metadata_errors="replace")
         except (OSError, ValueError, av.FFmpegError) as error:
             raise VideoError(f"{self._name} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
         try:
@@ -95,6 +95,8 @@ class CameraSource(StreamSource):
                 packet = next((packet for packet in packets if packet.size), None)
             except (av.FFmpegError, OSError) as error:
                 self.damage, packet = str(error.strerror or error), None
+            if packet is None and self._reconnect and container.size <= 0:
+                self.damage = self.damage or "there was no more data"  # what has no known end has not come to it
             try:
                 frames = video.codec_context.decode(packet)
             except av.FFmpegError:

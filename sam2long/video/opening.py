@@ -75,6 +75,8 @@ def open_source(
 
 def _open_path(path: Path, selection: Selection, prefetch: int) -> FrameSource:
     if not path.exists():
+        if path.is_symlink():
+            raise VideoError(f"{path} is a link that leads nowhere; expected a video file or a folder of images")
         raise VideoError(f"{path} does not exist; expected a video file or a folder of images")
     if path.is_dir():
         return ImageFolderSource(path, selection, prefetch)

@@ -10,6 +10,8 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 
+from sam2long.video.depth import Depth
+
 BT709, SMPTE170M, BT2020 = 1, 6, 9  # numbers of H.273, as in the files
 UNSPECIFIED = 2
 MATRICES = {BT709, 4, 5, SMPTE170M, 7, BT2020}  # those that swscale computes
@@ -83,11 +85,29 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return True, b < 0, c < 0
 
 
-def upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as it is displayed: [H, W, 3] uint8 RGB, turned and mirrored as its display matrix says."""
+def is_deep(frame: av.VideoFrame) -> bool:
+    """Whether a frame has 16 bits per value, all of which may not be used; 10 and 12 bits say what they are."""
+    return frame.format.components[0].bits == 16
+
+
+def deep_values(frame: av.VideoFrame) -> np.ndarray:
+    """[H, W] or [H, W, 3] uint16 of a frame with 16 bits per value."""
+    grey = frame.format.name.startswith("gray")
+    return frame.to_ndarray(format="gray16le" if grey else "rgb48le").astype(np.uint16)
+
+
+def upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, depth: Depth | None = None) -> np.ndarray:
+    """A decoded frame as it is displayed: [H, W, 3] uint8 RGB, turned and mirrored as its display matrix says.
+
+    Args:
+        depth: how to stretch the values of frames with 16 bits; None to leave them as they are.
+    """
     if frame.colorspace not in MATRICES and frame.colorspace != NO_MATRIX:
         frame.colorspace = usual_matrix(frame.width, frame.height)
-    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    if depth is None:
+        image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    else:
+        image = depth.to_rgb(deep_values(frame))
     swap, reverse_rows, reverse_columns = orientation(frame)
     if swap:
         image = image.transpose(1, 0, 2)

@@ -245,7 +245,8 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        container = av.open(f"file:{file.path}" if file else str(origin))
+        where = f"file:{file.path}" if file else str(origin)
+        container = av.open(where, metadata_errors="replace")
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
