@@ -3,6 +3,7 @@
 What the decoder hands out, in its order, are the frames; packets only foretell them. Where the decoder does not do as
 foretold, the file is decoded once to list its frames. Where packets say that decoding may start, it is tried first:
 the frames have to be those that come from further back. So going to a frame and reading up to it give the same pixels.
+(Where packets are wrong about how many frames came earlier, that shows only when those are read.)
 """
 
 from __future__ import annotations
@@ -228,7 +229,11 @@ class VideoFileSource(FrameSource):
         if len(self.index.starts) > 1:
             self.index = replace(self.index, starts=self.index.starts[:1])
         elif not self.index.decoded:
-            self.index = scan_file(self.path)
+            told, found = self.available, scan_file(self.path)
+            if len(found.times) > told:
+                note = f"the video has {len(found.times)} frames and its packets foretold {told}; the others came late"
+                found = replace(found, note=note)
+            self.index = found
         else:
             raise VideoError(f"{self.path} gives other frames each time it is decoded; convert it to H.264 first")
 

@@ -171,7 +171,6 @@ class FrameSource(ABC):
         return f"{type(self).__name__}({self.num_frames} frames, {self.width}x{self.height}, fps={self.fps})"
 
     def _selected(self, index: int, direction: int, image_size: int | None) -> Iterator[Frame]:
-        count = self.num_frames
         stop = self.selection.stop
         walk = self._walk(self.source_index(index), direction * self.selection.stride)
         try:
@@ -180,7 +179,7 @@ class FrameSource(ABC):
                 yield Frame(index, image, time, resized)
                 index += direction
                 # Leave before the next frame is decoded for nothing.
-                if index < 0 or (count is not None and index >= count):
+                if index < 0:
                     return
                 if stop is not None and source_index + direction * self.selection.stride >= stop:
                     return
