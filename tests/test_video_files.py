@@ -14,7 +14,7 @@ import pytest
 from sam2long.errors import VideoError
 from sam2long.video import file as video_file
 from sam2long.video import open_source
-from tests.video_files import numbered_image, read_number, write_all_keys, write_joined, write_trimmed, write_video
+from tests.video_files import read_number, write_all_keys, write_joined, write_trimmed, write_video
 
 REAL = sorted((Path(__file__).parents[2] / "shared/data/videos").glob("*.mp4"))
 
@@ -259,20 +259,6 @@ def reads_the_same_every_way(path, expected):
         assert (source.frame(index) == images[index]).all()
     backwards = [frame.image for frame in source.iter_from(len(images) - 1, reverse=True)]
     assert all((a == b).all() for a, b in zip(backwards, images[::-1], strict=True))
-
-
-@pytest.mark.parametrize("name", ["refresh.mp4", "refresh.ts"])
-def test_recovery_points_are_not_taken_for_key_frames(tmp_path, name):
-    options = {"x264-params": "intra-refresh=1:keyint=12:scenecut=0:bframes=0"}
-    with av.open(str(tmp_path / name), "w") as out:
-        video = out.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt, video.options = 320, 240, "yuv420p", options
-        for number in range(40):
-            frame = av.VideoFrame.from_ndarray(numbered_image(number, 240, 320), format="rgb24")
-            frame.pts = number
-            out.mux(video.encode(frame))
-        out.mux(video.encode(None))
-    reads_the_same_every_way(tmp_path / name, range(40))
 
 
 def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path, monkeypatch):
