@@ -9,7 +9,9 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
+import av
 import numpy as np
 import pytest
 
@@ -17,8 +19,10 @@ from sam2long.cli import main
 from sam2long.export import MaskReader
 from sam2long.export.convert import export_run
 from sam2long.predictor import SAM2LongVideoPredictor
+from sam2long.video import live as video_live
 from sam2long.video import open_source
 from tests.fakes import noise_clip, tiny_flags
+from tests.video_files import numbered_image, write_video
 
 FRAMES = 20
 BOX = ("--box", "4,4,30,40")
@@ -143,6 +147,86 @@ def test_a_stream_over_the_network(model, clip, tmp_path):
         server.shutdown()
     assert len(masks_of(tmp_path / "live")) == FRAMES
     assert info(tmp_path / "live")["settings"]["video"] == url
+
+
+@contextmanager
+def sent(*answers):
+    """The address of a server that sends these bytes, one after the other to each who asks, and the last for ever.
+
+    Each answer: (bytes, length that it announces).
+    """
+    left = list(answers)
+
+    class Sender(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            data, length = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sender)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/stream.ts"
+    finally:
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """A transport stream of twenty frames."""
+    return write_video(tmp_path_factory.mktemp("stream") / "clip.ts").read_bytes()
+
+
+def test_a_stream_that_breaks_off_says_so_and_keeps_what_came(model, stream, tmp_path, capsys):
+    half = stream[: len(stream) // 2]
+    with sent((half, len(stream))) as url:
+        assert live(url, *BOX, *model, "--out", tmp_path / "live") == 1
+    said = info(tmp_path / "live")
+    count = len(masks_of(tmp_path / "live"))
+    assert 5 < count < 20 and open_source(tmp_path / "live" / "overlay.mp4").num_frames == count
+    assert said["status"] == "broken off" and f"broke off after {count} frames" in said["notes"][0]
+    assert said["notes"][0] in capsys.readouterr().err
+
+
+def test_a_stream_that_changes_its_size_ends_in_one_sentence(model, stream, tmp_path, capsys):
+    larger = write_video(tmp_path / "larger.ts", height=64, width=96).read_bytes()
+    with sent((stream + larger, len(stream + larger))) as url:
+        assert live(url, *BOX, *model, "--reconnect", "--out", tmp_path / "live") == 1
+    assert len(masks_of(tmp_path / "live")) == 20 and info(tmp_path / "live")["status"] == "broken off"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "changes its size from 64x48 to 96x64" in said
+
+
+def test_a_stream_is_connected_to_again(model, stream, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_live, "PAUSES", (0.05,))
+    with sent((stream[: len(stream) // 2], len(stream)), (stream, len(stream))) as url:
+        assert live(url, *BOX, *model, "--reconnect", "--out", tmp_path / "live") == 0
+    said = info(tmp_path / "live")
+    assert said["status"] == "complete" and said["frames_tracked"] > 25 and said["frames_lost"] >= 1
+    assert "it was back after" in said["notes"][0] and "frames of the stream were lost" in said["notes"][1]
+    times = [frame.time for frame in open_source(tmp_path / "live" / "overlay.mp4")]
+    assert len(times) == said["frames_tracked"] and times == sorted(times)
+
+
+def test_a_cover_picture_is_no_stream(model, stream, tmp_path):
+    with av.open(str(tmp_path / "cover.mp4"), "w") as out:
+        cover = out.add_stream("png", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = out.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        out.mux([*cover.encode(av.VideoFrame(32, 32, "rgb24")), *cover.encode(None)])
+        for number in range(3):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(numbered_image(number), format="rgb24")))
+        out.mux(video.encode(None))
+    for source in (tmp_path / "cover.mp4", f"file://{tmp_path / 'cover.mp4'}"):
+        assert live(source, *BOX, *model, "--out", tmp_path / "live", "--overwrite") == 0
+        assert info(tmp_path / "live")["frames_tracked"] == 3
 
 
 def test_several_objects_from_a_file_of_prompts(model, clip, tmp_path):

@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sam2long.cli import main
 from sam2long.errors import ConfigError, DataError, VideoError
-from sam2long.export import stills
+from sam2long.export import MaskWriter, stills
 from sam2long.export.convert import FORMATS, export_run
-from tests.export_run import FRAMES, START, assert_same, make_run
+from tests.export_run import FRAMES, HEIGHT, LABELS, START, WIDTH, assert_same, make_run, masters
 from tests.video_files import read_number
 
 
@@ -140,6 +140,56 @@ def test_palette_pngs_have_an_id_per_pixel(run):
         assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
 
 
+def test_a_label_volume_has_a_page_for_every_frame(crowded):
+    masks = masters(crowded)
+    report = export_run(crowded, "tiff")
+    with Image.open(report.folder / "labels.tif") as image:
+        assert image.n_frames == FRAMES and image.mode == "L"
+        for page in range(FRAMES):
+            image.seek(page)
+            labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+            for obj_id in LABELS:
+                labels[masks.get((START + page, obj_id), np.zeros((HEIGHT, WIDTH), bool))] = obj_id
+            np.testing.assert_array_equal(np.array(image), labels)
+    lost = " ".join(report.lost)
+    assert "two objects claim" in lost and f"page 0 is frame {START} of the video" in lost and "names" in lost
+
+
+def test_a_label_volume_has_pages_for_frames_that_were_not_tracked_and_ids_of_16_bits(tmp_path):
+    header = {"video": "", "height": 4, "width": 5, "num_frames": 7, "objects": {"300": ""}}
+    with MaskWriter(tmp_path / "masks.jsonl", header) as out:
+        for frame in (2, 4):
+            out.write(frame, frame, None, {300: np.eye(4, 5, dtype=bool)})
+    with Image.open(export_run(tmp_path, "tiff").files[0]) as image:
+        found = []
+        for page in range(image.n_frames):
+            image.seek(page)
+            found.append(int(np.array(image).max()))
+    assert found == [0, 0, 300, 0, 300, 0, 0]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_images_turned_by_exif_lie_with_their_shapes(tmp_path, ending):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    (tmp_path / "shot").mkdir()
+    for number in range(FRAMES + START):
+        image = Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90 + number, np.uint8))
+        image.save(tmp_path / "shot" / f"{number}.{ending}", exif=exif)
+    run = make_run(tmp_path / "run", video=False)
+    for name, entry in FORMATS.items():
+        report = export_run(run, name, video=tmp_path / "shot", images=entry.takes_images)
+        copies = [path for path in report.files if path.suffix == f".{ending}"] if entry.takes_images else []
+        assert len(copies) == (FRAMES if entry.takes_images else 0)
+        for path in copies:
+            with Image.open(path) as copy:
+                assert copy.size == ImageOps.exif_transpose(copy).size == (WIDTH, HEIGHT)
+        if not entry.takes_images:
+            assert any("turned by EXIF" in sentence for sentence in report.lost)
+    (said,) = export_run(run, "coco", video=tmp_path / "shot", overwrite=True).lost
+    assert f"{FRAMES + START} of them are turned by EXIF" in said and "--images copies them" in said
+
+
 def test_pixels_of_two_objects_are_reported_as_lost_by_the_palette_and_kept_by_folders(crowded):
     report = export_run(crowded, "palette-png")
     assert len(report.lost) == 1 and "4 masks; the first is object 7 on frame 2" in report.lost[0]
@@ -158,8 +208,6 @@ def test_cut_outs_show_the_object_and_hide_everything_else(run):
         found[int(path.stem), 1] = image[:, :, 3] == 255
         assert set(np.unique(image[:, :, 3])) <= {0, 255}
         assert not image[image[:, :, 3] == 0].any(), "the background must not lie hidden in the file"
-    from tests.export_run import masters
-
     expected = {key: mask for key, mask in masters(run).items() if key[1] == 1}
     assert set(found) == set(expected)
     assert all(np.array_equal(found[key], mask) for key, mask in expected.items())

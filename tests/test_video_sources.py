@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sam2.utils.misc import load_video_frames
 
 from sam2long.errors import VideoError
 from sam2long.video import FrameSource, normalize_table, open_source, to_model_input
+from sam2long.video.exif import copy_as_stored
 from tests.video_files import numbered_image, read_number, write_video
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,11 +84,95 @@ def test_images_that_are_not_rgb_are_converted(tmp_path):
         np.testing.assert_array_equal(frame.image, rgb)
 
 
-def test_exif_rotation_is_not_applied_as_in_sam2(tmp_path):
+def turned_by_exif():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    save_images(tmp_path / "clip", ["1.jpg"], exif=exif)
-    assert open_source(tmp_path / "clip").frame(0).shape == (48, 64, 3)
+    return exif
+
+
+def test_exif_rotation_is_not_applied_as_in_sam2_and_noted(tmp_path):
+    source = open_source(save_images(tmp_path / "clip", ["1.jpg", "2.png"], exif=turned_by_exif()))
+    assert source.frame(0).shape == (48, 64, 3)
+    assert source.turned == 2 and "turn or mirror 2 of the images" in source.notes[0]
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.png", "1.webp"])
+def test_a_copy_that_no_program_turns_has_the_same_pixels(tmp_path, name):
+    file = save_images(tmp_path / "clip", [name], exif=turned_by_exif(), **{"lossless": True}) / name
+    copy_as_stored(file, tmp_path / name)
+    with Image.open(file) as before, Image.open(tmp_path / name) as after:
+        assert before.getexif()[0x0112] == 6 and 0x0112 not in after.getexif()
+        np.testing.assert_array_equal(np.array(before.convert("RGB")), np.array(after.convert("RGB")))
+
+
+def save_deep_png(path, values):
+    """[H, W, 1 to 4] as a PNG of 16 bits, which Pillow writes for grey only."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("low", "high"), [(0, 4095), (33000, 37095)])
+def test_few_of_16_bits_are_stretched_alike_for_all_images(tmp_path, channels, low, high):
+    ramp = np.linspace(low, high, 40).reshape(5, 8).astype(np.uint16)
+    alpha = channels % 2 == 0
+    for number, part in enumerate((ramp, np.minimum(ramp, low + 2047))):
+        values = np.repeat(part[:, :, None], channels, axis=2)
+        values[:, :, channels - alpha :] = 65535
+        save_deep_png(tmp_path / f"{number}.png", values)
+    source = open_source(tmp_path)
+    for number, brightest in enumerate((255, 127)):
+        image = source.frame(number)
+        assert image.shape == (5, 8, 3) and (image.min(), image.max()) == (0, brightest)
+    assert source.notes == [f"the 16-bit values {low} to {high} were stretched to 0 to 255"]
+
+
+def test_images_that_are_left_out_are_named(tmp_path):
+    save_images(tmp_path / "clip", ["1.png", "2.tif", "3.bmp", "4.gif"])
+    (tmp_path / "clip" / "5.png").symlink_to("5.png")  # a circle
+    source = open_source(tmp_path / "clip")
+    assert [read_number(frame.image) for frame in source] == [0, 1, 2]
+    assert "left out: 2 (4.gif, say)" in source.notes[0]
+    with pytest.raises(VideoError, match="leads nowhere"):
+        open_source(tmp_path / "clip" / "5.png")
+
+
+# ---- stacks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["stack.tif", "stack.webp", "stack.gif", "stack.png"])
+def test_a_file_of_several_pages_has_that_many_frames(tmp_path, name):
+    first, *others = [Image.fromarray(numbered_image(number)) for number in range(12)]
+    first.save(tmp_path / name, save_all=True, append_images=others, **{"lossless": True} if "webp" in name else {})
+    source = open_source(tmp_path / name, start=1)
+    assert [read_number(frame.image) for frame in source] == list(range(1, 12))
+    assert [read_number(source.frame(index)) for index in (7, 0, 10)] == [8, 1, 11]
+    assert [read_number(frame.image) for frame in source.iter_from(3, reverse=True)] == [4, 3, 2, 1]
+
+
+def test_stacks_of_16_bits_are_stretched_and_those_of_two_sizes_refused(tmp_path):
+    pages = [Image.fromarray(np.full((4, 5), value, np.uint16)) for value in (33000, 35000, 37000)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    source = open_source(tmp_path / "a.tif")
+    assert [int(frame.image.max()) for frame in source] == [0, 127, 255] and len(source.notes) == 1
+    pages[1] = Image.new("L", (7, 8))
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(VideoError, match=r"page 1 of .*b\.tif is 7x8"):
+        open_source(tmp_path / "b.tif")
+    Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "c.tif")
+    with pytest.raises(VideoError, match="floating-point"):
+        open_source(tmp_path / "c.tif")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.tif").rename(tmp_path / "folder" / "a.tif")
+    with pytest.raises(VideoError, match="has 3 pages"):
+        open_source(tmp_path / "folder")
 
 
 def test_images_of_two_sizes_are_refused_and_named(tmp_path):
@@ -135,6 +222,42 @@ def test_arrays_and_tensors_give_the_same_frames(wrap):
         np.testing.assert_array_equal(frame.image, frames[frame.index + 1])
     np.testing.assert_array_equal(source.frame(2), frames[3])
     assert [frame.index for frame in source.iter_from(2, reverse=True)] == [2, 1, 0]
+
+
+class Lazy:
+    """What h5py, zarr and dask have in common: a shape, a type, and a frame for a number."""
+
+    def __init__(self, values):
+        self._values, self.shape, self.dtype, self.fetched = values, values.shape, values.dtype, []
+
+    def __len__(self):
+        return len(self._values)
+
+    def __getitem__(self, index):
+        self.fetched.append(index)
+        return self._values[index]
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_what_looks_like_an_array_is_read_lazily(grey):
+    frames = noise(5, 6, 8) if grey else noise(5, 6, 8, 3)
+    lazy = Lazy(frames)
+    source = open_source(lazy, start=1)
+    assert (source.num_frames, source.height, source.width) == (4, 6, 8) and not lazy.fetched
+    expected = np.repeat(frames[..., None], 3, axis=3) if grey else frames
+    np.testing.assert_array_equal(source.frame(2), expected[3])
+    assert lazy.fetched == [3]
+    np.testing.assert_array_equal(np.stack([frame.image for frame in source]), expected[1:])
+
+
+@pytest.mark.parametrize(("kind", "low"), [("<u2", 100), (">u2", 33000), ("<i2", -2000)])
+def test_arrays_of_16_bits_are_stretched(kind, low):
+    values = (low + np.arange(3 * 4 * 5).reshape(3, 4, 5) % 16).astype(kind)
+    source = open_source(Lazy(values))
+    np.testing.assert_array_equal(source.frame(1)[..., 0], (values[1].astype(int) - low) * 16)
+    assert f"{low} to {low + 15} were stretched" in source.notes[0]
+    full = np.array([0, 0x1234, 0xFFFF], np.uint16).reshape(1, 1, 3)
+    assert open_source(full).frame(0)[0, :, 0].tolist() == [0, 0x12, 0xFF], "what fills the range is not stretched"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def write_video(
     b_frames: int | None = None,
     times: list[int] | None = None,
     rotation: int | None = None,
+    mirrored: bool = False,
+    x264: str = "",
     audio: str | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -47,7 +49,8 @@ def write_video(
 
     Args:
         times: presentation times in milliseconds, for a variable frame rate.
-        rotation: degrees, counterclockwise, as a phone would note them.
+        rotation: degrees, counterclockwise, as a phone would note them. mirrored: left and right after that.
+        x264: more of its parameters.
         audio: codec of a 440 Hz tone as long as the video.
     """
     with av.open(str(path), "w", container_options=options or {}) as out:
@@ -57,10 +60,10 @@ def write_video(
         if b_frames is not None:
             video.codec_context.max_b_frames = b_frames
         if codec == "libx264":
-            video.options = {"preset": "veryfast", "crf": "18", "x264-params": "scenecut=0"}
+            video.options = {"preset": "veryfast", "crf": "18", "x264-params": f"scenecut=0{x264}"}
         video.codec_context.time_base = 1 / Fraction(rate) if times is None else Fraction(1, 1000)
         if rotation is not None:
-            video.set_display_rotation(rotation)
+            video.set_display_rotation(rotation, hflip=mirrored)
         sound = None
         if audio:
             sound = out.add_stream(audio, rate=48000 if "opus" in audio else 44100, layout="mono")
@@ -83,4 +86,34 @@ def write_video(
             for part in resampler.resample(None):
                 out.mux(sound.encode(part))
             out.mux(sound.encode(None))
+    return path
+
+
+def write_trimmed(path: Path, num_frames: int = 20, **options: int) -> Path:
+    """The last frames of a longer video, cut out as phones and editors do: copied from the key frame before, and the
+    pictures before the cut hidden by an edit list."""
+    whole = write_video(path.with_stem("whole"), num_frames + 30, **options)
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        video = source.streams.video[0]
+        copy, begin = out.add_stream_from_template(video), round(Fraction(30, 25) / video.time_base)
+        source.seek(begin, stream=video, backward=True)
+        for packet in source.demux(video):
+            if packet.dts is not None:
+                packet.pts -= begin
+                packet.dts -= begin
+                packet.stream = copy
+                out.mux(packet)
+    return path
+
+
+def write_joined(path: Path) -> Path:
+    """Two videos of ten frames, one behind the other as `cat` does it: the clock starts again in the middle."""
+    parts = [write_video(path.with_stem(f"{rate}"), 10, rate=rate).read_bytes() for rate in (25, 24)]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def write_all_keys(path: Path) -> Path:
+    """A file whose table of key frames is gone, so that every picture counts as one."""
+    path.write_bytes(write_video(path, b_frames=0).read_bytes().replace(b"stss", b"free"))
     return path

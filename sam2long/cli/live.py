@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sam2long.runs.settings import RunSettings
     from sam2long.video.source import Frame
 
+BROKE_OFF = 1  # exit code
 RATE_FRAMES = 30  # over how many frames the rate on the screen is taken
 
 EXAMPLES = """Track what a camera, a stream or a file shows, frame by frame as it comes; show it, record it, or both.
@@ -64,6 +65,8 @@ class Live:
     """Skip frames whenever tracking is slower than the source, so that the latest frame is always the next one."""
     realtime: bool = False
     """Play a file at its own pace, as a camera would."""
+    reconnect: bool = False
+    """When a camera or a stream breaks off, connect again and go on, for up to two minutes."""
     max_frames: Annotated[int | None, shown("N")] = None
     """End after this many tracked frames."""
     model: Annotated[str | None, shown("NAME")] = None
@@ -89,9 +92,11 @@ class Live:
             folder.require_usable(self.overwrite, "replace it with --overwrite, or choose another --out")
         with folder or nullcontext():
             session = self._carry_out(settings, prompts, folder)
+        for note in session.notes():
+            print(f"note: {note}", file=sys.stderr)
         if not self.quiet:
             print(session.summary() + (f"; results in {self.out}" if self.out else ""))
-        return 0
+        return BROKE_OFF if session.broken_off else 0
 
     def _carry_out(self, settings: RunSettings, prompts: list[ObjectPrompt], folder: RunFolder | None) -> _Session:
         from sam2long.cli.window import Window
@@ -103,11 +108,11 @@ class Live:
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
         predictor = build_predictor(settings)
         address = int(self.source) if self.source.isdigit() else self.source
-        source = open_source(address, prefetch=0)
+        source = open_source(address, prefetch=0, reconnect=self.reconnect)
         labels = labels_of(prompts)
         info = {
             "command": shlex.join(["sam2long", *sys.argv[1:]]),
-            "live": {"keep_up": self.keep_up, "realtime": self.realtime},
+            "live": {"keep_up": self.keep_up, "realtime": self.realtime, "reconnect": self.reconnect},
             "settings": settings.to_dict(),
             "prompts": [prompt.describe() for prompt in prompts],
             "versions": versions(),
@@ -120,12 +125,15 @@ class Live:
             first = session.begin()  # prompts that do not fit show here, before an older run is replaced
             recorder = None if folder is None else Recorder(folder, source, labels, info)
             session.track(first, labels, recorder, window)
+        except Exception as error:
+            session.failure = " ".join(str(error).split()) or type(error).__name__
+            raise
         finally:
             session.close()
             if window is not None:
                 window.close()
             if recorder is not None and session.tracked:
-                recorder.close(session.numbers())
+                recorder.close(session.numbers(), session.notes(), session.broken_off)
             elif recorder is not None:
                 recorder.abort()
         return session
@@ -205,6 +213,7 @@ class _Session:
         self._begun = 0.0
         self._seconds = 0.0
         self.tracked = 0
+        self.failure: str | None = None  # what ended it, where it was not the source
 
     def begin(self) -> Frame:
         """The first frame, prompted."""
@@ -258,6 +267,17 @@ class _Session:
             yield from map(_as_masks, self._predictor.track(self._state, frame.image))
         yield from map(_as_masks, self._predictor.finish(self._state))
 
+    @property
+    def broken_off(self) -> bool:
+        return self.failure is not None or (self._source.damage is not None and self._source.num_frames is None)
+
+    def notes(self) -> list[str]:
+        """Sentences for the user and for run.json."""
+        found = [*self._source.notes, self._source.damage, self.failure]
+        if lost := getattr(self._source, "lost", 0):
+            found.append(f"{lost} frames of the stream were lost")
+        return [note for note in found if note]
+
     def _stop(self) -> None:
         if not self._quiet:
             print("\nstopping after this frame (Ctrl-C again: leave at once)", file=sys.stderr)
@@ -274,6 +294,7 @@ class _Session:
         return {
             "frames_tracked": self.tracked,
             "frames_dropped": self._feed.dropped,
+            "frames_lost": getattr(self._source, "lost", 0),
             "frames_per_second": round(self.tracked / self._seconds, 2) if self._seconds else None,
             "seconds": {"track": round(self._seconds, 3)},
             "peak_memory_mib": peak_memory(self._predictor),

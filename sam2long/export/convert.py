@@ -33,6 +33,10 @@ FORMATS: dict[str, Format] = {
         description="PNG per frame, an object id in every pixel (DAVIS, YouTube-VOS, MOSE)",
         write=stills.write_palette_pngs,
     ),
+    "tiff": Format(
+        description="TIFF label volume, a page per frame, an object id in every pixel (napari, ImageJ)",
+        write=stills.write_label_stack,
+    ),
     "object-png": Format(
         description="folder of black-and-white PNGs per object; may overlap (SA-V, LVOS)",
         write=stills.write_object_pngs,
@@ -140,6 +144,12 @@ def export_run(
             chosen.write(job)
             if missed := run.untracked():
                 job.lost.add(f"{missed} frames between the tracked ones were not looked at; they are as if empty")
+            if run.turned and not images:
+                job.lost.add(
+                    f"How other programs show the pictures: {run.turned} of them are turned by EXIF, and the masks are "
+                    "for the pictures as they are stored"
+                    + ("; --images copies them so that no program turns them" if chosen.takes_images else "")
+                )
             if tolerance:
                 job.lost.add(f"The exact edges: polygons may leave them by {tolerance:g} pixels, as asked for")
             lost = job.lost.sentences()

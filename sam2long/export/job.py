@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from sam2long.errors import ConfigError
 from sam2long.export.masks import decode_mask
 from sam2long.export.recording import Recording
+from sam2long.video.exif import copy_as_stored
 
 JPEG_QUALITY = 95
 
@@ -129,7 +129,7 @@ class ExportJob:
                 continue
             path, original = folder / name(masks.index), self.run.image_file(masks.index)
             if original is not None:
-                shutil.copyfile(original, path)
+                copy_as_stored(original, path)
             else:
                 Image.fromarray(image).save(path, quality=JPEG_QUALITY)
 

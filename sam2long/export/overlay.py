@@ -69,7 +69,7 @@ def write_overlay(
     variable = getattr(source, "variable_rate", False)
     first_time = None
     fps = source.fps or FALLBACK_FPS
-    with VideoWriter(path, fps, source.width, source.height, audio_from=source) as out:
+    with VideoWriter(path, fps, source.width, source.height, audio_from=source, looks=source.looks) as out:
         for frame in source:
             picture = paint(frame.image, masks.masks(offset + frame.index), labels)
             first_time = frame.time if first_time is None else first_time

@@ -54,7 +54,9 @@ class Recording:
         self.labels = {obj_id: names.get(obj_id, "") for obj_id in self.objects}
         self.video = str(video if video is not None else header.get("video") or "")
         self.name = Path(self.video).stem or "video"
-        self._files = self._image_files()
+        self._files: list[Path] | None = None
+        self.turned = 0  # images that other programs turn, because their EXIF data say so
+        self._find_images()
         self._length: int | None = None
 
     def class_of(self, obj_id: int) -> str:
@@ -142,8 +144,9 @@ class Recording:
             raise ConfigError(f"the run has no object {', '.join(map(str, unknown)) or '(none)'}; its objects: {there}")
         return sorted(set(objects))
 
-    def _image_files(self) -> list[Path] | None:
+    def _find_images(self) -> None:
         if not self.video or not Path(self.video).is_dir():
-            return None
-        files = open_source(self.video).files
-        return files if len(files) > self.source_frame(self.frames[-1]) else None
+            return
+        source = open_source(self.video)
+        if len(source.files) > self.source_frame(self.frames[-1]):
+            self._files, self.turned = source.files, source.turned

@@ -1,4 +1,4 @@
-"""PNG sequences: palette images, one folder per object, cut-outs with alpha."""
+"""Stills: palette images, one folder per object, cut-outs with alpha, a label volume."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import AppendingTiffWriter
 
-from sam2long.export.job import ExportJob
+from sam2long.export.job import ExportJob, MaskFrame
 from sam2long.export.pngs import MAX_LABEL, davis_palette
 
 MASK_VALUE = 255
+MOST_LABEL_16 = 65535
 
 
 def write_palette_pngs(job: ExportJob) -> None:
@@ -19,17 +21,51 @@ def write_palette_pngs(job: ExportJob) -> None:
     job.require_ids(1, MAX_LABEL, "a palette PNG")
     palette = davis_palette()
     for frame in job.frames():
-        labels = np.zeros((job.run.height, job.run.width), np.uint8)
-        for obj_id, mask in frame.visible():
-            if labels[mask].any():
-                job.lost.add(
-                    "Pixels that two objects claim went to the higher id: a palette PNG has one object per pixel",
-                    frame.index, obj_id,
-                )  # fmt: skip
-            labels[mask] = obj_id
-        image = Image.fromarray(labels)
+        image = Image.fromarray(_labels(job, frame, np.uint8, "a palette PNG"))
         image.putpalette(palette)
         image.save(job.folder / f"{frame.stem}.png")
+
+
+def write_label_stack(job: ExportJob) -> None:
+    """labels.tif: a page per frame from the first of the video that was opened to the last, with an object id in every
+    pixel: 8 bits, or 16 where there are ids above 255."""
+    job.require_ids(1, MOST_LABEL_16, "a label volume")
+    run = job.run
+    kind = np.uint8 if max(run.objects) <= MAX_LABEL else np.uint16
+    nothing = np.zeros((run.height, run.width), kind)
+    pages = max(run.frames[-1] + 1, run.masks.header.get("num_frames") or 0)
+    with AppendingTiffWriter(str(job.folder / "labels.tif"), new=True) as file:
+        written = 0
+
+        def add(labels: np.ndarray) -> None:
+            nonlocal written
+            Image.fromarray(labels).save(file, format="TIFF", compression="tiff_deflate")
+            file.newFrame()
+            written += 1
+
+        for frame in job.frames():
+            while written < frame.index:
+                add(nothing)
+            add(_labels(job, frame, kind, "a label volume"))
+        while written < pages:
+            add(nothing)
+    if run.source_frame(pages - 1) != pages - 1:
+        job.lost.add(f"The frames' numbers: page 0 is frame {run.start} of the video, and each page {run.stride} on")
+    if any(run.labels.values()):
+        job.lost.add("The objects' names: a label volume has numbers only")
+
+
+def _labels(job: ExportJob, frame: MaskFrame, kind: type, what: str) -> np.ndarray:
+    """[H, W] with an object id in every pixel; where masks share pixels, the higher id lies on top."""
+    labels = np.zeros((job.run.height, job.run.width), kind)
+    for obj_id, mask in frame.visible():
+        if labels[mask].any():
+            job.lost.add(
+                f"Pixels that two objects claim went to the higher id: {what} has one object per pixel",
+                frame.index, obj_id,
+            )  # fmt: skip
+        labels[mask] = obj_id
+    return labels
 
 
 def write_object_pngs(job: ExportJob) -> None:

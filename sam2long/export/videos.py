@@ -52,11 +52,15 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
     with run.open_video() as source:  # for the sound
         variable = getattr(source, "variable_rate", False)
         fps = source.fps or run.fps or FALLBACK_FPS
-        with writer(job.folder / name, fps, run.width, run.height, audio_from=source, crf=FINE) as out:
+        with writer(
+            job.folder / name, fps, run.width, run.height, audio_from=source, looks=source.looks, crf=FINE
+        ) as out:
             for frame, image, time in job.pictures():
                 first_time = time if first_time is None else first_time
                 out.write(compose(image, _together(job, frame)), time - first_time if variable else None)
         note = out.audio_note
+        if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:
+            job.lost.add("The shape of the pixels, which are not square: this WebM says nothing of it")
     _note_losses(job, note)
 
 

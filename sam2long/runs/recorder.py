@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from sam2long.export import MaskWriter
 from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
-from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
+from sam2long.runs.run_folder import BROKEN_OFF, COMPLETE, RUNNING, RunFolder
 from sam2long.video import VideoWriter
 from sam2long.video.source import Frame, FrameSource
 
@@ -38,7 +38,9 @@ class Recorder:
             "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
         }  # fmt: skip
         self._masks = MaskWriter(folder.masks, header)
-        self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
+        self._overlay = VideoWriter(
+            folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height, looks=source.looks
+        )
         self._last: float | None = None
         self._first: float | None = None
         write_json(folder.info, {"status": RUNNING, **self._info})
@@ -59,14 +61,22 @@ class Recorder:
         self._overlay.write(picture, shown)
         self._last = shown
 
-    def close(self, numbers: Mapping[str, Any]) -> None:
-        """Finish the files. numbers: how it went, for run.json."""
+    def close(self, numbers: Mapping[str, Any], notes: Sequence[str], broken_off: bool) -> None:
+        """Finish the files.
+
+        Args:
+            numbers: how it went, for run.json. notes: what else it is to say.
+            broken_off: whether something else than the video's end or the user has ended it.
+        """
         self._masks.close()
         if self._overlay.frames_written:
             self._overlay.close()
         else:
             self._overlay.abort()
-        write_json(self._folder.info, {"status": COMPLETE, **self._info, **numbers})
+        write_json(
+            self._folder.info,
+            {"status": BROKEN_OFF if broken_off else COMPLETE, **self._info, **numbers, "notes": list(notes)},
+        )
 
     def abort(self) -> None:
         """Nothing was tracked: leave nothing."""

@@ -252,7 +252,7 @@ class Run:
 
     def finish(self, complete: bool) -> list[str]:
         """Write report, timeline and overlay for the frames done, and run.json; returns notes for the user."""
-        notes = [self.source.damage] if self.source.damage else []
+        notes = [*self.source.notes, *([self.source.damage] if self.source.damage else [])]
         self._write_info(STOPPED if not complete else RUNNING, notes)
         with MaskReader(self.folder.masks) as masks:
             if not masks.frames:

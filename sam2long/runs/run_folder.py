@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from sam2long.errors import DataError, StateError
 
-RUNNING, STOPPED, COMPLETE = "running", "stopped", "complete"  # status in run.json
+RUNNING, STOPPED, COMPLETE, BROKEN_OFF = "running", "stopped", "complete", "broken off"  # status in run.json
 
 
 class RunFolder:

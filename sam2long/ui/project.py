@@ -249,7 +249,7 @@ class Project:
                 },
                 "objects": first_last,
                 "frames_tracked": len(self.store.frames()),
-                "notes": [self.source.damage] if self.source.damage else [],
+                "notes": [*self.source.notes, *([self.source.damage] if self.source.damage else [])],
             },
         )  # fmt: skip
 

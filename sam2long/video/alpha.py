@@ -21,11 +21,7 @@ class AlphaWriter(VideoWriter):
             raise VideoError(f"{name} is {kind} {getattr(image, 'shape', '')}; expected an array [H, W, 4] uint8 RGBA")
 
     def _picture(self, image: np.ndarray) -> av.VideoFrame:
-        return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba"),
-            format=self.pixel_format,
-            dst_colorspace=self._colours,
-        )
+        return self._coded(image, "rgba", self.pixel_format)
 
 
 class ProResWriter(AlphaWriter):
@@ -38,7 +34,6 @@ class ProResWriter(AlphaWriter):
         video = self._container.add_stream("prores_ks", rate=self._rate)
         video.width, video.height, video.pix_fmt = self.width, self.height, self.pixel_format
         video.options = {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
-        self._tag_colours(video.codec_context)
         return video
 
 
@@ -48,6 +43,7 @@ class Vp9Writer(AlphaWriter):
     container_format = "webm"
     container_options: dict[str, str] = {}
     pixel_format = "yuva420p"
+    keeps_pixel_aspect = False  # VP9 has no place for it, and PyAV cannot set WebM's
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         video = self._container.add_stream("libvpx-vp9", rate=self._rate)
@@ -55,5 +51,4 @@ class Vp9Writer(AlphaWriter):
         video.codec_context.bit_rate = 0  # constant quality
         video.options = {"crf": str(crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}
         video.metadata["alpha_mode"] = "1"
-        self._tag_colours(video.codec_context)
         return video

@@ -1,13 +1,14 @@
-"""Frames that are in memory already: arrays, lists of arrays, tensors."""
+"""Frames that can be fetched by their numbers: arrays and what looks like them, lists of arrays, tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2long.errors import VideoError
+from sam2long.video.depth import DTYPES, Depth, grey_to_rgb
 from sam2long.video.model_input import check_image
 from sam2long.video.source import FrameSource, Selection
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class _InMemory(FrameSource):
+class _ByNumber(FrameSource):
     """Frames that are all there: any of them is as near as the next."""
 
     _frames: Sequence
@@ -25,24 +26,19 @@ class _InMemory(FrameSource):
         return len(self._frames)
 
     def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
-        for index in range(first, len(self._frames) if step > 0 else -1, step):
+        for index in range(first, self.available if step > 0 else -1, step):
             yield index, self._read(index), None
 
 
-class ArraySource(_InMemory):
-    """Frames out of an array [T, H, W, 3] uint8, or a sequence of arrays [H, W, 3] uint8. Nothing is copied."""
+class ListSource(_ByNumber):
+    """Frames out of a sequence of arrays [H, W, 3] uint8. Nothing is copied."""
 
-    def __init__(self, frames: np.ndarray | Sequence[np.ndarray], selection: Selection, prefetch: int) -> None:
+    def __init__(self, frames: Sequence[np.ndarray], selection: Selection, prefetch: int) -> None:
         super().__init__(selection, prefetch)
-        if isinstance(frames, np.ndarray):
-            if frames.ndim != 4 or frames.shape[3] != 3:
-                raise VideoError(f"array has shape {frames.shape}; expected [frames, height, width, 3]")
-            if frames.dtype != np.uint8:
-                raise VideoError(f"array has dtype {frames.dtype}; expected uint8 with values 0 to 255")
         if len(frames) == 0:
-            raise VideoError("there are no frames in the list or array; expected at least one")
+            raise VideoError("there are no frames in the list; expected at least one")
         self._frames = frames
-        self._check_not_empty("the array")
+        self._check_not_empty("the list")
         check_image(frames[0], "frame 0")
         self.height, self.width = frames[0].shape[:2]
 
@@ -52,7 +48,47 @@ class ArraySource(_InMemory):
         return np.ascontiguousarray(image)
 
 
-class TensorSource(_InMemory):
+class ArraySource(_ByNumber):
+    """Frames out of an array, or of anything that has a shape and gives a frame for a number: h5py, zarr, dask, ...
+
+    Frames are fetched when they are needed, one at a time. 16 bits become 8 as `Depth` says.
+
+    Args:
+        frames: [T, H, W, 3] or [T, H, W]; uint8, uint16 or int16.
+    """
+
+    def __init__(self, frames: Any, selection: Selection, prefetch: int) -> None:
+        super().__init__(selection, prefetch)
+        shape = tuple(int(side) for side in frames.shape)
+        dtype = np.dtype(frames.dtype) if hasattr(frames, "dtype") else np.asarray(frames[0]).dtype
+        if not (len(shape) == 3 or len(shape) == 4 and shape[3] == 3) or dtype.name not in ("uint8", *DTYPES):
+            raise VideoError(
+                f"array has shape {shape} and dtype {dtype}; expected [frames, height, width, 3] or "
+                "[frames, height, width], of uint8 (0 to 255), uint16 or int16"
+            )
+        if 0 in shape:
+            raise VideoError(f"array has shape {shape}: there are no frames in it")
+        self._frames, self._count = frames, shape[0]
+        self._check_not_empty("the array")
+        self.height, self.width = shape[1:3]
+        self._depth = None
+        if dtype.name in DTYPES:
+            self._depth = Depth.sample(self._count, self._fetch)
+            self.notes = self._depth.notes()
+
+    @property
+    def available(self) -> int:
+        return self._count
+
+    def _fetch(self, source_index: int) -> np.ndarray:
+        return np.asarray(self._frames[source_index])
+
+    def _read(self, source_index: int) -> np.ndarray:
+        frame = self._fetch(source_index)
+        return np.ascontiguousarray(grey_to_rgb(frame) if self._depth is None else self._depth.to_rgb(frame))
+
+
+class TensorSource(_ByNumber):
     """Frames out of a tensor [T, 3, H, W] or [T, H, W, 3]: uint8, or floating in 0..1. Converted one at a time."""
 
     def __init__(self, frames: torch.Tensor, selection: Selection, prefetch: int) -> None:

@@ -1,20 +1,21 @@
-"""A folder of JPEG or PNG images."""
+"""A folder of images, one per frame."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from sam2long.errors import VideoError
+from sam2long.video.depth import Depth
+from sam2long.video.exif import is_turned
 from sam2long.video.source import FrameSource, Selection
+from sam2long.video.stills import is_deep, pixels, reading
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-BITS_SAMPLE = 8  # pictures that are looked at to know the depth of all
-SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # PIL's convert("RGB") would clip these to white
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
@@ -22,63 +23,32 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
-def read_image(path: Path, bits: int = 16) -> np.ndarray:
-    """An image file as [H, W, 3] uint8 RGB, with sam2's pixels: PIL's `convert("RGB")`, EXIF rotation not applied.
-
-    Alpha is dropped, palettes are looked up, grey is repeated. Of 16-bit pictures the upper 8 of the `bits` in use are
-    kept.
-
-    Raises:
-        VideoError: cannot be read; the message names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in SIXTEEN_BIT:
-                grey = np.clip(np.asarray(image).astype(np.int64), 0, (1 << bits) - 1) >> (bits - 8)
-                return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VideoError(f"image {path} cannot be read ({_first_line(error)}); replace or remove the file") from None
-
-
-def bits_in_use(files: Sequence[Path]) -> int:
-    """How many bits the brightest of some 16-bit pictures needs: 8, 10, 12, 14 or 16; cameras rarely fill all.
-
-    16 where the pictures are of another kind. A few pictures from all over the folder are looked at.
-    """
-    most = 0
-    for file in files[:: max(1, len(files) // BITS_SAMPLE)]:
-        with Image.open(file) as image:
-            if image.mode not in SIXTEEN_BIT:
-                return 16
-            most = max(most, int(np.asarray(image).max()))
-    return next((bits for bits in (8, 10, 12, 14) if most < 1 << bits), 16)
-
-
 class ImageFolderSource(FrameSource):
     """Images of one folder in natural order of their names, whatever the names are.
-
-    16-bit pictures are scaled alike: the deepest of a few from all over the folder says how many bits are in use.
 
     Args:
         folder: the folder; subfolders and hidden files are left out.
     Attributes:
         files: paths of the selected frames.
+        turned: how many images other programs turn, because their EXIF data say so.
     """
 
     def __init__(self, folder: Path, selection: Selection, prefetch: int) -> None:
         super().__init__(selection, prefetch)
         self.path = folder
+        there = [p for p in folder.iterdir() if p.name[0] != "." and not p.is_dir()]
         self._files = sorted(
-            (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()),
+            (p for p in there if p.suffix.lower() in SUFFIXES and p.is_file()),
             key=lambda p: (natural_key(p.stem), p.name),
         )
         if not self._files:
             raise VideoError(f"folder {folder} has no images; expected files ending in {', '.join(SUFFIXES)}")
         self._check_not_empty(f"folder {folder}")
         self._check_names()
-        self.height, self.width = self._common_size()
-        self._bits = bits_in_use(self._files)
+        self.turned, deep = 0, []
+        self.height, self.width = self._read_headers(deep)
+        self._depth = Depth.sample(len(deep), lambda number: self._pixels(deep[number])) if deep else None
+        self.notes = self._notes([p for p in there if p.suffix.lower() not in SUFFIXES or not p.is_file()])
         chosen = slice(selection.start, selection.stop, selection.stride)
         self.files = self._files[chosen]
         self.names = [file.stem for file in self.files]
@@ -92,13 +62,33 @@ class ImageFolderSource(FrameSource):
             yield index, self._read(index), None
 
     def _read(self, source_index: int) -> np.ndarray:
-        image = read_image(self._files[source_index], self._bits)
+        image = self._pixels(self._files[source_index])
         if image.shape[:2] != (self.height, self.width):  # the file has changed since the folder was opened
             raise VideoError(
                 f"image {self._files[source_index]} is {image.shape[1]}x{image.shape[0]} (width x height); "
                 f"expected {self.width}x{self.height}, as when the folder was opened"
             )
-        return image
+        return image if image.dtype == np.uint8 else self._depth.to_rgb(image)
+
+    @staticmethod
+    def _pixels(file: Path) -> np.ndarray:
+        with reading(file), Image.open(file) as image:
+            return pixels(image, file)
+
+    def _notes(self, others: list[Path]) -> list[str]:
+        notes = self._depth.notes() if self._depth else []
+        if self.turned:
+            notes.append(
+                f"other programs turn or mirror {self.turned} of the images as their EXIF data say; they are tracked "
+                "as they are stored, as in sam2, and masks and boxes are meant so"
+            )
+        left_out = [file.name for file in others if file.suffix.lower() in Image.registered_extensions()]
+        if left_out:
+            notes.append(
+                f"images of the folder that were left out: {len(left_out)} ({min(left_out)}, say); frames are files "
+                f"that end in {', '.join(SUFFIXES)}, and links to them"
+            )
+        return notes
 
     def _check_names(self) -> None:
         seen: dict[str, Path] = {}
@@ -109,17 +99,19 @@ class ImageFolderSource(FrameSource):
                 )
             seen[file.stem] = file
 
-    def _common_size(self) -> tuple[int, int]:
-        """(height, width) of all images; reads their headers only."""
+    def _read_headers(self, deep: list[Path]) -> tuple[int, int]:
+        """(height, width) of all images; adds those with 16 bits to `deep`."""
         first = None
         for file in self._files:
-            try:
-                with Image.open(file) as image:
-                    size = image.size
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            with reading(file), Image.open(file) as image:
+                size, pages = image.size, getattr(image, "n_frames", 1)
+                if is_deep(image):
+                    deep.append(file)
+                self.turned += is_turned(image)
+            if pages > 1:
                 raise VideoError(
-                    f"image {file} cannot be read ({_first_line(error)}); replace or remove the file"
-                ) from None
+                    f"image {file} has {pages} pages; give it alone, as the video, or save its pages as images"
+                )
             first = first or size
             if size != first:
                 raise VideoError(
@@ -127,7 +119,3 @@ class ImageFolderSource(FrameSource):
                     "(width x height); all images of a folder must have one size"
                 )
         return first[1], first[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

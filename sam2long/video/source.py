@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sam2long.errors import VideoError
 from sam2long.video.model_input import to_model_input
+from sam2long.video.picture import ORDINARY
 from sam2long.video.prefetch import prefetched
 
 
@@ -61,6 +62,8 @@ class FrameSource(ABC):
         fps: frames per second of the selected frames; None when unknown.
         num_frames: how many frames are selected; None for endless or unknown.
         names: file stems of the selected frames, for folders of images; else None.
+        looks: what players have to know beside the pixels, for videos made from these frames.
+        notes: sentences about what a user may stumble over; final once an iteration has ended.
         damage: None, or at which frame the video broke off and why; final once an iteration has ended.
 
     Args:
@@ -71,6 +74,8 @@ class FrameSource(ABC):
     height: int
     width: int
     names: list[str] | None = None
+    looks = ORDINARY
+    notes: Sequence[str] = ()
 
     def __init__(self, selection: Selection, prefetch: int) -> None:
         if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
@@ -166,7 +171,6 @@ class FrameSource(ABC):
         return f"{type(self).__name__}({self.num_frames} frames, {self.width}x{self.height}, fps={self.fps})"
 
     def _selected(self, index: int, direction: int, image_size: int | None) -> Iterator[Frame]:
-        count = self.num_frames
         stop = self.selection.stop
         walk = self._walk(self.source_index(index), direction * self.selection.stride)
         try:
@@ -175,7 +179,7 @@ class FrameSource(ABC):
                 yield Frame(index, image, time, resized)
                 index += direction
                 # Leave before the next frame is decoded for nothing.
-                if index < 0 or (count is not None and index >= count):
+                if index < 0:
                     return
                 if stop is not None and source_index + direction * self.selection.stride >= stop:
                     return

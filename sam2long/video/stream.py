@@ -1,20 +1,15 @@
-"""Sources that can only go forward, once: iterators, cameras, network streams."""
+"""Sources that can only go forward, once: iterators."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 
-import av
 import numpy as np
 
 from sam2long.errors import VideoError
 from sam2long.video.arrays import check_same_size
 from sam2long.video.model_input import check_image
 from sam2long.video.source import FrameSource, Selection
-
-CAMERA_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-NETWORK_TIMEOUT = (20.0, 20.0)  # seconds to open, seconds to wait for a frame
 
 
 class StreamSource(FrameSource):
@@ -87,38 +82,3 @@ class StreamSource(FrameSource):
     def close(self) -> None:
         if not self._started:  # otherwise the iteration under way closes it
             self._iterator.close()
-
-
-def open_live(address: str | int, selection: Selection, prefetch: int) -> StreamSource:
-    """A camera by its number, or a network address that PyAV opens (rtsp, rtmp, udp, http)."""
-    name = f"camera {address}" if isinstance(address, int) else address
-    camera_format, pattern = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
-    where = pattern.format(address) if isinstance(address, int) else address
-    try:
-        if isinstance(address, int):
-            container = av.open(where, format=camera_format)
-        else:
-            container = av.open(where, timeout=NETWORK_TIMEOUT)
-    except (OSError, ValueError, av.FFmpegError) as error:
-        raise VideoError(f"{name} cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    if not container.streams.video:
-        container.close()
-        raise VideoError(f"{name} has no video in it")
-    video = container.streams.video[0]
-    rate = video.average_rate
-    frames = _live_frames(container, video)
-    return StreamSource(frames, selection, prefetch, name=name, fps=float(rate) if rate else None)
-
-
-def _live_frames(container: av.container.InputContainer, video: av.VideoStream) -> Iterator[tuple[np.ndarray, float]]:
-    from sam2long.video.file import upright_rgb
-
-    reformatter = av.video.reformatter.VideoReformatter()
-    first = None
-    try:
-        for frame in container.decode(video):
-            now = frame.time
-            first = now if first is None else first
-            yield upright_rgb(frame, reformatter), None if now is None else now - first
-    finally:
-        container.close()

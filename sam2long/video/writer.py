@@ -18,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from sam2long.errors import VideoError
 from sam2long.video.file import VideoFileSource
 from sam2long.video.model_input import check_image
+from sam2long.video.picture import BT2020, ORDINARY, Looks, usual_matrix
 from sam2long.video.source import FrameSource, Selection
 
 COPIED = {  # sound that a container takes as it is; other kinds are coded again, as AAC
@@ -26,8 +27,8 @@ COPIED = {  # sound that a container takes as it is; other kinds are coded again
     "webm": {"opus", "vorbis"},
 }
 AAC_FRAME = 1024  # samples that an AAC encoder takes at a time
+LIMITED = 1  # 16 to 235, as players expect
 FINE_CLOCK = Fraction(1, 90_000)  # for frames that bring their own times
-HD_HEIGHT = 576  # players take larger pictures for BT.709 and others for BT.601 where a file does not say
 
 
 class VideoWriter:
@@ -44,6 +45,7 @@ class VideoWriter:
         width, height: of the frames.
         audio_from: a video file (path) or a source opened from one. The sound of the selected range is kept;
             with a stride above 1 there is none. Anything without sound, an array say, gives none.
+        looks: of the video that the frames are from: the shape of its pixels, and that it is HDR.
         crf: x264's quality, 0 (lossless) to 51.
         preset: x264's speed.
     Attributes:
@@ -53,6 +55,7 @@ class VideoWriter:
 
     container_format = "mp4"
     container_options = {"movflags": "+faststart"}
+    keeps_pixel_aspect = True
 
     def __init__(
         self,
@@ -62,12 +65,14 @@ class VideoWriter:
         height: int,
         *,
         audio_from: str | os.PathLike | FrameSource | None = None,
+        looks: Looks = ORDINARY,
         crf: int = 20,
         preset: str = "veryfast",
     ) -> None:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames_written = 0
+        self._looks = looks
         if not (isinstance(fps, (int, float, Fraction)) and math.isfinite(fps) and fps > 0):
             raise VideoError(f"fps is {fps!r}; expected a number above 0")
         if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (width, height)):
@@ -83,6 +88,7 @@ class VideoWriter:
                 str(self._partial), "w", format=self.container_format, container_options=self.container_options
             )
             self._video = self._add_video(crf, preset)
+            self._say_looks(self._video.codec_context)
             self._sound = _Sound.find(audio_from, self._container)
         except (av.FFmpegError, OSError) as error:
             self.abort()
@@ -166,11 +172,13 @@ class VideoWriter:
         pad = self.height % 2, self.width % 2
         if any(pad):
             image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-        return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=self._colours,
-        )
+        return self._coded(image, "rgb24", "yuv420p")
+
+    def _coded(self, image: np.ndarray, layout: str, pixel_format: str) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=layout)
+        # The same before and after, or swscale takes HDR for something to convert.
+        frame.color_primaries, frame.color_trc = self._primaries, self._transfer
+        return self._reformatter.reformat(frame, format=pixel_format, dst_colorspace=self._matrix)
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         codec = "libx264" if "libx264" in av.codecs_available else "h264"
@@ -179,15 +187,16 @@ class VideoWriter:
         video.pix_fmt = "yuv420p"
         if codec == "libx264":
             video.options = {"crf": str(crf), "preset": preset}
-        self._tag_colours(video.codec_context)
         return video
 
-    def _tag_colours(self, context: av.VideoCodecContext) -> None:
-        hd = self.height > HD_HEIGHT
-        self._colours = "ITU709" if hd else "ITU601"
-        context.colorspace = 1 if hd else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
-        context.color_primaries = context.color_trc = 1 if hd else 6
-        context.color_range = 1  # limited, as players expect
+    def _say_looks(self, context: av.VideoCodecContext) -> None:
+        hdr = self._looks.transfer is not None
+        self._matrix = BT2020 if hdr else usual_matrix(self.width, self.height)
+        self._primaries = self._looks.primaries if hdr else self._matrix
+        self._transfer = self._looks.transfer if hdr else self._matrix
+        context.colorspace, context.color_range = self._matrix, LIMITED
+        context.color_primaries, context.color_trc = self._primaries, self._transfer
+        context.sample_aspect_ratio = self._looks.pixel_aspect
 
     def _finish(self) -> None:
         self._container.mux(self._video.encode(None))
@@ -236,7 +245,8 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        container = av.open(str(file.path if file else origin))
+        where = f"file:{file.path}" if file else str(origin)
+        container = av.open(where, metadata_errors="replace")
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
