@@ -393,6 +393,20 @@ def test_objects_leave_and_return_in_long_composed_clips(album):
     assert returns >= 3
 
 
+def test_some_clips_cut_away_to_another_scene_in_which_nothing_is_tracked(album, monkeypatch):
+    from nano import composed
+
+    stage = curriculum.Stage(until=1, clips=1, frames=12, chunk=12, size=64)
+    source = clips.sources(album, held_out=1)["whole"]
+    monkeypatch.setattr(composed, "CUT", 0.0)
+    plain = source.clip(random.Random(4), stage)
+    monkeypatch.setattr(composed, "CUT", 1.0)
+    images, ids = source.clip(random.Random(4), stage)
+    away = ~(images == plain[0]).all((1, 2, 3))
+    assert 2 <= away.sum() <= 6 and not away[0] and not away[-1] and not ids[away].any()
+    assert np.array_equal(ids[~away], plain[1][~away])
+
+
 def test_held_out_photographs_are_not_trained_on(album):
     found = clips.sources(album, held_out=2)
     assert {p.name for s in ("cutouts", "whole") for p in found[s].backgrounds} == {"0", "1", "2"}

@@ -16,6 +16,7 @@ from nano.curriculum import OBJECTS, Stage
 from nano.photos import VOID, Photo
 
 cv2.setNumThreads(1)
+CUT, CUT_FROM = 0.15, 8  # chance that a clip shows another scene for a while, if it has so many frames
 WIDE = 1.5  # a background is kept this much larger than the clip, so that the camera can move and come closer
 
 
@@ -117,7 +118,18 @@ class Composed:
                 break
         else:
             raise RuntimeError("twenty clips in a row began without their objects in view; are the objects too small?")
-        return self.render(layers, range(stage.frames), stage.size, seed)
+        images, ids = self.render(layers, range(stage.frames), stage.size, seed)
+        if stage.hard and stage.frames >= CUT_FROM and rng.random() < CUT:
+            self.cut_away(rng, stage, images, ids)
+        return images, ids
+
+    def cut_away(self, rng: random.Random, stage: Stage, images: np.ndarray, ids: np.ndarray) -> None:
+        """In place: for a while another scene, in which nothing is tracked, as editors cut."""
+        first = rng.randrange(2, stage.frames - 3)
+        last = min(stage.frames - 1, first + rng.randrange(2, stage.frames // 2 + 1))
+        other = self.layers(np.random.default_rng(rng.getrandbits(64)), stage.frames, stage.size, stage.hard)
+        images[first:last], _ = self.render(other, range(first, last), stage.size, rng.getrandbits(64))
+        ids[first:last] = 0
 
     def render(self, layers: list[Layer], frames, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
