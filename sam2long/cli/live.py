@@ -53,7 +53,7 @@ class Live:
     neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
     """A pixel that is not the object; may be repeated."""
     mask: Annotated[Path | None, shown("PNG")] = None
-    """Image with the object in white, or a palette PNG with one colour per object."""
+    """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects, as for `sam2long track`."""
     import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
@@ -82,8 +82,12 @@ class Live:
     """No progress and no summary."""
 
     def run(self) -> int:
+        from sam2long.cli.prompting import numbered_colours
+
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
+        if (said := numbered_colours(prompts)) and not self.quiet:
+            print(said, flush=True)
         folder = None if self.out is None else RunFolder(self.out)
         if folder is not None:
             folder.require_usable(self.overwrite, "replace it with --overwrite, or choose another --out")

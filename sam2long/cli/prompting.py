@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError, PromptError
-from sam2long.imports.images import LABEL_IMAGE_BELOW, masks_from_image, read_mask
+from sam2long.imports.images import masks_from_image, read_mask
 from sam2long.imports.prompt import ObjectPrompt, labels_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,12 @@ def from_file(path: Path) -> list[ObjectPrompt]:
     return prompts
 
 
+def numbered_colours(prompts: Sequence[ObjectPrompt]) -> str | None:
+    """Which colour of a mask image became which object, for the user; None where ids or labels said it."""
+    colours = dict(sorted((prompt.obj_id, prompt.colour) for prompt in prompts if prompt.colour))
+    return f"objects by colour: {', '.join(f'{n} {c}' for n, c in colours.items())}" if colours else None
+
+
 def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
     if not isinstance(entry, dict):
         raise DataError(f"{where} is {entry!r}; expected an object with frame, object and box, points or mask")
@@ -115,8 +121,7 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
 
 def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
     if isinstance(value, str):
-        pixels, holds_ids = read_mask(folder / value)
-        return pixels > 0 if holds_ids else pixels >= LABEL_IMAGE_BELOW
+        return read_mask(folder / value).labels != 0
     if isinstance(value, dict) and isinstance(value.get("counts"), str) and _is_vector(value.get("size"), 2):
         from sam2long.export.masks import decode_mask
 

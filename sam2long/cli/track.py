@@ -57,7 +57,7 @@ class Track:
     neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
     """A pixel that is not the object; may be repeated."""
     mask: Annotated[Path | None, shown("PNG")] = None
-    """Image with the object in white, or a palette PNG with one colour per object."""
+    """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects and frames: a list of {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1,
     x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file)."""
@@ -153,6 +153,8 @@ class Track:
 
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
+        if said := prompting.numbered_colours(prompts):
+            self._say(said)
         clock = _Clock()
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
         require_length(source, settings.video)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ class ObjectPrompt:
     frame: int  # in the video
     obj_id: int
     label: str = ""
+    colour: str = ""  # #rrggbb that it has in a mask image of colours, which say less than ids
     points: tuple[tuple[float, float], ...] = ()
     point_labels: tuple[int, ...] = ()  # 1 object, 0 not
     box: tuple[float, float, float, float] | None = None
@@ -36,11 +37,17 @@ class ObjectPrompt:
             box=self.box,
         )
 
+    def named(self, label: str) -> ObjectPrompt:
+        """The same with another label."""
+        return replace(self, label=label)
+
     def describe(self) -> dict[str, Any]:
         """For run.json: what was given, masks as their number of pixels."""
         said: dict[str, Any] = {"frame": self.frame, "object": self.obj_id}
         if self.label:
             said["label"] = self.label
+        if self.colour:
+            said["colour"] = self.colour
         if self.points:
             said |= {"points": [list(point) for point in self.points], "labels": list(self.point_labels)}
         if self.box:

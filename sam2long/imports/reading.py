@@ -11,7 +11,7 @@ from typing import Any
 from sam2long.errors import DataError
 from sam2long.export.folder import MANIFEST
 from sam2long.imports import coco, labelme
-from sam2long.imports.images import masks_from_image
+from sam2long.imports.images import masks_from_image, prompts_from_image
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
 
@@ -55,14 +55,15 @@ def _read_folder(folder: Path, frames: FrameNumbers) -> list[ObjectPrompt]:
     )
     if jsons:
         return _read_json(_changed(folder, jsons), frames)
+    # Frames on which nothing is seen have an all-black image; they say nothing to track.
+    numbers: dict[int, int] = {}
     if pngs:
-        return [prompt for file in pngs if _has_pixels(file) for prompt in masks_from_image(file, _of(file, frames))]
+        return [prompt for file in pngs for prompt in prompts_from_image(file, _of(file, frames), numbers)]
     return [
         replace(prompt, obj_id=int(sub.name))
         for sub in objects
         for file in sorted(sub.glob("*.png"))
-        if _has_pixels(file)
-        for prompt in masks_from_image(file, _of(file, frames))
+        for prompt in prompts_from_image(file, _of(file, frames), {})
     ]
 
 
@@ -109,10 +110,3 @@ def _contents(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
             raise DataError(f"cannot read {file}: {error.strerror}; expected {EXPECTED}") from None
         except ValueError as error:
             raise DataError(f"{file} is not JSON ({error}); expected {EXPECTED}") from None
-
-
-def _has_pixels(file: Path) -> bool:
-    """Frames on which nothing is seen have an all-black image; they say nothing to track."""
-    from sam2long.imports.images import read_mask
-
-    return bool(read_mask(file)[0].any())

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sam2long.errors import DataError
 from sam2long.imports import ObjectPrompt, read_prompts
+from sam2long.imports.images import labels_of
 from sam2long.video import FrameSource
 
 MASK_FORMATS = ("PNG",)
@@ -19,10 +20,10 @@ MOST_SHAPES = 1000
 
 
 def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
-    """An uploaded mask picture -> [H, W] bool: brighter than half, or any palette colour but the first.
+    """An uploaded mask picture of one object -> [H, W] bool; all ids or colours of the picture together.
 
     Raises:
-        DataError: not a PNG, or not of the video's size; its pixels are not decoded then.
+        DataError: not a PNG, not of the video's size (its pixels are not decoded then), or no mask; see `labels_of`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
@@ -31,9 +32,8 @@ def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
                     f"the mask is {image.width} x {image.height} pixels and the video {width} x {height}; "
                     "save it in the video's size"
                 )
-            if image.mode == "P":
-                return np.array(image) > 0
-            return np.array(image.convert("L")) >= 128
+            image.load()
+            return labels_of(image, "the mask").labels != 0
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
