@@ -82,12 +82,15 @@ class Live:
     """No progress and no summary."""
 
     def run(self) -> int:
-        from sam2long.cli.prompting import numbered_colours
+        from sam2long.cli.prompting import labels_of, numbered_colours
+        from sam2long.export.fonts import note_on_fonts
 
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
         if (said := numbered_colours(prompts)) and not self.quiet:
             print(said, flush=True)
+        if note := note_on_fonts(labels_of(prompts)):
+            print(f"note: {note}", file=sys.stderr)
         folder = None if self.out is None else RunFolder(self.out)
         if folder is not None:
             folder.require_usable(self.overwrite, "replace it with --overwrite, or choose another --out")
@@ -106,7 +109,8 @@ class Live:
 
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
         predictor = build_predictor(settings)
-        address = int(self.source) if self.source.isdigit() else self.source
+        is_camera = self.source.isdecimal() and not os.path.exists(self.source)
+        address = int(self.source) if is_camera else self.source
         source = open_source(address, prefetch=0)
         labels = labels_of(prompts)
         info = {

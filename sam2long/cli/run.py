@@ -25,8 +25,10 @@ from sam2long.cli.settings import RunSettings
 from sam2long.errors import DataError, PromptError, Sam2LongError
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
+from sam2long.export.fonts import note_on_fonts
 from sam2long.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.video import FrameSource, open_source
+from sam2long.video.names import gap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,6 +268,7 @@ class Run:
                 note = self._render(masks)
         if note:
             notes.append(f"overlay.mp4 is silent: {note}")
+        notes += [note for note in (gap(self.source.names or ()), note_on_fonts(self.labels)) if note]
         self.info["summary"] = _summary(report, self.labels)
         self._write_info(COMPLETE if complete else STOPPED, notes)
         if complete:

@@ -17,6 +17,7 @@ from sam2long.cli.settings import RunSettings, settings_from
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError, PromptError
 from sam2long.run_folder import COMPLETE, RunFolder
+from sam2long.video.names import number_in
 
 if TYPE_CHECKING:
     from sam2long.cli.prompting import ObjectPrompt
@@ -67,7 +68,8 @@ class Track:
     auto: bool = False
     """Segment everything on the prompted frame and track it."""
     frame: Annotated[int | None, shown("N")] = None
-    """Frame of the video that --box, --point, --mask or --auto is about. Default: the first one tracked."""
+    """Frame of the video, by position from 0, that --box, --point, --mask or --auto is about. Default: the first one
+    tracked."""
     label: Annotated[str, shown("NAME")] = ""
     """Name of the object, shown in the overlay."""
     max_objects: Annotated[int, arg(metavar="N")] = 20
@@ -403,8 +405,15 @@ def _index_of(frame: int, source: Any) -> int:
         return index
     last = source.source_index(source.num_frames - 1)
     every = f" in steps of {selection.stride}" if selection.stride > 1 else ""
+    named = [at for at, name in enumerate(source.names or ()) if number_in(name) == frame]
+    by_position = (
+        f". Frames are counted by position: {source.names[named[0]]} is frame {source.source_index(named[0])}"
+        if named
+        else ""
+    )
     raise PromptError(
         f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; prompt one of those"
+        f"{by_position}"
     )
 
 

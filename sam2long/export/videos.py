@@ -57,6 +57,7 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
                 first_time = time if first_time is None else first_time
                 out.write(compose(image, _together(job, frame)), time - first_time if variable else None)
         note = out.audio_note
+    job.note_numbers("the video", 0)
     _note_losses(job, note)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from sam2long.errors import PromptError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -22,6 +24,10 @@ class ObjectPrompt:
     point_labels: tuple[int, ...] = ()  # 1 object, 0 not
     box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None  # [H, W] bool
+
+    def __post_init__(self) -> None:
+        if any("\ud800" <= letter <= "\udfff" for letter in self.label):
+            raise PromptError(f"the label {self.label!a} is not text in UTF-8; write it anew")
 
     def give(self, predictor: Any, state: Any, index: int) -> None:
         """Pass it to a predictor, which checks it. index: of the frame among those tracked."""

@@ -51,7 +51,7 @@ def _read_folder(folder: Path, frames: FrameNumbers) -> list[ObjectPrompt]:
     jsons = sorted(file for file in folder.glob("*.json") if file.name != MANIFEST)
     pngs = sorted(folder.glob("*.png"))
     objects = sorted(
-        (sub for sub in folder.iterdir() if sub.is_dir() and sub.name.isdigit()), key=lambda s: int(s.name)
+        (sub for sub in folder.iterdir() if sub.is_dir() and sub.name.isdecimal()), key=lambda s: int(s.name)
     )
     if jsons:
         return _read_json(_changed(folder, jsons), frames)

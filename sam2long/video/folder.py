@@ -18,7 +18,7 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # PIL's convert("RGB") w
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sorts frame_2 before frame_10."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -46,10 +46,11 @@ def open_source(
         raise VideoError(f"cannot read frames from {type(obj).__name__}; expected {WHAT}")
     if isinstance(obj, (int, np.integer)):
         return open_live(int(obj), selection, prefetch)
-    if isinstance(obj, str) and "://" in obj:
+    if isinstance(obj, str) and "://" in obj and not os.path.exists(obj):
         return open_live(obj, selection, prefetch)
     if isinstance(obj, (str, os.PathLike)):
-        return _open_path(Path(obj), selection, prefetch)
+        # Absolute: FFmpeg takes a:b.mp4 for an address, and the host may change its folder while frames are read.
+        return _open_path(Path(os.path.abspath(obj)), selection, prefetch)
     if "torch" in sys.modules and isinstance(obj, sys.modules["torch"].Tensor):
         return TensorSource(obj, selection, prefetch)
     if isinstance(obj, (np.ndarray, list, tuple)):

@@ -73,7 +73,8 @@ class VideoWriter:
         if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (width, height)):
             raise VideoError(f"size is {width!r} x {height!r}; expected positive integers")
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        # Absolute: FFmpeg takes a:b.mp4 for an address.
+        self._partial = Path(os.path.abspath(path)).with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._reformatter = VideoReformatter()
         self._last_pts = -1
         self._container: av.container.OutputContainer | None = None
@@ -236,7 +237,7 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        container = av.open(str(file.path if file else origin))
+        container = av.open(os.path.abspath(file.path if file else origin))
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
                 container.close()
