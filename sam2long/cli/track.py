@@ -17,7 +17,6 @@ from sam2long.cli.settings import RunSettings, settings_from
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError, PromptError
 from sam2long.run_folder import COMPLETE, RunFolder
-from sam2long.video.names import number_in
 
 if TYPE_CHECKING:
     from sam2long.cli.prompting import ObjectPrompt
@@ -399,6 +398,8 @@ def require_length(source: Any, video: str) -> None:
 
 def _index_of(frame: int, source: Any) -> int:
     """Which of the tracked frames a frame of the video is."""
+    from sam2long.video.names import number_in
+
     selection = source.selection
     index, rest = divmod(frame - selection.start, selection.stride)
     if rest == 0 and 0 <= index < source.num_frames:
