@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from sam2long.errors import VideoError
 from sam2long.export import MaskWriter
 from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
@@ -38,7 +41,10 @@ class Recorder:
             "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
         }  # fmt: skip
         self._masks = MaskWriter(folder.masks, header)
-        self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
+        self._overlay: VideoWriter | None = None
+        self._notes: list[str] = []
+        with self._or_without_overlay():
+            self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
         self._last: float | None = None
         self._first: float | None = None
         write_json(folder.info, {"status": RUNNING, **self._info})
@@ -56,20 +62,34 @@ class Recorder:
         shown = at - self._first
         if self._last is not None:
             shown = max(shown, self._last + LEAST_STEP)
-        self._overlay.write(picture, shown)
+        if self._overlay is not None:
+            with self._or_without_overlay():
+                self._overlay.write(picture, shown)
         self._last = shown
 
     def close(self, numbers: Mapping[str, Any]) -> None:
         """Finish the files. numbers: how it went, for run.json."""
         self._masks.close()
-        if self._overlay.frames_written:
-            self._overlay.close()
-        else:
-            self._overlay.abort()
-        write_json(self._folder.info, {"status": COMPLETE, **self._info, **numbers})
+        if self._overlay is not None:
+            with self._or_without_overlay():
+                self._overlay.close()
+        write_json(self._folder.info, {"status": COMPLETE, **self._info, **numbers, "notes": self._notes})
 
     def abort(self) -> None:
         """Nothing was tracked: leave nothing."""
         self._masks.close()
-        self._overlay.abort()
+        if self._overlay is not None:
+            self._overlay.abort()
         self._folder.clear()
+
+    @contextmanager
+    def _or_without_overlay(self) -> Iterator[None]:
+        """The overlay is for looking at: when it cannot be written, the masks are recorded all the same."""
+        try:
+            yield
+        except VideoError as error:
+            if self._overlay is not None:
+                self._overlay.abort()
+                self._overlay = None
+            self._notes.append(f"without overlay.mp4: {error}")
+            print(f"note: {self._notes[-1]}", file=sys.stderr)

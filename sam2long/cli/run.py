@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2long.cli.settings import RunSettings
-from sam2long.errors import DataError, PromptError, Sam2LongError
+from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
 from sam2long.export.fonts import note_on_fonts
@@ -265,9 +265,7 @@ class Run:
                 if len(report):
                     write_timeline(report, self.folder.timeline, labels=self.labels)
             with self._timed("overlay"):
-                note = self._render(masks)
-        if note:
-            notes.append(f"overlay.mp4 is silent: {note}")
+                notes += self._render(masks)
         notes += [note for note in (gap(self.source.names or ()), note_on_fonts(self.labels)) if note]
         self.info["summary"] = _summary(report, self.labels)
         self._write_info(COMPLETE if complete else STOPPED, notes)
@@ -275,7 +273,15 @@ class Run:
             shutil.rmtree(self.folder.resume, ignore_errors=True)
         return notes
 
-    def _render(self, masks: MaskReader) -> str | None:
+    def _render(self, masks: MaskReader) -> list[str]:
+        """overlay.mp4, and what there is to say about it. It is for looking at: without it the run is complete too."""
+        try:
+            silent = self._overlay(masks)
+        except (VideoError, OSError) as error:
+            return [f"without overlay.mp4: {error if isinstance(error, VideoError) else sentence(error)}"]
+        return [f"overlay.mp4 is silent: {silent}"] if silent else []
+
+    def _overlay(self, masks: MaskReader) -> str | None:
         from tqdm import tqdm
 
         first, last = masks.frames[0], masks.frames[-1]

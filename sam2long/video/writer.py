@@ -51,6 +51,7 @@ class VideoWriter:
         audio_note: why sound that there is was left out; else None.
     """
 
+    longest_side: int | None = 16384  # x264's
     container_format = "mp4"
     container_options = {"movflags": "+faststart"}
 
@@ -72,6 +73,11 @@ class VideoWriter:
             raise VideoError(f"fps is {fps!r}; expected a number above 0")
         if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (width, height)):
             raise VideoError(f"size is {width!r} x {height!r}; expected positive integers")
+        if max(width, height) > (self.longest_side or math.inf):
+            raise VideoError(
+                f"{self.path.name} cannot hold pictures of {width} x {height}: its codec takes {self.longest_side} "
+                "pixels a side at most"
+            )
         self._rate = Fraction(fps).limit_denominator(1001)
         # Absolute: FFmpeg takes a:b.mp4 for an address.
         self._partial = Path(os.path.abspath(path)).with_name(f".{self.path.name}.{os.getpid()}.partial")
