@@ -7,7 +7,6 @@ follows is what would have followed. Report, pictures and overlay are made at th
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import sys
@@ -26,6 +25,7 @@ from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, s
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
 from sam2long.export.fonts import note_on_fonts
+from sam2long.json_file import read_json
 from sam2long.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import gap
@@ -33,6 +33,7 @@ from sam2long.video.names import gap
 if TYPE_CHECKING:
     import pandas as pd
 
+PROGRESS = {"state", "pass", "next", "masks_bytes", "frames_tracked", "seconds"}
 SAVE_SECONDS = 60.0  # how often the state is saved, and
 SAVE_SHARE = 0.05  # the share of the time that saving may take
 
@@ -425,11 +426,11 @@ def _summary(report: pd.DataFrame, labels: Mapping[int, str]) -> dict[str, dict[
 def load_progress(folder: RunFolder) -> dict[str, Any]:
     """Where a stopped run stands."""
     try:
-        progress = json.loads(folder.progress.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(
-            f"{folder.path} was stopped before anything could be saved; start again with --overwrite"
-        ) from None
+        progress = read_json(folder.progress, "where a run stands")
+    except DataError:
+        progress = None
+    if not isinstance(progress, dict) or not progress.keys() >= PROGRESS:
+        raise DataError(f"{folder.path} was stopped before anything could be saved; start again with --overwrite")
     if not (folder.resume / progress["state"]).is_file():
         raise Sam2LongError(f"{folder.resume} lacks the saved state; start again with --overwrite")
     return progress

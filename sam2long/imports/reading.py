@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from sam2long.imports import coco, labelme
 from sam2long.imports.images import masks_from_image, prompts_from_image
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.json_file import read_json
 
 EXPECTED = "a LabelMe or X-AnyLabeling JSON, a COCO JSON, a mask PNG, or a folder of such files"
 
@@ -87,8 +87,8 @@ def _read_json(files: Sequence[Path], frames: FrameNumbers) -> list[ObjectPrompt
 def _changed(folder: Path, files: Sequence[Path]) -> list[Path]:
     """The files of an export whose shapes are no longer those that it wrote; all files, where it is no export."""
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shapes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        written = read_json(folder / MANIFEST, "that of an export")["shapes"]
+    except (DataError, KeyError, TypeError):
         return list(files)
     changed = [
         file
@@ -103,10 +103,4 @@ def _changed(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _contents(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
-    for file in files:
-        try:
-            yield file, json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror}; expected {EXPECTED}") from None
-        except ValueError as error:
-            raise DataError(f"{file} is not JSON ({error}); expected {EXPECTED}") from None
+    return ((file, read_json(file, EXPECTED)) for file in files)

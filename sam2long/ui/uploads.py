@@ -13,6 +13,7 @@ from PIL import Image
 from sam2long.errors import DataError
 from sam2long.imports import ObjectPrompt, read_prompts
 from sam2long.imports.images import labels_of
+from sam2long.json_file import parse_json
 from sam2long.video import FrameSource
 
 MASK_FORMATS = ("PNG",)
@@ -46,10 +47,7 @@ def read_shapes(data: bytes, source: FrameSource) -> list[ObjectPrompt]:
     Raises:
         DataError: not such a file, or of a picture of another size.
     """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise DataError("the upload is not JSON; expected a file of LabelMe or X-AnyLabeling") from None
+    content = parse_json(data, "the upload", "a file of LabelMe or X-AnyLabeling")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError("the upload has no list of shapes; expected a file of LabelMe or X-AnyLabeling")
     if len(content["shapes"]) > MOST_SHAPES:
