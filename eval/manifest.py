@@ -92,5 +92,5 @@ def read(folder: Path) -> dict:
         return json.loads((folder / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no {FILE}; expected a folder that `python -m eval run` wrote") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{folder / FILE} is not JSON; delete it to start the run again") from None

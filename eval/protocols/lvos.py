@@ -39,7 +39,7 @@ def read_meta(path: Path) -> dict:
         videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the data set's meta JSON") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f'{path} is not a meta file; expected JSON with "videos" at its top: download it again'
         ) from None

@@ -40,14 +40,18 @@ class Recorder:
             "video": info["settings"]["video"], "height": source.height, "width": source.width, "fps": source.fps,
             "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
         }  # fmt: skip
-        self._masks = MaskWriter(folder.masks, header)
         self._overlay: VideoWriter | None = None
         self._notes: list[str] = []
+        try:
+            self._masks = MaskWriter(folder.masks, header)
+            write_json(folder.info, {"status": RUNNING, **self._info})
+        except BaseException:  # a full disk
+            folder.clear()
+            raise
         with self._or_without_overlay():
             self._overlay = VideoWriter(folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height)
         self._last: float | None = None
         self._first: float | None = None
-        write_json(folder.info, {"status": RUNNING, **self._info})
 
     def write(self, frame: Frame, masks: Mapping[int, np.ndarray], picture: np.ndarray, moment: float) -> None:
         """Add a frame.
