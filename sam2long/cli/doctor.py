@@ -18,7 +18,7 @@ Finding = tuple[str, str]  # GOOD, HINT or BAD, and a sentence that says what to
 
 @dataclass
 class Doctor:
-    """Check the installation: sam2, torch, device, checkpoints, codecs, versions. Exits with 1 when something is wrong."""
+    """Check the installation: versions, sam2, torch, device, checkpoints, codecs. Exits with 1 when one is wrong."""
 
     def run(self) -> int:
         worst_is_bad = False
