@@ -262,8 +262,8 @@ def _only(ids: np.ndarray, objects: list[int]) -> np.ndarray:
 
 def _list(path: Path, clips: Sequence[Clip]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{clip.name}\n" for clip in clips))
+    path.write_text("".join(f"{clip.name}\n" for clip in clips), encoding="utf-8")
 
 
 def _json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")

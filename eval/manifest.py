@@ -89,8 +89,8 @@ def claim(folder: Path, content: dict) -> None:
 
 def read(folder: Path) -> dict:
     try:
-        return json.loads((folder / FILE).read_text())
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no {FILE}; expected a folder that `python -m eval run` wrote") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{folder / FILE} is not JSON; delete it to start the run again") from None

@@ -88,7 +88,7 @@ def subfolders(folder: Path) -> list[str]:
 def read_list(path: Path) -> list[str]:
     """Non-empty lines of a text file."""
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected a list of video names, one per line") from None
     except (OSError, UnicodeDecodeError):

@@ -49,7 +49,7 @@ class Run:
 
     @cached_property
     def summary(self) -> dict:
-        return json.loads((self.scores_folder / "scores.json").read_text())["reported"]["global"]
+        return json.loads((self.scores_folder / "scores.json").read_text(encoding="utf-8"))["reported"]["global"]
 
     @cached_property
     def objects(self) -> pd.DataFrame:
@@ -71,7 +71,7 @@ class Run:
     @cached_property
     def records(self) -> pd.DataFrame:
         files = sorted((self.folder / "videos").glob("*.json"))
-        return pd.DataFrame([json.loads(f.read_text()) for f in files])
+        return pd.DataFrame([json.loads(f.read_text(encoding="utf-8")) for f in files])
 
 
 def open_runs(folders: list[Path], protocol: str | None) -> list[Run]:

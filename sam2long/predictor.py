@@ -15,7 +15,7 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError, StateError
 from sam2long.network.devices import fast_bfloat16
-from sam2long.network.host import indifferent
+from sam2long.network.host import with_plain_torch
 from sam2long.network.parts import Parts
 from sam2long.network.sam2_adapter import ROW_BUDGET, Sam2Model
 from sam2long.tracking import persist, prompts
@@ -141,7 +141,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
 
     # ---- the life of a state ---------------------------------------------------------------------------------
 
-    @indifferent
+    @with_plain_torch
     def init_state(
         self,
         video_path: Any,
@@ -167,7 +167,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             )
         return InferenceState(Session(source, **self._session_options(offload_state_to_cpu)), self.device)
 
-    @indifferent
+    @with_plain_torch
     def init_stream(self, first_frame: Any, offload_state_to_cpu: bool = False) -> InferenceState:
         """Start an endless stream with its first frame; prompt it, then feed the next ones to `track`.
 
@@ -196,10 +196,12 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             "hole_area": self.fill_hole_area,
         }
 
+    @with_plain_torch
     def reset_state(self, inference_state: InferenceState) -> None:
         """Forget all objects and prompts; the video stays open."""
         inference_state.session.clear()
 
+    @with_plain_torch
     def save_state(self, inference_state: InferenceState, path: str | os.PathLike) -> None:
         """Write a state to one file (safetensors, no pickle), so that tracking can go on in another process.
 
@@ -214,7 +216,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
             raise StateError("a live stream cannot be saved: its frames are gone; save the state of a video instead")
         persist.save_session(inference_state.session, path)
 
-    @indifferent
+    @with_plain_torch
     def load_state(
         self, path: str | os.PathLike, video_path: Any, offload_state_to_cpu: bool = False
     ) -> InferenceState:
@@ -233,7 +235,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
-    @indifferent
+    @with_plain_torch
     def add_new_points_or_box(
         self,
         inference_state: InferenceState,
@@ -278,7 +280,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)
         return self._masks_on(session, frame)
 
-    @indifferent
+    @with_plain_torch
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Any, mask: Any) -> VideoMasks:
         """A mask. On a frame that has been tracked it is a correction, and it sticks.
 
@@ -301,7 +303,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.prompt(frame, obj_id, mask=checked)
         return self._masks_on(session, frame)
 
-    @indifferent
+    @with_plain_torch
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> VideoMasks | None:
@@ -318,7 +320,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.clear_prompt(frame, obj_id)
         return self._masks_on(session, frame) if need_output else None
 
-    @indifferent
+    @with_plain_torch
     def remove_object(
         self, inference_state: InferenceState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
@@ -354,7 +356,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         """Check that there is something to track; kept for sam2's name, propagation does it anyway."""
         self._require_prompts(inference_state.session)
 
-    @indifferent
+    @with_plain_torch
     def propagate_in_video(
         self,
         inference_state: InferenceState,
@@ -394,7 +396,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         finally:
             frames.close()
 
-    @indifferent
+    @with_plain_torch
     def track(self, inference_state: InferenceState, frame: Any) -> list[VideoMasks]:
         """Feed the next frame of a stream.
 
@@ -414,7 +416,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
         session.feed(image)
         return [self._video_masks(session, masks) for masks in session.advance()]
 
-    @indifferent
+    @with_plain_torch
     def finish(self, inference_state: InferenceState) -> list[VideoMasks]:
         """The stream has ended: the frames that still waited for agreement."""
         session = self._stream(inference_state)
@@ -449,7 +451,7 @@ class SAM2LongVideoPredictor(SAM2VideoPredictor):
     def _masks_on(self, session: Session, frame: int) -> VideoMasks:
         return self._video_masks(session, FrameMasks(frame, session.masks_on(frame)))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: callers may change masks in place, and give them to autograd
     def _video_masks(self, session: Session, masks: FrameMasks) -> VideoMasks:
         """Low-resolution masks as the caller gets them, at the size of the video."""
         rows = [session.model.absent() if mask is None else mask.to(self.device) for mask in masks.masks]

@@ -6,7 +6,6 @@ import types
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_module
@@ -205,58 +204,3 @@ def test_a_fork_is_detected(monkeypatch):
     assert "samurai_mode" in install.sam2_problems()[0]
     with pytest.raises(ModelError, match="fork"):
         install.require_sam2()
-
-
-def masks_of(device=None):
-    from sam2long.synthetic import generate
-
-    images = np.stack([frame.image for frame in generate("easy", 3, 4, 64)])
-    predictor = build_sam2long_video_predictor("nano", device="cpu")
-    state = predictor.init_state(images)
-    predictor.add_new_points_or_box(state, 0, 1, points=[[30, 30]], labels=[1])
-    return torch.cat([masks for _, _, masks in predictor.propagate_in_video(state)])
-
-
-@pytest.mark.parametrize("dtype, device", [(torch.float64, None), (torch.bfloat16, None), (torch.float32, "meta")])
-def test_what_the_host_has_set_changes_no_mask_and_stays_set(dtype, device):
-    expected = masks_of()
-    torch.set_default_dtype(dtype)
-    torch.set_default_device(device)
-    try:
-        found = masks_of()
-        assert torch.get_default_dtype() == dtype
-        assert torch.get_default_device().type == (device or "cpu")
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
-    assert torch.equal(found, expected) and found.dtype == torch.float32
-
-
-def test_while_masks_are_handed_out_the_host_has_its_own_defaults():
-    from sam2long.network.host import indifferent
-
-    @indifferent
-    def work():
-        for _ in range(2):
-            yield torch.get_default_dtype()
-
-    torch.set_default_dtype(torch.float64)
-    try:
-        for inside in work():
-            assert (inside, torch.get_default_dtype()) == (torch.float32, torch.float64)
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def test_models_can_be_built_in_threads():
-    """Hydra's set-up belongs to the whole process; two that swap it at once would leave it in pieces."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hydra.core.global_hydra import GlobalHydra
-
-    before = GlobalHydra.instance().hydra
-    with ThreadPoolExecutor(4) as pool:
-        models = list(pool.map(lambda _: build_sam2long_video_predictor("nano", device="cpu"), range(8)))
-    first = models[0].state_dict()
-    assert all(torch.equal(value, first[name]) for model in models for name, value in model.state_dict().items())
-    assert GlobalHydra.instance().hydra is before

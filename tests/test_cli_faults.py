@@ -1,10 +1,13 @@
 """`sam2long track`: what is wrong with its folder or frames is said at once, and a run killed early is no obstacle."""
 
+import errno
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from sam2long.cli import main
 from sam2long.cli import track as cli_track
@@ -12,6 +15,7 @@ from sam2long.errors import StateError
 from sam2long.export import MaskReader
 from sam2long.runs import run as cli_run
 from sam2long.runs.run_folder import RunFolder
+from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
 from tests.video_files import write_video
 
@@ -125,3 +129,48 @@ def test_output_that_nobody_reads_to_its_end_is_no_error():
     done = subprocess.run([sys.executable, "-m", "sam2long.cli", "models"], stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def wide_images(folder):
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (16400, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_picture_that_no_overlay_can_hold_ends_complete_without_one(built, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["track", "--quiet", str(wide_images(tmp_path / "wide")), "--box", "1,1,9,7", "--out", str(out)]) == 0
+    info = json.loads((out / "run.json").read_text())
+    assert info["status"] == "complete"
+    (note,) = info["notes"]
+    assert note.startswith("without overlay.mp4: overlay.mp4 cannot hold pictures of 16400 x 8") and "16384" in note
+    assert "note: without overlay.mp4" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == [
+        "masks", "masks.jsonl", "report.csv", "run.json", "timeline.png"
+    ]  # fmt: skip
+
+
+def test_an_overlay_that_fails_half_way_is_left_out_and_the_run_is_complete(built, clip, tmp_path, monkeypatch):
+    def full(self, image, time=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sam2long.video.VideoWriter.write", full)
+    out = tmp_path / "out"
+    assert track(clip, "--out", out) == 0
+    info = json.loads((out / "run.json").read_text())
+    assert (info["status"], info["notes"]) == ("complete", ["without overlay.mp4: No space left on device"])
+    assert not [path for path in out.rglob("*") if "partial" in path.name or path.name == "overlay.mp4"]
+
+
+@pytest.mark.parametrize(("height", "width", "box"), [(1, 1, "0,0,1,1"), (32, 8000, "1,1,60,30"), (2, 3, "0,0,2,2")])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_very_small_and_very_long_pictures_and_videos(built, tmp_path, height, width, box, frames):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(frames):
+        Image.new("RGB", (width, height), (9, 99, 200)).save(folder / f"{number}.png")
+    out = tmp_path / "out"
+    assert main(["track", "--quiet", str(folder), "--box", box, "--out", str(out)]) == 0
+    assert open_source(out / "overlay.mp4").num_frames == frames
+    assert main(["export", "--quiet", str(out), "--to", "matte"]) == 0

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam2long.cli import main
 from sam2long.export import MaskReader
@@ -75,6 +76,16 @@ def test_live_masks_are_those_of_online_tracking(model, clip, tmp_path):
     assert said["frames_per_second"] > 0
     assert sorted(path.name for path in (tmp_path / "live").iterdir()) == ["masks.jsonl", "overlay.mp4", "run.json"]
     assert open_source(tmp_path / "live" / "overlay.mp4").num_frames == FRAMES
+
+
+def test_frames_that_no_overlay_can_hold_are_recorded_without_one(model, tmp_path):
+    (tmp_path / "wide").mkdir()
+    for number in range(2):
+        Image.new("RGB", (16400, 8), (40 * number, 0, 0)).save(tmp_path / "wide" / f"{number}.png")
+    out = tmp_path / "live"
+    assert live(tmp_path / "wide", "--box", "1,1,9,7", *model, "--out", out) == 0
+    assert info(out)["status"] == "complete" and "16384 pixels" in info(out)["notes"][0]
+    assert sorted(path.name for path in out.iterdir()) == ["masks.jsonl", "run.json"]
 
 
 def test_keeping_up_drops_frames_and_stays_with_the_source(model, clip, tmp_path, slow):

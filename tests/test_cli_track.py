@@ -486,6 +486,20 @@ def test_doctor_finds_this_installation_healthy_and_a_fork_ill(capsys, monkeypat
     assert "PROBLEM  the sam2 in here is a fork" in shown and "must be mended" in shown
 
 
+def test_doctor_names_packages_that_are_too_old_or_missing(capsys, monkeypatch):
+    from sam2long.cli import doctor
+
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: {"av": "0.1", "tyro": None}.get(name, version(name)))
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "PROBLEM  av 0.1 is too old: needed is av>=" in shown
+    assert "PROBLEM  tyro is not installed: needed is tyro" in shown
+    assert "pip install --upgrade" in shown and "'av>=" in shown
+    listed = next(line for line in shown.splitlines() if line.startswith("packages     ok"))
+    assert "numpy" in listed and " av " not in listed
+
+
 def test_version_and_errors_of_the_model(capsys, monkeypatch, clip, tmp_path):
     assert main(["--version"]) == 0 and capsys.readouterr().out.startswith("sam2long ")
 

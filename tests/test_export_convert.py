@@ -213,7 +213,7 @@ def test_cut_outs_show_the_object_and_hide_everything_else(run):
     assert all(np.array_equal(found[key], mask) for key, mask in expected.items())
     plain = export_run(run, "coco", images=True).folder / "images"
     for path in report.files:
-        frame = pixels(plain / f"{path.stem}.jpg")
+        frame = pixels(plain / f"frame_{int(path.stem):06d}.jpg")
         assert read_number(frame) == int(path.stem)
         inside = pixels(path)[:, :, 3] == 255
         assert np.abs(pixels(path)[inside][:, :3].astype(int) - frame[inside]).mean() < 6  # JPEG against the video

@@ -39,10 +39,10 @@ def decode_rle(rle: dict | None, size: tuple[int, int]) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         header = {k: int(float(content[k])) for k in ("video_frame_count", "video_height", "video_width")}
         return {"masklet": content["masklet"], "ids": [int(i) for i in content["masklet_id"]], **header}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} is not an SA-V annotation ({error!r}); expected masklet, masklet_id, video_frame_count and size: "
             "download it again"

@@ -36,10 +36,10 @@ def find_meta(gt: Path, set_name: str = "val") -> Path:
 def read_meta(path: Path) -> dict:
     """The "videos" of a meta JSON."""
     try:
-        videos = json.loads(path.read_text())["videos"]
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the data set's meta JSON") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f'{path} is not a meta file; expected JSON with "videos" at its top: download it again'
         ) from None

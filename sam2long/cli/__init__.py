@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from sam2long.errors import Sam2LongError, sentence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. What is the user's to mend is one sentence on stderr and code 2."""
+    if argv is None:
+        _speak_utf8()
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -32,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough: `sam2long track --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains on its way out
         return UNREAD
+
+
+def _speak_utf8() -> None:
+    """Where the locale knows ASCII only, as in bare containers, start again with Python's UTF-8 mode: names of files
+    and objects are read, written and printed as they are."""
+    if codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
 
 
 def _main(arguments: list[str]) -> int:

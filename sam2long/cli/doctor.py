@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 GOOD, HINT, BAD = "ok", "note", "PROBLEM"
 Finding = tuple[str, str]  # GOOD, HINT or BAD, and a sentence that says what to do
@@ -13,7 +18,7 @@ Finding = tuple[str, str]  # GOOD, HINT or BAD, and a sentence that says what to
 
 @dataclass
 class Doctor:
-    """Check the installation: sam2, torch, device, checkpoints, video codecs. Exits with 1 when something is wrong."""
+    """Check the installation: versions, sam2, torch, device, checkpoints, codecs. Exits with 1 when one is wrong."""
 
     def run(self) -> int:
         worst_is_bad = False
@@ -122,12 +127,25 @@ def check_video() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    needed = ("numpy", "pillow", "pandas", "matplotlib", "omegaconf", "tqdm", "pycocotools", "safetensors")
-    missing = [name for name in needed if _version(name) is None]
-    if missing:
-        yield BAD, f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}"
-    else:
-        yield GOOD, ", ".join(f"{name} {_version(name)}" for name in needed)
+    try:
+        requirements = list(_requirements())
+    except importlib.metadata.PackageNotFoundError:
+        yield HINT, "sam2long runs from a folder without being installed, so versions were not compared; pip install ."
+        return
+    found, wrong = [], []
+    for requirement in requirements:
+        version = _version(requirement.name)
+        if version is not None and requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name} {version}")
+        else:
+            wrong.append(requirement)
+            said = "is not installed" if version is None else f"{version} is too old"
+            yield BAD, f"{requirement.name} {said}: needed is {requirement}"
+    if wrong:
+        together = "; torch and torchvision in one command, from one index" if _is_about_torch(wrong) else ""
+        yield HINT, f"to mend that: pip install --upgrade {' '.join(shlex.quote(str(r)) for r in wrong)}{together}"
+    if found:
+        yield GOOD, ", ".join(found)
 
 
 CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -149,6 +167,20 @@ def _has_codec(name: str, mode: str) -> bool:
     except ValueError:  # UnknownCodecError is one
         return False
     return True
+
+
+def _requirements() -> Iterator[Requirement]:
+    """What this installation of sam2long asks for, extras aside."""
+    from packaging.requirements import Requirement
+
+    for text in importlib.metadata.requires("sam2long") or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement
+
+
+def _is_about_torch(requirements: list[Requirement]) -> bool:
+    return any(requirement.name in ("torch", "torchvision") for requirement in requirements)
 
 
 def _version(package: str) -> str | None:

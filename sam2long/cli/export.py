@@ -39,6 +39,9 @@ class Export:
     """How far polygons may leave the mask's edge, to have fewer corners; 0 is exact."""
     images: bool = False
     """Write the frames as well, where the format has a place for them."""
+    frame_names: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """What the frames of a video file are called. Default: frame_%06d for coco, which is what CVAT calls the frames of
+    its video tasks, and %05d for all others."""
     overwrite: bool = False
     """Replace an earlier export in --out."""
     list: bool = False
@@ -79,6 +82,7 @@ class Export:
                 shape=self.shape,
                 tolerance=self.tolerance,
                 images=self.images,
+                frame_names=self.frame_names,
                 overwrite=self.overwrite,
                 progress=show,
             )

@@ -54,7 +54,7 @@ class Live:
     neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
     """A pixel that is not the object; may be repeated."""
     mask: Annotated[Path | None, shown("PNG")] = None
-    """Image with the object in white, or a palette PNG with one colour per object."""
+    """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects, as for `sam2long track`."""
     import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
@@ -85,8 +85,15 @@ class Live:
     """No progress and no summary."""
 
     def run(self) -> int:
+        from sam2long.export.fonts import note_on_fonts
+        from sam2long.runs.prompting import labels_of, numbered_colours
+
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
+        if (said := numbered_colours(prompts)) and not self.quiet:
+            print(said, flush=True)
+        if note := note_on_fonts(labels_of(prompts)):
+            print(f"note: {note}", file=sys.stderr)
         folder = None if self.out is None else RunFolder(self.out)
         if folder is not None:
             folder.require_usable(self.overwrite, "replace it with --overwrite, or choose another --out")
@@ -107,7 +114,8 @@ class Live:
 
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
         predictor = build_predictor(settings)
-        address = int(self.source) if self.source.isdigit() else self.source
+        is_camera = self.source.isdecimal() and not os.path.exists(self.source)
+        address = int(self.source) if is_camera else self.source
         source = open_source(address, prefetch=0, reconnect=self.reconnect)
         labels = labels_of(prompts)
         info = {

@@ -57,7 +57,7 @@ class Track:
     neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
     """A pixel that is not the object; may be repeated."""
     mask: Annotated[Path | None, shown("PNG")] = None
-    """Image with the object in white, or a palette PNG with one colour per object."""
+    """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects and frames: a list of {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1,
     x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file)."""
@@ -67,7 +67,8 @@ class Track:
     auto: bool = False
     """Segment everything on the prompted frame and track it."""
     frame: Annotated[int | None, shown("N")] = None
-    """Frame of the video that --box, --point, --mask or --auto is about. Default: the first one tracked."""
+    """Frame of the video, by position from 0, that --box, --point, --mask or --auto is about. Default: the first one
+    tracked."""
     label: Annotated[str, shown("NAME")] = ""
     """Name of the object, shown in the overlay."""
     max_objects: Annotated[int, arg(metavar="N")] = 20
@@ -153,6 +154,8 @@ class Track:
 
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
+        if said := prompting.numbered_colours(prompts):
+            self._say(said)
         clock = _Clock()
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
         require_length(source, settings.video)
@@ -395,14 +398,23 @@ def require_length(source: Any, video: str) -> None:
 
 def _index_of(frame: int, source: Any) -> int:
     """Which of the tracked frames a frame of the video is."""
+    from sam2long.video.names import number_in
+
     selection = source.selection
     index, rest = divmod(frame - selection.start, selection.stride)
     if rest == 0 and 0 <= index < source.num_frames:
         return index
     last = source.source_index(source.num_frames - 1)
     every = f" in steps of {selection.stride}" if selection.stride > 1 else ""
+    named = [at for at, name in enumerate(source.names or ()) if number_in(name) == frame]
+    by_position = (
+        f". Frames are counted by position: {source.names[named[0]]} is frame {source.source_index(named[0])}"
+        if named
+        else ""
+    )
     raise PromptError(
         f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; prompt one of those"
+        f"{by_position}"
     )
 
 

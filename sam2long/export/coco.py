@@ -137,6 +137,8 @@ def write_sav(job: ExportJob) -> None:
     )
     if numbers != list(range(len(numbers))):
         job.lost.add("The frames' numbers in the video: SA-V counts its annotated frames from 0")
+    else:
+        job.note_numbers("SA-V", 0)
     if any(run.labels.values()):
         job.lost.add("The objects' names: SA-V has none")
     job.write_images(job.folder / run.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from sam2long.export import coco, cvat, labelme, mot, stills, videos, yolo
 from sam2long.export.atomic import write_json
 from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
 from sam2long.export.job import ExportJob, Progress
-from sam2long.export.recording import Recording
+from sam2long.export.recording import VIDEO_NAMES, Recording
+
+FRAME_NAMES = re.compile(r"[^%/\\\0]*%(0?[1-9][0-9]?)?d[^%/\\\0]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Format:
     needs_video: bool = False  # pixels go in, not only masks
     shapes: tuple[str, ...] = ()  # what may stand for a mask; the first is the default
     takes_images: bool = False  # can bring the frames along
+    frame_names: str = VIDEO_NAMES  # what the frames of a video file are called
 
 
 FORMATS: dict[str, Format] = {
@@ -42,7 +46,10 @@ FORMATS: dict[str, Format] = {
         write=stills.write_object_pngs,
     ),
     "coco": Format(
-        description="COCO instances JSON with run lengths and track_id", write=coco.write_coco, takes_images=True
+        description="COCO instances JSON with run lengths and track_id",
+        write=coco.write_coco,
+        takes_images=True,
+        frame_names="frame_%06d",  # what CVAT calls the frames of its video tasks; others take any name
     ),
     "sa-v": Format(description="SA-V masklet JSON", write=coco.write_sav, takes_images=True),
     "youtube-vis": Format(
@@ -108,6 +115,7 @@ def export_run(
     shape: str | None = None,
     tolerance: float = 0.0,
     images: bool = False,
+    frame_names: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> ExportReport:
@@ -122,6 +130,8 @@ def export_run(
         shape: what stands for a mask, one of the format's `shapes`.
         tolerance: pixels that polygons may leave the mask's edge by, to have fewer corners; 0 for exact ones.
         images: also write the frames, where the format has a place for them.
+        frame_names: what the frames of a video file are called, with %d, %05d, ... for their number; None for the
+            format's own. Images of a folder keep their names.
         overwrite: replace an earlier export in `out`.
         progress: called with the frames done and their number; what it raises ends the export, and nothing stays.
     Raises:
@@ -129,11 +139,12 @@ def export_run(
         DataError: no run, or files in the way. VideoError: the video is needed and not there.
     """
     chosen = format_named(to)
-    check_options(to, shape, tolerance, images)
+    check_options(to, shape, tolerance, images, frame_names)
     run_dir = Path(run_dir)
     folder = Path(out) if out is not None else (run_dir if run_dir.is_dir() else run_dir.parent) / "export" / to
     check_replaceable(folder, overwrite)
     with Recording(run_dir, video, objects) as run:
+        run.video_names = frame_names or chosen.frame_names
         if chosen.needs_video or images:
             run.open_video().close()  # a video that is missing shows before anything is written
         with replacing_folder(folder) as partial:
@@ -182,7 +193,13 @@ def format_named(name: str) -> Format:
     raise ConfigError(f"there is no format {name!r}; {hint}the formats are {', '.join(FORMATS)}")
 
 
-def check_options(name: str, shape: str | None = None, tolerance: float = 0.0, images: bool = False) -> None:
+def check_options(
+    name: str,
+    shape: str | None = None,
+    tolerance: float = 0.0,
+    images: bool = False,
+    frame_names: str | None = None,
+) -> None:
     """Raise when a format does not have these options.
 
     Raises:
@@ -197,5 +214,9 @@ def check_options(name: str, shape: str | None = None, tolerance: float = 0.0, i
     shape = shape or next(iter(chosen.shapes), None)
     if tolerance and shape != "polygon":
         raise ConfigError(f"a tolerance goes with polygons only, and {name} has {shape or 'none'}; leave it out")
+    if frame_names is not None and not FRAME_NAMES.fullmatch(frame_names):
+        raise ConfigError(
+            f"the frame names are {frame_names!r}; expected a name with one number in it, like frame_%06d"
+        )
     if images and not chosen.takes_images:
         raise ConfigError(f"{name} has no place for images of the frames; leave them out")

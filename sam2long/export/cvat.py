@@ -36,6 +36,7 @@ def write_cvat(job: ExportJob) -> None:
                 number += 1
             job.progress(position + 1, len(run.objects))
         file.write("</annotations>\n")
+    job.note_numbers("CVAT", 0)
     if job.shape == "mask":
         job.lost.add(
             "The tracks: CVAT tracks no masks, and takes each in as a shape of one frame, in its object's group"

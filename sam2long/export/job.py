@@ -133,6 +133,11 @@ class ExportJob:
             else:
                 Image.fromarray(image).save(path, quality=JPEG_QUALITY)
 
+    def note_numbers(self, what: str, first: int) -> None:
+        """Say that a format counts frames by itself, where the images have numbers of their own."""
+        if said := self.run.renumbered(first):
+            self.lost.add(f"The numbers of the images: in {what} {said}")
+
     def require_ids(self, least: int, most: int, what: str) -> None:
         """Refuse a run whose object ids a format cannot write."""
         for obj_id in self.run.objects:

@@ -139,7 +139,7 @@ def scan_lines(
                 header = record
             else:
                 take(record, start)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
             if file.read(1):

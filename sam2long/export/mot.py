@@ -76,6 +76,7 @@ def write_mots(job: ExportJob) -> None:
 def _finish_sequence(job: ExportJob, folder: Path) -> None:
     """seqinfo.ini, and the frames as img1/000001.jpg when they are asked for."""
     run = job.run
+    job.note_numbers("the challenge's files", 1)
     ending = Path(run.image_name(run.frames[0])).suffix
     info = configparser.ConfigParser()
     info.optionxform = str  # keys with capitals, as the challenges write them

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from sam2long.export.fonts import font_of, shown_names
 from sam2long.export.masks import MaskReader
 from sam2long.video import FrameSource, VideoWriter
 
@@ -30,7 +31,7 @@ def paint(image: np.ndarray, masks: Mapping[int, np.ndarray], labels: Mapping[in
         [H, W, 3] uint8.
     """
     image = image.copy()
-    order = list(labels)
+    order, shown = list(labels), shown_names(labels)
     names = []
     edge = max(1, round(min(image.shape[:2]) / 360))  # 2 pixels at 720p
     for obj_id, mask in masks.items():
@@ -43,7 +44,7 @@ def paint(image: np.ndarray, masks: Mapping[int, np.ndarray], labels: Mapping[in
         part, inside = image[top:bottom, left:right], mask[top:bottom, left:right]
         part[inside] = (part[inside] * (1 - OPACITY) + colour * OPACITY).astype(np.uint8)
         part[inside & ~_eroded(inside, edge)] = colour
-        names.append((labels.get(obj_id, ""), (int(left), int(top)), tuple(int(c) for c in colour)))
+        names.append((shown.get(obj_id, ""), (int(left), int(top)), tuple(int(c) for c in colour)))
     return _write_names(image, names)
 
 
@@ -91,9 +92,10 @@ def _write_names(image: np.ndarray, names: list[tuple[str, tuple[int, int], tupl
         return image
     size = max(11, image.shape[0] // 36)
     canvas = Image.fromarray(image)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
+    draw = ImageDraw.Draw(canvas)
     for name, (left, top), colour in names:
         if name:
+            font = font_of(name, size)
             place = (left, max(0, top - size - 4))
             draw.rectangle(draw.textbbox(place, name, font=font), fill=(20, 20, 20))
             draw.text(place, name, font=font, fill=colour)

@@ -2,7 +2,7 @@
 
 A palette PNG has one object per pixel. Frames are written as they come, before anyone can know whether masks
 will overlap later on. So it begins with palette PNGs (masks/00000.png), and at the first pixel that two objects
-claim, or an id above 255, the frames so far are written again from the master, as masks/<object>/00000.png
+claim, or an id above 254, the frames so far are written again from the master, as masks/<object>/00000.png
 with 255 for the object, and so are all that follow. The new folder takes the old one's place in one step.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image
 from sam2long.export.atomic import replacing
 from sam2long.export.masks import MaskReader
 
-MAX_LABEL = 255
+MAX_LABEL = 254  # 255 is void to whoever reads such images
 
 
 def davis_palette() -> list[int]:

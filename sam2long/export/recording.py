@@ -9,7 +9,9 @@ from typing import Any
 from sam2long.errors import ConfigError, DataError, VideoError
 from sam2long.export.masks import MaskReader
 from sam2long.video import FrameSource, open_source
+from sam2long.video.names import numbers_in
 
+VIDEO_NAMES = "%05d"
 NO_LABEL = "object"  # the class of objects that were given no name
 
 
@@ -25,6 +27,7 @@ class Recording:
         frames: indices of the tracked frames, rising. objects: ids, rising.
         labels: object id -> name, "" for none.
         name: of the video, without folder and ending.
+        video_names: what frames of a video file are called, with %d for their number.
     Raises:
         DataError: no run, no masks, or no size in it. ConfigError: objects that the run has not.
     """
@@ -58,6 +61,7 @@ class Recording:
         self.turned = 0  # images that other programs turn, because their EXIF data say so
         self._find_images()
         self._length: int | None = None
+        self.video_names = VIDEO_NAMES
 
     def class_of(self, obj_id: int) -> str:
         return self.labels[obj_id] or NO_LABEL
@@ -78,12 +82,21 @@ class Recording:
     def stem(self, frame: int) -> str:
         """Name of a frame's file: that of its image where the video is a folder of them, else its number."""
         number = self.source_frame(frame)
-        return self._files[number].stem if self._files else f"{number:05d}"
+        return self._files[number].stem if self._files else self.video_names % number
 
     def image_name(self, frame: int) -> str:
         """File name of a frame's picture, which exists where the video is a folder of images."""
+        return self._files[self.source_frame(frame)].name if self._files else f"{self.stem(frame)}.jpg"
+
+    def renumbered(self, first: int) -> str | None:
+        """What becomes of the images' numbers in a format that counts frames from `first`; None when they stay."""
+        stems = [file.stem for file in self._files or ()]
+        numbers = numbers_in(stems)
+        if numbers is None or numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
+            return None
+        frame = next((f for f in self.frames if (n := self.source_frame(f)) + first != numbers[n]), self.frames[0])
         number = self.source_frame(frame)
-        return self._files[number].name if self._files else f"{number:05d}.jpg"
+        return f"frames are counted from {first} by position, and {stems[number]} is its frame {number + first}"
 
     def image_file(self, frame: int) -> Path | None:
         """A frame's picture, where the video is a folder of images."""

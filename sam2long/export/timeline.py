@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2long.export.atomic import replacing
+from sam2long.export.fonts import font_file, is_plain, shown_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +32,10 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
         labels: object id -> name, "" for none.
     """
     from matplotlib.figure import Figure  # here: slow to import
+    from matplotlib.font_manager import FontProperties
     from matplotlib.patches import Patch
 
+    labels = shown_names(labels)
     objects = list(dict.fromkeys(report["obj_id"]))
     detailed = len(objects) <= DETAILED_OBJECTS
     height = TOP + BOTTOM + ROW_HEIGHT[detailed] * len(objects)
@@ -49,8 +52,11 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
         _draw_band(axis, rows, top=1.0 if not detailed else 0.14)
         if detailed:
             _draw_curves(axis, rows)
-        name = f"{obj_id} {labels.get(obj_id, '')}".strip()
-        axis.set_ylabel(name[:LABEL_LENGTH], rotation=0, ha="right", va="center")
+        label = labels.get(obj_id, "")
+        name = label if label == f"object {obj_id}" else f"{obj_id} {label}".strip()
+        font = None if is_plain(name) else FontProperties(fname=font_file(label))
+        text = name[:LABEL_LENGTH].replace("$", r"\$")  # no formulas
+        axis.set_ylabel(text, rotation=0, ha="right", va="center", fontproperties=font)
         axis.set_xlim(*span)
         axis.set_ylim(0, 1.08)
         axis.set_yticks([0.2, 1.0] if detailed else [], ["0", "1"] if detailed else [])

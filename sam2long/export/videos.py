@@ -61,6 +61,7 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
         note = out.audio_note
         if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:
             job.lost.add("The shape of the pixels, which are not square: this WebM says nothing of it")
+    job.note_numbers("the video", 0)
     _note_losses(job, note)
 
 

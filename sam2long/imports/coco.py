@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError
+from sam2long.imports.areas import from_polygons, from_run_lengths
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
 
@@ -80,15 +81,8 @@ def _prompt(annotation: dict[str, Any], image: dict[str, Any], where: str, **com
 
 
 def _mask(segmentation: Any, image: dict[str, Any], where: str) -> np.ndarray:
-    from pycocotools import mask as coco
-
-    try:
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
-            rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode("ascii")}
-        elif isinstance(segmentation, dict):
-            rle = coco.frPyObjects(segmentation, *segmentation["size"])
-        else:
-            rle = coco.merge(coco.frPyObjects(segmentation, image["height"], image["width"]))
-        return coco.decode(rle).astype(bool)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise DataError(f"{where}: segmentation is neither run lengths nor polygons ({error!r})") from None
+    if isinstance(segmentation, dict):
+        return from_run_lengths(segmentation, where)
+    if isinstance(segmentation, list):
+        return from_polygons(segmentation, image.get("height"), image.get("width"), where)
+    raise DataError(f"{where}: segmentation is neither run lengths nor polygons")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError
+from sam2long.imports.areas import check_size
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
 
@@ -66,8 +67,7 @@ class _Drawing:
         self.name = path.name
         self.frame = frames.of(path.name, path.name)
         self.size = content.get("imageHeight"), content.get("imageWidth")
-        if not all(isinstance(side, int) and side > 0 for side in self.size):
-            raise DataError(f"{path.name}: imageHeight and imageWidth are {self.size}; expected the size of the frame")
+        check_size(*self.size, path.name)
         self.objects: dict[int | str, list[dict[str, Any]]] = {}
         for number, shape in enumerate(content["shapes"], start=1):
             self._add(shape, f"{path.name}, shape {number}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
 from sam2long.errors import DataError
+from sam2long.video.names import number_in
 
 
 class FrameNumbers:
@@ -31,7 +31,6 @@ class FrameNumbers:
             if stem in self._by_name:
                 return self._by_name[stem]
             raise DataError(f"{where}: the video has no image {stem}; expected the names of its images")
-        digits = re.findall(r"[0-9]+", stem)
-        if not digits:
+        if (number := number_in(stem)) is None:
             raise DataError(f"{where} does not say which frame it is about; name it after the frame, like 00030")
-        return int(digits[-1])
+        return number

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from sam2long.errors import PromptError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,10 +19,15 @@ class ObjectPrompt:
     frame: int  # in the video
     obj_id: int
     label: str = ""
+    colour: str = ""  # #rrggbb that it has in a mask image of colours, which say less than ids
     points: tuple[tuple[float, float], ...] = ()
     point_labels: tuple[int, ...] = ()  # 1 object, 0 not
     box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None  # [H, W] bool
+
+    def __post_init__(self) -> None:
+        if any("\ud800" <= letter <= "\udfff" for letter in self.label):
+            raise PromptError(f"the label {self.label!a} is not text in UTF-8; write it anew")
 
     def give(self, predictor: Any, state: Any, index: int) -> None:
         """Pass it to a predictor, which checks it. index: of the frame among those tracked."""
@@ -36,11 +43,17 @@ class ObjectPrompt:
             box=self.box,
         )
 
+    def named(self, label: str) -> ObjectPrompt:
+        """The same with another label."""
+        return replace(self, label=label)
+
     def describe(self) -> dict[str, Any]:
         """For run.json: what was given, masks as their number of pixels."""
         said: dict[str, Any] = {"frame": self.frame, "object": self.obj_id}
         if self.label:
             said["label"] = self.label
+        if self.colour:
+            said["colour"] = self.colour
         if self.points:
             said |= {"points": [list(point) for point in self.points], "labels": list(self.point_labels)}
         if self.box:

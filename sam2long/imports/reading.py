@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from sam2long.errors import DataError
 from sam2long.export.folder import MANIFEST
 from sam2long.imports import coco, labelme
-from sam2long.imports.images import masks_from_image
+from sam2long.imports.images import masks_from_image, prompts_from_image
+from sam2long.imports.json_file import read_json
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
 
@@ -51,18 +51,19 @@ def _read_folder(folder: Path, frames: FrameNumbers) -> list[ObjectPrompt]:
     jsons = sorted(file for file in folder.glob("*.json") if file.name != MANIFEST)
     pngs = sorted(folder.glob("*.png"))
     objects = sorted(
-        (sub for sub in folder.iterdir() if sub.is_dir() and sub.name.isdigit()), key=lambda s: int(s.name)
+        (sub for sub in folder.iterdir() if sub.is_dir() and sub.name.isdecimal()), key=lambda s: int(s.name)
     )
     if jsons:
         return _read_json(_changed(folder, jsons), frames)
+    # Frames on which nothing is seen have an all-black image; they say nothing to track.
+    numbers: dict[int, int] = {}
     if pngs:
-        return [prompt for file in pngs if _has_pixels(file) for prompt in masks_from_image(file, _of(file, frames))]
+        return [prompt for file in pngs for prompt in prompts_from_image(file, _of(file, frames), numbers)]
     return [
         replace(prompt, obj_id=int(sub.name))
         for sub in objects
         for file in sorted(sub.glob("*.png"))
-        if _has_pixels(file)
-        for prompt in masks_from_image(file, _of(file, frames))
+        for prompt in prompts_from_image(file, _of(file, frames), {})
     ]
 
 
@@ -86,8 +87,8 @@ def _read_json(files: Sequence[Path], frames: FrameNumbers) -> list[ObjectPrompt
 def _changed(folder: Path, files: Sequence[Path]) -> list[Path]:
     """The files of an export whose shapes are no longer those that it wrote; all files, where it is no export."""
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shapes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        written = read_json(folder / MANIFEST, "that of an export")["shapes"]
+    except (DataError, KeyError, TypeError):
         return list(files)
     changed = [
         file
@@ -102,17 +103,4 @@ def _changed(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _contents(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
-    for file in files:
-        try:
-            yield file, json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror}; expected {EXPECTED}") from None
-        except ValueError as error:
-            raise DataError(f"{file} is not JSON ({error}); expected {EXPECTED}") from None
-
-
-def _has_pixels(file: Path) -> bool:
-    """Frames on which nothing is seen have an all-black image; they say nothing to track."""
-    from sam2long.imports.images import read_mask
-
-    return bool(read_mask(file)[0].any())
+    return ((file, read_json(file, EXPECTED)) for file in files)

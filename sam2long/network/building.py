@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ModelError
 from sam2long.network.devices import best_device
-from sam2long.network.host import torch_defaults
+from sam2long.network.host import with_plain_torch
 from sam2long.network.install import require_sam2
 from sam2long.network.sam2_adapter import forget_positions_elsewhere
 from sam2long.weights import BY_HUB_ID, CHECKPOINTS, load_weights
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # What sam2's builder sets with apply_postprocessing=True.
 POSTPROCESSING = (
@@ -29,9 +31,10 @@ POSTPROCESSING = (
     "++model.fill_hole_area=8",
 )
 
-_ONE_AT_A_TIME = threading.Lock()  # Hydra's set-up and torch's defaults belong to the whole process
+_HYDRA = threading.Lock()
 
 
+@with_plain_torch
 def build(
     target: str,
     config_file: str | os.PathLike,
@@ -58,15 +61,14 @@ def build(
         name = by_name.config
         ckpt_path = by_name.fetch() if ckpt_path is None else ckpt_path
     elif ckpt_path is None:
-        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=4)
+        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=5)
     extra = [
         f"++model._target_={target}",
         *(["++model.compile_image_encoder=true"] if vos_optimized else []),
         *(POSTPROCESSING if apply_postprocessing else []),
         *hydra_overrides_extra,
     ]
-    with _ONE_AT_A_TIME, torch_defaults():
-        model = _instantiate(name, extra)
+    model = _instantiate(name, extra)
     model._set_up(sam2long or model.sam2long, dtype if dtype != "auto" else model.dtype)
     if ckpt_path is not None:
         load_weights(model, ckpt_path, name)
@@ -89,9 +91,8 @@ def known_hub_id(model_id: str) -> str:
 
 
 def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
-    """Compose a YAML with Hydra and build its model; the host's Hydra stays as it was."""
+    """Compose a YAML with Hydra and build its model; the host's Hydra stays as it is."""
     import sam2
-    from hydra import compose
     from hydra.errors import HydraException
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -107,34 +108,26 @@ def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
                 "not one of sam2's config names (configs/sam2.1/sam2.1_hiera_l.yaml, ...), not a file"
             )
         path = packaged
-    with _own_hydra(path.resolve().parent):
-        try:
-            composed = compose(config_name=path.name, overrides=list(overrides))
-            OmegaConf.resolve(composed)
-            if "image_encoder" not in composed.model:
-                raise ModelError(f"{config} describes no model; expected a section 'model' like in Meta's configs")
-            return instantiate(composed.model, _recursive_=True)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
-
-
-@contextmanager
-def _own_hydra(folder: Path) -> Iterator[None]:
-    """Hydra set up on a folder of configs; afterwards the host program finds its own again."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
-
-    singletons = dict(Singleton._instances)
-    hydra = GlobalHydra.instance().hydra
     try:
-        GlobalHydra.instance().clear()
-        initialize_config_dir(str(folder), version_base="1.2")
-        yield
-    finally:
-        Singleton._instances.clear()
-        Singleton._instances.update(singletons)
-        GlobalHydra.instance().hydra = hydra
+        composed = _compose(path.resolve(), overrides)
+        OmegaConf.resolve(composed)
+        if "image_encoder" not in composed.model:
+            raise ModelError(f"{config} describes no model; expected a section 'model' like in Meta's configs")
+        return instantiate(composed.model, _recursive_=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
+
+
+def _compose(path: Path, overrides: Sequence[str]) -> DictConfig:
+    """What `hydra.compose` gives after `hydra.initialize_config_dir`, which set up one Hydra for the whole process:
+    a host that uses Hydra in another thread would meet ours. So the loader below them is called, on our folder only."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.types import RunMode
+
+    with _HYDRA:  # its plug-ins are found once per process, without a lock of their own
+        loader = ConfigLoaderImpl(create_config_search_path(str(path.parent)))
+        return loader.load_configuration(path.name, list(overrides), RunMode.RUN, from_shell=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,58 +1,82 @@
-"""The host program's torch defaults: they neither change our masks, nor are they changed by us."""
+"""torch as we expect it inside a host program that has set it up otherwise.
+
+sam2 makes many tensors without saying of what type and where. A host may have changed torch's defaults for both
+(`torch.set_default_dtype`, `torch.set_default_device`, `with torch.device(...)`); then sam2's masks would be other
+ones, or none. So the defaults are torch's own while one of our calls runs, and the host's again when it returns or
+yields.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from inspect import isgeneratorfunction
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 
-Method = TypeVar("Method", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PLAIN = torch.float32
+
+_lock = threading.Lock()
+_calls = 0  # of ours that run now, in all threads: torch has one default dtype for all of them
+_hosts_dtype = PLAIN
 
 
 @contextmanager
-def torch_defaults() -> Iterator[None]:
-    """New tensors are float32 on the CPU in here, whatever the host has set; afterwards its setting is back.
-
-    Costs nothing where torch's own defaults are set, as almost everywhere. A default device is a mode that sees every
-    operation, so ours is entered only in the place of another.
-    """
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    with ExitStack() as undo:
-        if dtype != torch.float32:
-            torch.set_default_dtype(torch.float32)
-            undo.callback(torch.set_default_dtype, dtype)
-        if device.type != "cpu":
-            undo.enter_context(torch.device("cpu"))
+def plain_torch() -> Iterator[None]:
+    """Within it, torch makes float32 tensors on the CPU where nothing else is said."""
+    elsewhere = torch.get_default_device().type != "cpu"
+    with _plain_dtype(), torch.device("cpu") if elsewhere else nullcontext():
         yield
 
 
-def indifferent(method: Method) -> Method:
-    """A method that runs under `torch_defaults`; a generator only while it works, not while its caller does."""
-    if isgeneratorfunction(method):
+def with_plain_torch(function: Function) -> Function:
+    """Run a function, or each step of a generator, in `plain_torch`."""
+    if not inspect.isgeneratorfunction(function):
 
-        @wraps(method)
-        def steps(*args, **kwargs):
-            work = method(*args, **kwargs)
-            try:
-                while True:
-                    with torch_defaults():
-                        try:
-                            step = next(work)
-                        except StopIteration:
-                            return
-                    yield step
-            finally:
-                work.close()
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with plain_torch():
+                return function(*args, **kwargs)
 
-        return steps
+        return call
 
-    @wraps(method)
-    def call(*args, **kwargs):
-        with torch_defaults():
-            return method(*args, **kwargs)
+    @functools.wraps(function)
+    def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        generator = function(*args, **kwargs)
+        try:
+            while True:
+                with plain_torch():
+                    try:
+                        value = next(generator)
+                    except StopIteration:
+                        return
+                yield value
+        finally:
+            with plain_torch():
+                generator.close()
 
-    return call
+    return steps
+
+
+@contextmanager
+def _plain_dtype() -> Iterator[None]:
+    global _calls, _hosts_dtype
+    with _lock:
+        if _calls == 0:
+            _hosts_dtype = torch.get_default_dtype()
+            if _hosts_dtype != PLAIN:
+                torch.set_default_dtype(PLAIN)
+        _calls += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _calls -= 1
+            # Not when the host has chosen anew meanwhile, in another thread.
+            if _calls == 0 and _hosts_dtype != PLAIN and torch.get_default_dtype() == PLAIN:
+                torch.set_default_dtype(_hosts_dtype)

@@ -12,14 +12,15 @@ image beside the file or COCO run lengths.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError, PromptError
-from sam2long.imports.images import LABEL_IMAGE_BELOW, masks_from_image, read_mask
+from sam2long.imports.areas import from_run_lengths
+from sam2long.imports.images import masks_from_image, read_mask
 from sam2long.imports.prompt import ObjectPrompt, labels_of
+from sam2long.imports.json_file import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,12 +57,7 @@ def from_file(path: Path) -> list[ObjectPrompt]:
     Raises:
         DataError: not such a file; the message names the entry.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the prompts {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); expected a list of prompts") from None
+    content = read_json(path, "a list of prompts")
     if isinstance(content, dict):
         content = content.get("prompts")
     if not isinstance(content, list) or not content:
@@ -73,6 +69,12 @@ def from_file(path: Path) -> list[ObjectPrompt]:
             raise DataError(f"{path.name} prompts object {key[1]} twice on frame {key[0]}; put both in one entry")
         seen.add(key)
     return prompts
+
+
+def numbered_colours(prompts: Sequence[ObjectPrompt]) -> str | None:
+    """Which colour of a mask image became which object, for the user; None where ids or labels said it."""
+    colours = dict(sorted((prompt.obj_id, prompt.colour) for prompt in prompts if prompt.colour))
+    return f"objects by colour: {', '.join(f'{n} {c}' for n, c in colours.items())}" if colours else None
 
 
 def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
@@ -115,17 +117,9 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
 
 def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
     if isinstance(value, str):
-        pixels, holds_ids = read_mask(folder / value)
-        return pixels > 0 if holds_ids else pixels >= LABEL_IMAGE_BELOW
-    if isinstance(value, dict) and isinstance(value.get("counts"), str) and _is_vector(value.get("size"), 2):
-        from sam2long.export.masks import decode_mask
-
-        if not all(isinstance(side, int) and side > 0 for side in value["size"]):
-            raise DataError(f"{where}: the mask's size is {value['size']!r}; expected [height, width] in pixels")
-        try:
-            return decode_mask(value)
-        except (ValueError, OverflowError, MemoryError) as error:
-            raise DataError(f"{where}: the mask's counts are not COCO run lengths ({error})") from None
+        return read_mask(folder / value).labels != 0
+    if isinstance(value, dict) and "counts" in value:
+        return from_run_lengths(value, where)
     raise DataError(f"{where}: mask is neither the name of an image nor COCO run lengths (size, counts)")
 
 

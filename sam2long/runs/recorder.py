@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from sam2long.errors import VideoError
 from sam2long.export import MaskWriter
 from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
@@ -37,13 +40,20 @@ class Recorder:
             "video": info["settings"]["video"], "height": source.height, "width": source.width, "fps": source.fps,
             "start": 0, "stride": 1, "objects": {str(obj_id): label for obj_id, label in labels.items()},
         }  # fmt: skip
-        self._masks = MaskWriter(folder.masks, header)
-        self._overlay = VideoWriter(
-            folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height, looks=source.looks
-        )
+        self._overlay: VideoWriter | None = None
+        self._notes: list[str] = []
+        try:
+            self._masks = MaskWriter(folder.masks, header)
+            write_json(folder.info, {"status": RUNNING, **self._info})
+        except BaseException:  # a full disk
+            folder.clear()
+            raise
+        with self._or_without_overlay():
+            self._overlay = VideoWriter(
+                folder.overlay, source.fps or FALLBACK_FPS, source.width, source.height, looks=source.looks
+            )
         self._last: float | None = None
         self._first: float | None = None
-        write_json(folder.info, {"status": RUNNING, **self._info})
 
     def write(self, frame: Frame, masks: Mapping[int, np.ndarray], picture: np.ndarray, moment: float) -> None:
         """Add a frame.
@@ -58,7 +68,9 @@ class Recorder:
         shown = at - self._first
         if self._last is not None:
             shown = max(shown, self._last + LEAST_STEP)
-        self._overlay.write(picture, shown)
+        if self._overlay is not None:
+            with self._or_without_overlay():
+                self._overlay.write(picture, shown)
         self._last = shown
 
     def close(self, numbers: Mapping[str, Any], notes: Sequence[str], broken_off: bool) -> None:
@@ -69,17 +81,30 @@ class Recorder:
             broken_off: whether something else than the video's end or the user has ended it.
         """
         self._masks.close()
-        if self._overlay.frames_written:
-            self._overlay.close()
-        else:
-            self._overlay.abort()
-        write_json(
-            self._folder.info,
-            {"status": BROKEN_OFF if broken_off else COMPLETE, **self._info, **numbers, "notes": list(notes)},
-        )
+        if self._overlay is not None:
+            with self._or_without_overlay():
+                if self._overlay.frames_written:
+                    self._overlay.close()
+                else:
+                    self._overlay.abort()
+        status = BROKEN_OFF if broken_off else COMPLETE
+        write_json(self._folder.info, {"status": status, **self._info, **numbers, "notes": [*notes, *self._notes]})
 
     def abort(self) -> None:
         """Nothing was tracked: leave nothing."""
         self._masks.close()
-        self._overlay.abort()
+        if self._overlay is not None:
+            self._overlay.abort()
         self._folder.clear()
+
+    @contextmanager
+    def _or_without_overlay(self) -> Iterator[None]:
+        """The overlay is for looking at: when it cannot be written, the masks are recorded all the same."""
+        try:
+            yield
+        except VideoError as error:
+            if self._overlay is not None:
+                self._overlay.abort()
+                self._overlay = None
+            self._notes.append(f"without overlay.mp4: {error}")
+            print(f"note: {self._notes[-1]}", file=sys.stderr)

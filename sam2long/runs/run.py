@@ -7,7 +7,6 @@ follows is what would have followed. Report, pictures and overlay are made at th
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import sys
@@ -22,15 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2long.runs.settings import RunSettings
-from sam2long.errors import DataError, PromptError, Sam2LongError
+from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
+from sam2long.export.fonts import note_on_fonts
+from sam2long.imports.json_file import read_json
 from sam2long.runs.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.video import FrameSource, open_source
+from sam2long.video.names import gap
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PROGRESS = {"state", "pass", "next", "masks_bytes", "frames_tracked", "seconds"}
 SAVE_SECONDS = 60.0  # how often the state is saved, and
 SAVE_SHARE = 0.05  # the share of the time that saving may take
 
@@ -263,16 +266,23 @@ class Run:
                 if len(report):
                     write_timeline(report, self.folder.timeline, labels=self.labels)
             with self._timed("overlay"):
-                note = self._render(masks)
-        if note:
-            notes.append(f"overlay.mp4 is silent: {note}")
+                notes += self._render(masks)
+        notes += [note for note in (gap(self.source.names or ()), note_on_fonts(self.labels)) if note]
         self.info["summary"] = _summary(report, self.labels)
         self._write_info(COMPLETE if complete else STOPPED, notes)
         if complete:
             shutil.rmtree(self.folder.resume, ignore_errors=True)
         return notes
 
-    def _render(self, masks: MaskReader) -> str | None:
+    def _render(self, masks: MaskReader) -> list[str]:
+        """overlay.mp4, and what there is to say about it. It is for looking at: without it the run is complete too."""
+        try:
+            silent = self._overlay(masks)
+        except (VideoError, OSError) as error:
+            return [f"without overlay.mp4: {error if isinstance(error, VideoError) else sentence(error)}"]
+        return [f"overlay.mp4 is silent: {silent}"] if silent else []
+
+    def _overlay(self, masks: MaskReader) -> str | None:
         from tqdm import tqdm
 
         first, last = masks.frames[0], masks.frames[-1]
@@ -416,11 +426,11 @@ def _summary(report: pd.DataFrame, labels: Mapping[int, str]) -> dict[str, dict[
 def load_progress(folder: RunFolder) -> dict[str, Any]:
     """Where a stopped run stands."""
     try:
-        progress = json.loads(folder.progress.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(
-            f"{folder.path} was stopped before anything could be saved; start again with --overwrite"
-        ) from None
+        progress = read_json(folder.progress, "where a run stands")
+    except DataError:
+        progress = None
+    if not isinstance(progress, dict) or not progress.keys() >= PROGRESS:
+        raise DataError(f"{folder.path} was stopped before anything could be saved; start again with --overwrite")
     if not (folder.resume / progress["state"]).is_file():
         raise Sam2LongError(f"{folder.resume} lacks the saved state; start again with --overwrite")
     return progress

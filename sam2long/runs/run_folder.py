@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sam2long.errors import DataError, StateError
+from sam2long.imports.json_file import read_json
 
 RUNNING, STOPPED, COMPLETE, BROKEN_OFF = "running", "stopped", "complete", "broken off"  # status in run.json
 
@@ -79,12 +79,12 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_info(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.info.read_text(encoding="utf-8"))
-        except OSError:
-            raise DataError(f"{self.path} holds no run that could be resumed; leave --resume out") from None
-        except ValueError:
-            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
+        if not self.info.exists():
+            raise DataError(f"{self.path} holds no run that could be resumed; leave --resume out")
+        info = read_json(self.info, "that of a run; start again with --overwrite")
+        if not isinstance(info, dict) or not {"status", "settings"} <= info.keys():
+            raise DataError(f"{self.info} is damaged; start again with --overwrite")
+        return info
 
     def __enter__(self) -> RunFolder:
         self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]

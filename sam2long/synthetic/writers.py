@@ -33,6 +33,6 @@ def write_davis(
         mask.save(masks / f"{frame.index:05d}.png")
     listed = root / "ImageSets" / "2017" / "val.txt"
     listed.parent.mkdir(parents=True, exist_ok=True)
-    with listed.open("a") as out:
+    with listed.open("a", encoding="utf-8") as out:
         out.write(name + "\n")
     return frames

@@ -59,7 +59,10 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
             f'{path} was computed in {theirs}, and this predictor computes in {here}; build it with dtype="{theirs}"'
         )
     if different:
-        raise StateError(f"{path} was saved with another video or model: it has {saved}, here is {ours}")
+        there, here = (", ".join(f"{key} {of.get(key)}" for key in sorted(different)) for of in (saved, ours))
+        raise StateError(
+            f"{path} was saved with another video or model: {there} there, and {here} here; use those it was saved with"
+        )
     session.config = Sam2LongConfig.from_mapping(content["config"])
     session.model.read_as(session.config)
     session.hole_area = content["hole_area"]

@@ -12,6 +12,8 @@ from PIL import Image
 
 from sam2long.errors import DataError
 from sam2long.imports import ObjectPrompt, read_prompts
+from sam2long.imports.images import labels_of
+from sam2long.imports.json_file import parse_json
 from sam2long.video import FrameSource
 
 MASK_FORMATS = ("PNG",)
@@ -19,10 +21,10 @@ MOST_SHAPES = 1000
 
 
 def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
-    """An uploaded mask picture -> [H, W] bool: brighter than half, or any palette colour but the first.
+    """An uploaded mask picture of one object -> [H, W] bool; all ids or colours of the picture together.
 
     Raises:
-        DataError: not a PNG, or not of the video's size; its pixels are not decoded then.
+        DataError: not a PNG, not of the video's size (its pixels are not decoded then), or no mask; see `labels_of`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
@@ -31,9 +33,8 @@ def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
                     f"the mask is {image.width} x {image.height} pixels and the video {width} x {height}; "
                     "save it in the video's size"
                 )
-            if image.mode == "P":
-                return np.array(image) > 0
-            return np.array(image.convert("L")) >= 128
+            image.load()
+            return labels_of(image, "the mask").labels != 0
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
@@ -46,10 +47,7 @@ def read_shapes(data: bytes, source: FrameSource) -> list[ObjectPrompt]:
     Raises:
         DataError: not such a file, or of a picture of another size.
     """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise DataError("the upload is not JSON; expected a file of LabelMe or X-AnyLabeling") from None
+    content = parse_json(data, "the upload", "a file of LabelMe or X-AnyLabeling")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError("the upload has no list of shapes; expected a file of LabelMe or X-AnyLabeling")
     if len(content["shapes"]) > MOST_SHAPES:

@@ -27,6 +27,7 @@ class AlphaWriter(VideoWriter):
 class ProResWriter(AlphaWriter):
     """ProRes 4444 in QuickTime, alpha without loss."""
 
+    longest_side = None
     container_format = "mov"
     pixel_format = "yuva444p10le"
 
@@ -40,6 +41,7 @@ class ProResWriter(AlphaWriter):
 class Vp9Writer(AlphaWriter):
     """VP9 in WebM, alpha as a second picture, as browsers play it."""
 
+    longest_side = None
     container_format = "webm"
     container_options: dict[str, str] = {}
     pixel_format = "yuva420p"

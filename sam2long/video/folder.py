@@ -20,7 +20,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sorts frame_2 before frame_10."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
 class ImageFolderSource(FrameSource):

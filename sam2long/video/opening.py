@@ -61,7 +61,8 @@ def open_source(
     if reconnect:
         raise VideoError("reconnecting goes with cameras and URLs; leave it out for everything else")
     if isinstance(obj, (str, os.PathLike)):
-        return _open_path(Path(obj), selection, prefetch)
+        # Absolute: FFmpeg takes a:b.mp4 for an address, and the host may change its folder while frames are read.
+        return _open_path(Path(os.path.abspath(obj)), selection, prefetch)
     if "torch" in sys.modules and isinstance(obj, sys.modules["torch"].Tensor):
         return TensorSource(obj, selection, prefetch)
     if hasattr(obj, "shape") and hasattr(obj, "__getitem__"):

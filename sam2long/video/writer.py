@@ -53,6 +53,7 @@ class VideoWriter:
         audio_note: why sound that there is was left out; else None.
     """
 
+    longest_side: int | None = 16384  # x264's
     container_format = "mp4"
     container_options = {"movflags": "+faststart"}
     keeps_pixel_aspect = True
@@ -77,8 +78,14 @@ class VideoWriter:
             raise VideoError(f"fps is {fps!r}; expected a number above 0")
         if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (width, height)):
             raise VideoError(f"size is {width!r} x {height!r}; expected positive integers")
+        if max(width, height) > (self.longest_side or math.inf):
+            raise VideoError(
+                f"{self.path.name} cannot hold pictures of {width} x {height}: its codec takes {self.longest_side} "
+                "pixels a side at most"
+            )
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        # Absolute: FFmpeg takes a:b.mp4 for an address.
+        self._partial = Path(os.path.abspath(path)).with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._reformatter = VideoReformatter()
         self._last_pts = -1
         self._container: av.container.OutputContainer | None = None
@@ -245,7 +252,7 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        where = f"file:{file.path}" if file else str(origin)
+        where = os.path.abspath(file.path if file else origin)
         container = av.open(where, metadata_errors="replace")
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
