@@ -10,7 +10,7 @@ from sam2long.errors import DataError
 from sam2long.export.masks import encode_mask, run_lengths
 from sam2long.imports import read_prompts
 from sam2long.imports.areas import from_polygons, from_run_lengths
-from sam2long.imports.json_file import read_json
+from sam2long.json_file import read_json
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])

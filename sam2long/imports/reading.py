@@ -11,9 +11,9 @@ from sam2long.errors import DataError
 from sam2long.export.folder import MANIFEST
 from sam2long.imports import coco, labelme
 from sam2long.imports.images import masks_from_image, prompts_from_image
-from sam2long.imports.json_file import read_json
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.json_file import read_json
 
 EXPECTED = "a LabelMe or X-AnyLabeling JSON, a COCO JSON, a mask PNG, or a folder of such files"
 

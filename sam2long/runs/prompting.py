@@ -20,7 +20,7 @@ from sam2long.errors import DataError, PromptError
 from sam2long.imports.areas import from_run_lengths
 from sam2long.imports.images import masks_from_image, read_mask
 from sam2long.imports.prompt import ObjectPrompt, labels_of
-from sam2long.imports.json_file import read_json
+from sam2long.json_file import read_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sam2long.errors import DataError, StateError
-from sam2long.imports.json_file import read_json
+from sam2long.json_file import read_json
 
 RUNNING, STOPPED, COMPLETE, BROKEN_OFF = "running", "stopped", "complete", "broken off"  # status in run.json
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sam2long.errors import DataError
 from sam2long.imports import ObjectPrompt, read_prompts
 from sam2long.imports.images import labels_of
-from sam2long.imports.json_file import parse_json
+from sam2long.json_file import parse_json
 from sam2long.video import FrameSource
 
 MASK_FORMATS = ("PNG",)

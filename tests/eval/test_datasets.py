@@ -33,7 +33,7 @@ def test_a_sound_tree_has_no_fault(name, tmp_path):
 
 
 def test_every_name_opens_and_unknown_ones_are_refused(tmp_path):
-    assert set(datasets.NAMES) == {*trees.BUILDERS, "synthlong"}
+    assert set(datasets.NAMES) == {*trees.BUILDERS, "synthlong", "davis-long"}
     with pytest.raises(ConfigError, match="davis18"):
         datasets.open_dataset("davis18", tmp_path)
     with pytest.raises(ConfigError, match="--root"):

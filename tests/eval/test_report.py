@@ -77,7 +77,9 @@ def test_a_return_is_scored_by_its_first_frames_and_a_first_appearance_is_none()
     frames = pd.DataFrame(
         {"video": "v", "object": "1", "index": range(9), "gt_area": area, "score": [0, 0, 9, 9, 0, 0, 0, 40, 60]}
     )
-    assert report_figures.returns(frames).to_numpy().tolist() == [[3, 50.0]]
+    assert report_figures.returns(frames).to_numpy().tolist() == [
+        [3, 50.0, 50.0]
+    ]  # frames away, first frames back, all frames back
 
 
 def test_settings_file_values_and_command_line_win_in_that_order(tmp_path):
