@@ -29,7 +29,7 @@ _hosts_dtype = PLAIN
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """Within it, torch makes float32 tensors on the CPU where nothing else is said."""
-    elsewhere = torch.get_default_device().type != "cpu"
+    elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.5's get_default_device fails after it has been unset
     with _plain_dtype(), torch.device("cpu") if elsewhere else nullcontext():
         yield
 
