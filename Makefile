@@ -6,7 +6,7 @@ PYTHON ?= python3
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test test-all lint bench setup clean
 
 setup: $(READY)
 
@@ -24,7 +24,11 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(VENV)/bin/sam2long demo
 
+# What needs its length (marked slow) runs in test-all only.
 test: $(READY) lint
+	$(RUN) -m pytest --numprocesses auto -m "not slow"
+
+test-all: $(READY) lint
 	$(RUN) -m pytest --numprocesses auto
 
 lint: $(READY)
