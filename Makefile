@@ -26,10 +26,10 @@ demo: $(READY)
 
 # What needs its length (marked slow) runs in test-all only.
 test: $(READY) lint
-	$(RUN) -m pytest --numprocesses auto -m "not slow"
+	$(RUN) -m pytest --numprocesses auto --dist worksteal -m "not slow"
 
 test-all: $(READY) lint
-	$(RUN) -m pytest --numprocesses auto
+	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
