@@ -53,7 +53,7 @@ def write_video(
         x264: more of its parameters.
         audio: codec of a 440 Hz tone as long as the video.
     """
-    with av.open(str(path), "w", container_options=options or {}) as out:
+    with av.open(f"file:{path}", "w", container_options=options or {}) as out:
         video = out.add_stream(codec, rate=rate)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.codec_context.gop_size = gop
