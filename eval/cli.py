@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import datasets, protocols
+from eval import datasets, protocols, trackers
 from sam2long.errors import ConfigError, Sam2LongError, sentence
 
 EXIT_SOME_VIDEOS_FAILED = 1
@@ -110,7 +110,7 @@ def _add_run(commands) -> None:
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--baseline", choices=("sam2",), help="run plain SAM 2 too, into DIR-sam2")
     p.add_argument("--tracker", default="sam2long", help="sam2long, sam2, or module:function of your own")
-    p.add_argument("--prompt", choices=("mask", "box", "click"), default="mask", help="made from the given first masks")
+    p.add_argument("--prompt", choices=trackers.PROMPTS, default="mask", help="made from the given first masks")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     p.add_argument("--seed", type=int)
@@ -166,8 +166,8 @@ def _score_run(dataset, out: Path) -> None:
     score.write(scores, out / "scores" / dataset.protocol)
     print(f"{out}:")
     print("\n".join(f"  {k}  {v}" for k, v in scores.reported()["global"].items()))
-    if known := score.presence_of(scores):
-        print("\n".join(f"  {k}  {v:.1f}" for k, v in known.items() if v == v))
+    for line in score.presence_lines(scores):
+        print(f"  {line}")
 
 
 def _add_pack(commands) -> None:

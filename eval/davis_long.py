@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval import layouts
 from eval.datasets.base import image_size
 from eval.datasets.davis import Davis16
 from sam2long.errors import DataError
@@ -77,9 +78,7 @@ def write(davis: Path, root: Path) -> dict[str, list[Segment]]:
     source = Davis16(split="val", name="davis16-val", root=davis)
     if faults := source.check():
         raise DataError(f"davis-long is made of DAVIS 2016 val, and {faults[0]}")
-    root = root.resolve()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root} is already there; give a folder that is new or empty")
+    root = layouts.new_root(root)
     images = {name: source.images(name) for name in source.names()}
     planned = plan({n: len(files) for n, files in images.items()}, {n: image_size(f[0]) for n, f in images.items()})
     with replacing_folder(root) as partial:

@@ -53,11 +53,21 @@ def write(layout: str, root: str | Path, clips: Sequence[Clip]) -> Path:
     names = [clip.name for clip in clips]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"the videos are called {names}; expected one or more, each with a name of its own")
+    root = new_root(root)
+    with replacing_folder(root) as partial:
+        LAYOUTS[layout](partial, clips)
+    return root
+
+
+def new_root(root: str | Path) -> Path:
+    """The absolute path of a folder that a data set may be written to.
+
+    Raises:
+        DataError: there is something in it already.
+    """
     root = Path(root).resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is already there; give a folder that is new or empty")
-    with replacing_folder(root) as partial:
-        LAYOUTS[layout](partial, clips)
     return root
 
 

@@ -99,12 +99,13 @@ def write(scores: Scores, folder: Path) -> None:
         pngs.atomic_write(folder / f"{name}.csv", table.to_csv(index=False).encode())
 
 
-def presence_of(scores: Scores) -> dict[str, float] | None:
-    """What `eval.presence` says of the scored frames; None where no object is ever absent, or areas are not known."""
+def presence_lines(scores: Scores) -> list[str]:
+    """What `eval.presence` says of the scored frames; nothing where no object is absent, or areas are not known."""
     frames = frame_table(scores)
     if not {"J", "F", "gt_area"} <= set(frames.columns):
-        return None
-    return presence.figures(frames.assign(score=100 * frames[["J", "F"]].mean(axis=1)))
+        return []
+    known = presence.figures(frames.assign(score=100 * frames[["J", "F"]].mean(axis=1))) or {}
+    return [f"{name}  {value:.1f}" for name, value in known.items() if not math.isnan(value)]
 
 
 def as_text(scores: Scores) -> str:
@@ -136,7 +137,7 @@ def as_text(scores: Scores) -> str:
     lines.append("")
     name_width = max(len(k) for k in reported["global"])
     lines += [f"{k:<{name_width}}  {cell(v)}" for k, v in reported["global"].items()]
-    if known := presence_of(scores):
-        lines += ["", *(f"{k}  {v:.1f}" for k, v in known.items() if not math.isnan(v))]
+    if known := presence_lines(scores):
+        lines += ["", *known]
     lines += [f"note: {note}" for note in scores.notes]
     return "\n".join(lines)

@@ -61,7 +61,7 @@ def build(
         name = by_name.config
         ckpt_path = by_name.fetch() if ckpt_path is None else ckpt_path
     elif ckpt_path is None:
-        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=5)
+        warnings.warn(f"no checkpoint given for {name}: the weights are random", stacklevel=4)
     extra = [
         f"++model._target_={target}",
         *(["++model.compile_image_encoder=true"] if vos_optimized else []),
