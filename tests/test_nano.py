@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sam2long.synthetic import generate, write_davis
+from eval import layouts
+from sam2long.synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
@@ -55,7 +56,8 @@ def test_the_scripts_tracker_is_sam2s_own_predictor(model, tmp_path):
     predictor.eval()
     frames, seed = 12, 41
     scene = generate("easy", seed, frames, model.image_size)
-    folder = write_davis(scene, tmp_path)
+    clip = layouts.Clip.of(scene)
+    folder = layouts.write("davis17-val", tmp_path / "data", [clip]) / "JPEGImages/480p" / clip.name
     images, masks = clips.prepare(
         np.stack([[f.image for f in scene]]), np.stack([[f.ids for f in scene]]), torch.device("cpu")
     )

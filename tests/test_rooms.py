@@ -134,7 +134,7 @@ def test_public_names():
         ("sam2long.video", ["open_source", "VideoWriter"]),
         ("sam2long.export.convert", ["FORMATS", "export_run"]),
         ("sam2long.imports", ["read_prompts"]),
-        ("sam2long.synthetic", ["generate", "SYNTHLONG", "SCENARIOS", "Knobs", "write_davis"]),
+        ("sam2long.synthetic", ["generate", "SYNTHLONG", "SCENARIOS", "Knobs"]),
     ],
 )  # fmt: skip
 def test_modules_that_users_name(module, names):

@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sam2long.errors import ConfigError, DataError
-from sam2long.synthetic import SCENARIOS, SYNTHLONG, Bits, Curve, generate, shapes, textures, write_davis
+from sam2long.errors import ConfigError
+from sam2long.synthetic import SCENARIOS, SYNTHLONG, Bits, Curve, generate, shapes, textures
 from sam2long.synthetic.arith import ONE, SINE, TURN, ramp
 
 
@@ -195,21 +195,6 @@ def test_synthlong_is_forty_held_out_videos_of_at_least_300_frames():
     assert min(v.num_frames for v in SYNTHLONG) >= 300
     assert {v.scenario for v in SYNTHLONG} == set(SCENARIOS)
     assert SYNTHLONG[0].scene(64).split == "heldout"
-
-
-def test_davis_folders_read_back(tmp_path):
-    from PIL import Image
-
-    scene = generate("crowd", 1, 3, 64)
-    write_davis(scene, tmp_path, "crowd_1")
-    assert (tmp_path / "ImageSets" / "2017" / "val.txt").read_text() == "crowd_1\n"
-    masks = sorted((tmp_path / "Annotations" / "480p" / "crowd_1").glob("*.png"))
-    assert [m.name for m in masks] == ["00000.png", "00001.png", "00002.png"]
-    assert np.array_equal(np.array(Image.open(masks[2])), scene.frame(2).ids)
-    photo = np.array(Image.open(tmp_path / "JPEGImages" / "480p" / "crowd_1" / "00002.jpg")).astype(int)
-    assert abs(photo - scene.frame(2).image).mean() < 12
-    with pytest.raises(DataError, match="already"):
-        write_davis(scene, tmp_path, "crowd_1")
 
 
 @pytest.mark.parametrize(

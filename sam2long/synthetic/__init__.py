@@ -11,8 +11,7 @@ from __future__ import annotations
 from sam2long.synthetic.arith import Bits, Curve
 from sam2long.synthetic.scenarios import SCENARIOS, SYNTHLONG, SynthVideo, generate
 from sam2long.synthetic.scene import Frame, Knobs, Scene
-from sam2long.synthetic.writers import write_davis
 
 __all__ = [
-    "SCENARIOS", "SYNTHLONG", "Bits", "Curve", "Frame", "Knobs", "Scene", "SynthVideo", "generate", "write_davis",
+    "SCENARIOS", "SYNTHLONG", "Bits", "Curve", "Frame", "Knobs", "Scene", "SynthVideo", "generate",
 ]  # fmt: skip

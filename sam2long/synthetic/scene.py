@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from sam2long.synthetic.arith import ONE, SINE, TURN, Bits, Curve, cos, ramp, si
 
 UNIT = 1024  # positions and sizes: the short side of the frame is 1024 units
 TICKS = 4  # per frame; motion blur averages neighbouring ticks
+
+Place = Callable[[int], tuple[int, int]]  # tick -> x, y in units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def box_sprite(bits: Bits, side: int, split: str) -> Sprite:
 class Actor:
     sprite: Sprite
     label: int  # 0: not tracked
-    place: Callable[[int], tuple[int, int]]  # tick -> x, y in units
+    place: Place
     size: Callable[[int], int]
     angle: Callable[[int], int] = lambda tick: 0
     stretch: Callable[[int], int] = lambda tick: 0
@@ -138,6 +141,9 @@ class Scene:
         self._unit16 = 16 * short
         self._span = (UNIT * width // short, UNIT * height // short)
         self._last = num_frames * TICKS
+        self._side = 64  # of a sprite, in pixels of its own
+        while self._side < short // 2:
+            self._side *= 2
         for attempt in range(40):
             self._build(Bits(*key, attempt))
             if self._good_start():
@@ -205,7 +211,7 @@ class Scene:
     def _place_at(self, tick: int) -> int:
         return sum(tick >= c for c in self._cut_ticks)
 
-    def _cutting(self, place: Callable[[int], tuple[int, int]]) -> Callable[[int], tuple[int, int]]:
+    def _cutting(self, place: Place) -> Place:
         """The same path seen from the other side after every second cut: positions jump."""
         if not self._cut_ticks:
             return place
@@ -243,141 +249,26 @@ class Scene:
         return events
 
     def _build(self, bits: Bits) -> None:
-        k, split = self.knobs, self.split
-        short = min(self.height, self.width)
-        side = 64
-        while side < short // 2:
-            side *= 2
-        span_x, span_y = self._span
-        mid_x, mid_y = span_x // 2, span_y // 2
-
-        def curve(low, high, period, start=None):
-            return Curve(bits, low, high, max(period * TICKS, 1), self._last + TICKS, start)
-
-        def path(pace, roam, start=None):
-            rx, ry = roam * span_x // UNIT, roam * span_y // UNIT
-            x = curve(mid_x - rx, mid_x + rx, pace, start and start[0])
-            y = curve(mid_y - ry, mid_y + ry, pace, start and start[1])
-            return x, y
-
-        # background and camera
+        """Draw everything from `bits`. The order of the draws is the video: the golden hashes hold it."""
+        k = self.knobs
         self._cut_ticks = [a for a, _ in self._events(bits, k.cuts, (0, 0))]
-        n = 128
-        while n < 2 * short:
-            n *= 2
-        self._grounds = []
-        for _ in range(2 if self._cut_ticks else 1):
-            ground = textures.paint(bits, n, textures.FAMILIES[split])
-            if bits.chance(50):
-                ground = (ground >> 1) + (textures.paint(bits, n, textures.FAMILIES[split]) >> 1)
-            scratch = np.zeros((n, n), np.uint8)
-            for _ in range(bits.int(*k.clutter)):
-                spot = bits.ints(0, UNIT * n // short, 2).tolist()
-                size, turn = bits.int(60, 260), bits.int(0, TURN - 1)
-                Actor(
-                    sprite=make_sprite(bits, 64, split),
-                    label=0,
-                    place=lambda t, p=spot: p,
-                    size=lambda t, s=size: s,
-                    angle=lambda t, a=turn: a,
-                ).draw(0, self._unit16, ground, scratch)
-            self._grounds.append(ground)
-        swing = bits.int(0, k.camera)
-        self._cam_x, self._cam_y = curve(-swing, swing, bits.int(20, 50)), curve(-swing, swing, bits.int(20, 50))
-        self._zoom = curve(UNIT - swing // 4, UNIT + swing // 4, 60)
-        light = bits.int(0, k.light)
-        self._gain = curve(UNIT - light, UNIT + light, bits.int(8, 60))
-        self._lift = curve(-light // 12, light // 12, 40)
-        self._blurred, self._soft, self._grain = bits.chance(k.blur), bits.chance(50), bits.chance(70)
-        if self._grain:
-            amp = bits.int(2, 9)
-            self._grain_tile = bits.ints(-amp, amp, (64, 64, 3)).astype(np.int32)
-
-        # where the tracked objects start: apart from each other
-        starts: list[tuple[int, int]] = []
-        for _ in range(200):
-            if len(starts) == self.num_objects:
-                break
-            x = bits.int(span_x * 18 // 100, span_x * 82 // 100)
-            y = bits.int(span_y * 18 // 100, span_y * 82 // 100)
-            gap = 2 * k.size[0]
-            if all((x - a) ** 2 + (y - b) ** 2 > gap * gap for a, b in starts):
-                starts.append((x, y))
-        while len(starts) < self.num_objects:
-            starts.append((bits.int(span_x // 5, span_x * 4 // 5), bits.int(span_y // 5, span_y * 4 // 5)))
-
-        def actor(sprite, label, place, base):
-            return Actor(
-                sprite=sprite,
-                label=label,
-                place=place,
-                size=curve(base * (UNIT - k.growth) // UNIT, base * (UNIT + k.growth) // UNIT, bits.int(20, 50)),
-                angle=curve(0, bits.pick((TURN // 8, TURN // 2, TURN)), bits.int(30, 70)),
-                stretch=curve(-k.deform, k.deform, bits.int(12, 40)),
-                wobble=bits.int(0, k.deform),
-                wobble_rate=bits.int(1, 8),
-            )
-
+        self._grounds = [self._ground(bits) for _ in range(2 if self._cut_ticks else 1)]
+        self._build_camera(bits)
+        starts = self._starts(bits)
         targets: list[Actor] = []
         front: list[Actor] = []
         self.absences: dict[int, list[tuple[int, int]]] = {}
-        for label in range(1, self.num_objects + 1):
+        for label, start in enumerate(starts, 1):
             twin = label > 1 and bits.chance(k.twin_chance)
-            sprite = targets[0].sprite if twin else make_sprite(bits, side, split)
-            base = bits.int(*k.size)
-            x, y = path(bits.int(*k.pace), k.roam, starts[label - 1])
-            leaves = self._events(bits, k.exits, k.away)
-            moves = []
-            for a, b in leaves:
-                out, back = (bits.pick(((1, 0), (-1, 0), (0, 1), (0, -1))) for _ in range(2))
-                moves.append((a, b, out, back, bits.int(6, 14) * TICKS))
-            self.absences[label] = [(a // TICKS, b // TICKS) for a, b in leaves]
-            place = self._cutting(_leaving(x, y, moves, self._span, base * 2))
-            targets.append(actor(sprite, label, place, base))
-
-            visits = self._events(bits, k.visits, k.hidden)
-            if visits:
-                boxy = bits.chance(50)
-                cover = box_sprite(bits, side, split) if boxy else make_sprite(bits, side, split)
-                big = base * (bits.int(135, 165) if boxy else bits.int(190, 230)) // 100
-                passes = [(a, b, bits.int(0, TURN - 1)) for a, b in visits]
-                turn = bits.int(0, TURN - 1)
-                front.append(
-                    Actor(
-                        sprite=cover,
-                        label=0,
-                        place=_passing(place, passes, self._span, big),
-                        size=lambda t, s=big: s,
-                        angle=lambda t, a=turn: a,
-                    )
-                )
-
-        apart = max(k.size[1] + 60, 2 * k.size[0] - 20)
-
-        def free_start():
-            for _ in range(30):
-                spot = (bits.int(0, span_x), bits.int(0, span_y))
-                if all((spot[0] - a) ** 2 + (spot[1] - b) ** 2 > apart * apart for a, b in starts):
-                    break
-            return spot
-
+            sprite = targets[0].sprite if twin else make_sprite(bits, self._side, self.split)
+            target, base = self._target(bits, label, sprite, start)
+            targets.append(target)
+            if visits := self._events(bits, k.visits, k.hidden):
+                front.append(self._cover(bits, target.place, base, visits))
         others: list[Actor] = []
         for twin in [False] * bits.int(*k.strangers) + [True] * bits.int(*k.twins):
-            x, y = path(bits.int(*k.pace), k.roam if twin else k.roam + 100, free_start())
-            sprite = targets[0].sprite if twin else make_sprite(bits, side, split)
-            others.append(actor(sprite, 0, self._cutting(lambda t, x=x, y=y: (x(t), y(t))), bits.int(*k.size)))
-        for _ in range(bits.int(*k.bars)):  # static in the world, so they drift with the camera
-            spot, wide, turn = free_start(), bits.int(50, 110), bits.int(-60, 60)
-            front.append(
-                Actor(
-                    sprite=box_sprite(bits, side, split),
-                    label=0,
-                    place=lambda t, p=spot: (p[0] - self._cam_x(t) + self._cam_x(0), p[1]),
-                    size=lambda t: 400,
-                    stretch=lambda t, w=wide: w * UNIT // 400 - UNIT,
-                    angle=lambda t, a=turn: a,
-                )
-            )
+            others.append(self._stranger(bits, targets[0].sprite if twin else None, starts))
+        front += [self._bar(bits, starts) for _ in range(bits.int(*k.bars))]
         if k.targets_on_top:
             self._actors = others + targets
         else:
@@ -385,6 +276,140 @@ class Scene:
             order = np.argsort(bits.ints(0, 1 << 30, len(mixed)), kind="stable").tolist()
             self._actors = [mixed[i] for i in order]
         self._actors += front
+
+    def _curve(self, bits: Bits, low: int, high: int, period: int, start: int | None = None) -> Curve:
+        return Curve(bits, low, high, max(period * TICKS, 1), self._last + TICKS, start)
+
+    def _path(self, bits: Bits, pace: int, roam: int, start: tuple[int, int]) -> tuple[Curve, Curve]:
+        """Way points around the middle of the frame, from `start` on."""
+        reach = [roam * span // UNIT for span in self._span]
+        x, y = (
+            self._curve(bits, span // 2 - r, span // 2 + r, pace, at)
+            for span, r, at in zip(self._span, reach, start, strict=True)
+        )
+        return x, y
+
+    def _ground(self, bits: Bits) -> np.ndarray:
+        """A texture, or two laid over each other, with clutter painted onto it: [n, n, 3] uint8."""
+        short, n = min(self.height, self.width), 128
+        while n < 2 * short:
+            n *= 2
+        ground = textures.paint(bits, n, textures.FAMILIES[self.split])
+        if bits.chance(50):
+            ground = (ground >> 1) + (textures.paint(bits, n, textures.FAMILIES[self.split]) >> 1)
+        scratch = np.zeros((n, n), np.uint8)
+        for _ in range(bits.int(*self.knobs.clutter)):
+            spot = bits.ints(0, UNIT * n // short, 2).tolist()
+            size, turn = bits.int(60, 260), bits.int(0, TURN - 1)
+            sprite = make_sprite(bits, 64, self.split)
+            still = Actor(sprite=sprite, label=0, place=_always(spot), size=_always(size), angle=_always(turn))
+            still.draw(0, self._unit16, ground, scratch)
+        return ground
+
+    def _build_camera(self, bits: Bits) -> None:
+        k = self.knobs
+        swing = bits.int(0, k.camera)
+        self._cam_x = self._curve(bits, -swing, swing, bits.int(20, 50))
+        self._cam_y = self._curve(bits, -swing, swing, bits.int(20, 50))
+        self._zoom = self._curve(bits, UNIT - swing // 4, UNIT + swing // 4, 60)
+        light = bits.int(0, k.light)
+        self._gain = self._curve(bits, UNIT - light, UNIT + light, bits.int(8, 60))
+        self._lift = self._curve(bits, -light // 12, light // 12, 40)
+        self._blurred, self._soft, self._grain = bits.chance(k.blur), bits.chance(50), bits.chance(70)
+        if self._grain:
+            amp = bits.int(2, 9)
+            self._grain_tile = bits.ints(-amp, amp, (64, 64, 3)).astype(np.int32)
+
+    def _starts(self, bits: Bits) -> list[tuple[int, int]]:
+        """Where the tracked objects start: apart from each other, when there is room."""
+        span_x, span_y = self._span
+        gap = 2 * self.knobs.size[0]
+        starts: list[tuple[int, int]] = []
+        for _ in range(200):
+            if len(starts) == self.num_objects:
+                break
+            x = bits.int(span_x * 18 // 100, span_x * 82 // 100)
+            y = bits.int(span_y * 18 // 100, span_y * 82 // 100)
+            if _far_from(starts, (x, y), gap):
+                starts.append((x, y))
+        while len(starts) < self.num_objects:
+            starts.append((bits.int(span_x // 5, span_x * 4 // 5), bits.int(span_y // 5, span_y * 4 // 5)))
+        return starts
+
+    def _free_start(self, bits: Bits, starts: list[tuple[int, int]]) -> tuple[int, int]:
+        """A place away from the tracked objects' starts."""
+        k = self.knobs
+        for _ in range(30):
+            spot = (bits.int(0, self._span[0]), bits.int(0, self._span[1]))
+            if _far_from(starts, spot, max(k.size[1] + 60, 2 * k.size[0] - 20)):
+                break
+        return spot
+
+    def _actor(self, bits: Bits, sprite: Sprite, label: int, place: Place, base: int) -> Actor:
+        k = self.knobs
+        small, large = base * (UNIT - k.growth) // UNIT, base * (UNIT + k.growth) // UNIT
+        return Actor(
+            sprite=sprite,
+            label=label,
+            place=place,
+            size=self._curve(bits, small, large, bits.int(20, 50)),
+            angle=self._curve(bits, 0, bits.pick((TURN // 8, TURN // 2, TURN)), bits.int(30, 70)),
+            stretch=self._curve(bits, -k.deform, k.deform, bits.int(12, 40)),
+            wobble=bits.int(0, k.deform),
+            wobble_rate=bits.int(1, 8),
+        )
+
+    def _target(self, bits: Bits, label: int, sprite: Sprite, start: tuple[int, int]) -> tuple[Actor, int]:
+        """A tracked object that leaves and comes back, and its size in units."""
+        k = self.knobs
+        base = bits.int(*k.size)
+        x, y = self._path(bits, bits.int(*k.pace), k.roam, start)
+        leaves = self._events(bits, k.exits, k.away)
+        moves = []
+        for a, b in leaves:
+            out, back = (bits.pick(((1, 0), (-1, 0), (0, 1), (0, -1))) for _ in range(2))
+            moves.append((a, b, out, back, bits.int(6, 14) * TICKS))
+        self.absences[label] = [(a // TICKS, b // TICKS) for a, b in leaves]
+        place = self._cutting(_leaving(x, y, moves, self._span, base * 2))
+        return self._actor(bits, sprite, label, place, base), base
+
+    def _cover(self, bits: Bits, place: Place, base: int, visits: list[tuple[int, int]]) -> Actor:
+        """What passes in front of the object at `place` on every visit."""
+        boxy = bits.chance(50)
+        sprite = (box_sprite if boxy else make_sprite)(bits, self._side, self.split)
+        big = base * (bits.int(135, 165) if boxy else bits.int(190, 230)) // 100
+        passes = [(a, b, bits.int(0, TURN - 1)) for a, b in visits]
+        turn = bits.int(0, TURN - 1)
+        path = _passing(place, passes, self._span, big)
+        return Actor(sprite=sprite, label=0, place=path, size=_always(big), angle=_always(turn))
+
+    def _stranger(self, bits: Bits, twin: Sprite | None, starts: list[tuple[int, int]]) -> Actor:
+        """An untracked object of its own look, or a look-alike."""
+        k = self.knobs
+        pace, start = bits.int(*k.pace), self._free_start(bits, starts)
+        x, y = self._path(bits, pace, k.roam if twin else k.roam + 100, start)
+        sprite = twin or make_sprite(bits, self._side, self.split)
+        return self._actor(bits, sprite, 0, self._cutting(lambda t: (x(t), y(t))), bits.int(*k.size))
+
+    def _bar(self, bits: Bits, starts: list[tuple[int, int]]) -> Actor:
+        """Static in the world, so it drifts with the camera."""
+        (x, y), wide, turn = self._free_start(bits, starts), bits.int(50, 110), bits.int(-60, 60)
+        return Actor(
+            sprite=box_sprite(bits, self._side, self.split),
+            label=0,
+            place=lambda t: (x - self._cam_x(t) + self._cam_x(0), y),
+            size=_always(400),
+            stretch=_always(wide * UNIT // 400 - UNIT),
+            angle=_always(turn),
+        )
+
+
+def _always(value: Any) -> Callable[[int], Any]:
+    return lambda tick: value
+
+
+def _far_from(starts: list[tuple[int, int]], spot: tuple[int, int], gap: int) -> bool:
+    return all((spot[0] - a) ** 2 + (spot[1] - b) ** 2 > gap * gap for a, b in starts)
 
 
 def _leaving(x, y, moves, span, margin):
