@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
 from tests.video_files import numbered_image, write_video
 
+ROOT = Path(__file__).parents[1]
 BOX = ("--box", "4,6,12,14")
 
 
@@ -498,6 +501,34 @@ def test_doctor_names_packages_that_are_too_old_or_missing(capsys, monkeypatch):
     assert "pip install --upgrade" in shown and "'av>=" in shown
     listed = next(line for line in shown.splitlines() if line.startswith("packages     ok"))
     assert "numpy" in listed and " av " not in listed
+
+
+def test_doctor_names_packages_of_extras_that_are_too_old_and_installed(capsys, monkeypatch):
+    from sam2long.cli import doctor
+
+    version, odd = doctor._version, {"fastapi": "0.1", "ruff": "99.0", "supervision": None}
+    monkeypatch.setattr(doctor, "_version", lambda name: odd[name] if name in odd else version(name))
+    assert main(["doctor"]) == 0, "tracking works without them"
+    shown = capsys.readouterr().out
+    assert "note     fastapi 0.1 is too old for [ui, dev]: needed is fastapi>=" in shown
+    assert "note     ruff 99.0 is too new for [dev]: needed is ruff<" in shown
+    assert "pip install --upgrade 'fastapi>=" in shown and "extra ==" not in shown and "supervision" not in shown
+
+
+def test_every_direct_dependency_has_a_floor():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    assert [requirement for requirement in asked if ">=" not in requirement] == []
+
+
+def test_doctor_and_version_need_no_library(tmp_path):
+    """tyro may be the one that is missing."""
+    (tmp_path / "tyro.py").write_text("raise ImportError('too old')\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    for command, shown in (("doctor", "Ready to track"), ("--version", "sam2long ")):
+        done = subprocess.run([sys.executable, "-m", "sam2long.cli", command], env=env, capture_output=True, text=True)
+        assert done.returncode == 0 and shown in done.stdout, done.stderr
 
 
 def test_version_and_errors_of_the_model(capsys, monkeypatch, clip, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -236,7 +239,7 @@ def test_frames_out_of_range_and_impossible_selections_are_refused(clip):
             open_source(clip, **selection)
 
 
-@pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", REAL, ids=[path.stem for path in REAL])
 def test_real_videos_forwards_backwards_and_at_random(path):
     source = open_source(path, stride=7)
     digests = [hashlib.md5(frame.image.tobytes()).digest() for frame in source]
@@ -266,3 +269,31 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path, monkeypatch):
     for name in ("take 1: dog.mp4", "a:b.mp4"):
         write_video(tmp_path / name, 4)
         reads_the_same_every_way(name, range(4))
+
+
+GIVE_UP_EARLY = """
+import sys
+from pathlib import Path
+
+import av
+
+from sam2long.video.decoding import decode_file
+
+av.logging.set_level(av.logging.ERROR)  # as torchvision did up to 0.24
+for number in range(100):
+    decoding = decode_file(Path(sys.argv[1]))
+    for _ in range(number % 6 + 1):
+        next(decoding, None)
+    decoding.close()
+"""
+
+
+def test_a_damaged_file_that_is_closed_while_its_decoder_complains(tmp_path):
+    path = write_video(tmp_path / "hurt.mp4", 60, width=320, height=240)
+    data = bytearray(path.read_bytes())
+    begin, rng = data.find(b"mdat") + 1500, np.random.default_rng(0)
+    for at in rng.integers(begin, len(data) - 4000, 40):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", GIVE_UP_EARLY, str(path)], env=env, check=True, timeout=120)

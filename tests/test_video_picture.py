@@ -35,7 +35,9 @@ def encode(path, image, *, codec="libx264", pixels="yuv420p", matrix=None, aspec
         for _ in range(3):
             full = 2 if tags.get("color_range") == 2 else None
             frame = av.VideoFrame.from_ndarray(image, format="gray16le" if image.ndim == 2 else "rgb24")
-            out.mux(video.encode(frame.reformat(format=pixels, dst_colorspace=matrix, dst_color_range=full)))
+            if matrix is not None:
+                frame.colorspace = matrix
+            out.mux(video.encode(frame.reformat(format=pixels, dst_color_range=full)))
         out.mux(video.encode(None))
     return path
 

@@ -1,4 +1,4 @@
-"""The `sam2long` command, one module for each subcommand; torch is loaded when it is needed."""
+"""The `sam2long` command, one module for each subcommand; libraries are loaded when they are needed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ import codecs
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from sam2long._version import __version__
-from sam2long.cli.annotate import EXAMPLES as ANNOTATE_EXAMPLES
-from sam2long.cli.annotate import Annotate
-from sam2long.cli.demo import Demo
 from sam2long.cli.doctor import Doctor
 from sam2long.cli.exit_codes import INTERRUPTED, UNREAD, USER_ERROR
-from sam2long.cli.export import EXAMPLES as EXPORT_EXAMPLES
-from sam2long.cli.export import Export
-from sam2long.cli.live import EXAMPLES as LIVE_EXAMPLES
-from sam2long.cli.live import Live
-from sam2long.cli.models import Models
-from sam2long.cli.track import EXAMPLES, Track
-from sam2long.cli.x_anylabeling import XAnyLabeling
 from sam2long.errors import Sam2LongError, sentence
 
 
@@ -45,31 +35,14 @@ def _speak_utf8() -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    import tyro
-    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, subcommand
-
     if arguments in (["--version"], ["version"]):
         print(f"sam2long {__version__}")
         return 0
-    if arguments[:1] == ["x-anylabeling"] and arguments[1:] not in (["-h"], ["--help"]):
-        return _guarded(XAnyLabeling(args=tuple(arguments[1:])))  # its flags are not ours to read
-    commands = (
-        Annotated[Track, subcommand("track", description=EXAMPLES, prefix_name=False)]
-        | Annotated[Export, subcommand("export", description=EXPORT_EXAMPLES, prefix_name=False)]
-        | Annotated[Annotate, subcommand("annotate", description=ANNOTATE_EXAMPLES, prefix_name=False)]
-        | Annotated[Live, subcommand("live", description=LIVE_EXAMPLES, prefix_name=False)]
-        | Annotated[XAnyLabeling, subcommand("x-anylabeling", prefix_name=False)]
-        | Annotated[Demo, subcommand("demo", prefix_name=False)]
-        | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
-        | Annotated[Models, subcommand("models", prefix_name=False)]
-    )
-    command = tyro.cli(
-        OmitArgPrefixes[FlagCreatePairsOff[commands]],
-        prog="sam2long",
-        args=arguments,
-        description="Track and segment any object through a video of any length: SAM2Long on the unmodified sam2.",
-    )
-    return _guarded(command)
+    if arguments == ["doctor"]:
+        return _guarded(Doctor())  # tyro itself may be missing or too old
+    from sam2long.cli.commands import read_command
+
+    return _guarded(read_command(arguments))
 
 
 def _guarded(command: Any) -> int:

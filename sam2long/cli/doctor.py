@@ -139,11 +139,18 @@ def check_packages() -> Iterator[Finding]:
             found.append(f"{requirement.name} {version}")
         else:
             wrong.append(requirement)
-            said = "is not installed" if version is None else f"{version} is too old"
-            yield BAD, f"{requirement.name} {said}: needed is {requirement}"
+            said = "is not installed" if version is None else _misfit(requirement, version)
+            yield BAD, f"{requirement.name} {said}: needed is {_plain(requirement)}"
+    for requirement, extras in _installed_extras():
+        version = _version(requirement.name)
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(requirement)
+            said = _misfit(requirement, version)
+            yield HINT, f"{requirement.name} {said} for [{', '.join(extras)}]: needed is {_plain(requirement)}"
     if wrong:
         together = "; torch and torchvision in one command, from one index" if _is_about_torch(wrong) else ""
-        yield HINT, f"to mend that: pip install --upgrade {' '.join(shlex.quote(str(r)) for r in wrong)}{together}"
+        packages = " ".join(shlex.quote(_plain(requirement)) for requirement in wrong)
+        yield HINT, f"to mend that: pip install --upgrade {packages}{together}"
     if found:
         yield GOOD, ", ".join(found)
 
@@ -169,14 +176,34 @@ def _has_codec(name: str, mode: str) -> bool:
     return True
 
 
-def _requirements() -> Iterator[Requirement]:
-    """What this installation of sam2long asks for, extras aside."""
+def _requirements(extra: str = "") -> Iterator[Requirement]:
+    """What this installation of sam2long asks for, without extras or by one of them."""
     from packaging.requirements import Requirement
 
     for text in importlib.metadata.requires("sam2long") or ():
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker.evaluate({"extra": extra}) if requirement.marker else not extra:
             yield requirement
+
+
+def _installed_extras() -> Iterator[tuple[Requirement, list[str]]]:
+    """What extras ask for and is installed, whoever installed it; and by which extras."""
+    found: dict[str, tuple[Requirement, list[str]]] = {}
+    for extra in importlib.metadata.metadata("sam2long").get_all("Provides-Extra") or ():
+        for requirement in _requirements(extra):
+            if _version(requirement.name) is not None:
+                found.setdefault(_plain(requirement), (requirement, []))[1].append(extra)
+    yield from found.values()
+
+
+def _plain(requirement: Requirement) -> str:
+    """A requirement as pip takes it, without the extra that it belongs to."""
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def _misfit(requirement: Requirement, version: str) -> str:
+    broken = [bound for bound in requirement.specifier if not bound.contains(version, prereleases=True)]
+    return f"{version} is too {'new' if all(bound.operator.startswith('<') for bound in broken) else 'old'}"
 
 
 def _is_about_torch(requirements: list[Requirement]) -> bool:

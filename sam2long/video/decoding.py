@@ -28,34 +28,45 @@ def decode_file(
     with open_container(path) as container:
         video = video_stream(container, path)
         video.thread_type = "AUTO"
-        reason, begun = None, False
         try:
-            if seek_to is not None:
-                container.seek(seek_to, stream=video, backward=True)
-        except av.FFmpegError:
-            return  # nothing from there: it is no place to start
-        packets = (packet for packet in container.demux(video) if packet.size)
-        while True:
-            packet = None
-            try:
-                packet = next(packets, None)
-                if packet is not None and packet.is_corrupt and container.format.name not in CORRUPT_IS_A_GUESS:
-                    packet, reason = None, reason or "the data is incomplete"
-                frames = video.codec_context.decode(packet)
-            except av.FFmpegError as error:
-                if packet is not None and not begun:
-                    continue  # nothing can be made of what comes before the first key frame
-                if reason is not None:
-                    break
-                reason, packets = str(error.strerror or error), iter(())
-                continue
-            for frame in frames:
-                begun = True
-                yield frame, reason
-            if packet is None:
+            yield from _decode(container, video, seek_to)
+        finally:
+            # PyAV frees a decoder without letting go of Python, and one of its threads may wait for Python to log
+            # something (torchvision up to 0.24 turns that on): for ever. After this they have nothing to do.
+            video.codec_context.flush_buffers()
+
+
+def _decode(
+    container: av.container.InputContainer, video: av.VideoStream, seek_to: int | None
+) -> Generator[tuple[av.VideoFrame | None, str | None], None, None]:
+    reason, begun = None, False
+    try:
+        if seek_to is not None:
+            container.seek(seek_to, stream=video, backward=True)
+    except av.FFmpegError:
+        return  # nothing from there: it is no place to start
+    packets = (packet for packet in container.demux(video) if packet.size)
+    while True:
+        packet = None
+        try:
+            packet = next(packets, None)
+            if packet is not None and packet.is_corrupt and container.format.name not in CORRUPT_IS_A_GUESS:
+                packet, reason = None, reason or "the data is incomplete"
+            frames = video.codec_context.decode(packet)
+        except av.FFmpegError as error:
+            if packet is not None and not begun:
+                continue  # nothing can be made of what comes before the first key frame
+            if reason is not None:
                 break
-        if reason is not None:
-            yield None, reason
+            reason, packets = str(error.strerror or error), iter(())
+            continue
+        for frame in frames:
+            begun = True
+            yield frame, reason
+        if packet is None:
+            break
+    if reason is not None:
+        yield None, reason
 
 
 def open_container(path: Path) -> av.container.InputContainer:

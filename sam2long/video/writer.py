@@ -185,7 +185,8 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=layout)
         # The same before and after, or swscale takes HDR for something to convert.
         frame.color_primaries, frame.color_trc = self._primaries, self._transfer
-        return self._reformatter.reformat(frame, format=pixel_format, dst_colorspace=self._matrix)
+        frame.colorspace = self._matrix  # PyAV 17 takes dst_colorspace=BT2020 for BT.601; RGB itself has no matrix
+        return self._reformatter.reformat(frame, format=pixel_format)
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         codec = "libx264" if "libx264" in av.codecs_available else "h264"
