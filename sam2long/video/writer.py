@@ -193,7 +193,8 @@ class VideoWriter:
         video.width, video.height = self.width + self.width % 2, self.height + self.height % 2
         video.pix_fmt = "yuv420p"
         if codec == "libx264":
-            video.options = {"crf": str(crf), "preset": preset}
+            # Without this, x264's own assembly writes now and then another file from the same frames.
+            video.options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
         return video
 
     def _say_looks(self, context: av.VideoCodecContext) -> None:

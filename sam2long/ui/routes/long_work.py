@@ -1,0 +1,90 @@
+"""What takes long: tracking and exports. It is begun here, and the events tell of its progress and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, Response
+from starlette.background import BackgroundTask
+
+from sam2long.errors import DataError
+from sam2long.ui import schemas
+from sam2long.ui.pictures import check_frame
+from sam2long.ui.routes.wiring import TheDesk
+from sam2long.ui.security import below
+from sam2long.ui.tracking import Cancelled, Progress
+
+router = APIRouter()
+
+
+@router.post("/api/track", status_code=202)
+async def track(said: schemas.TrackRequest, desk: TheDesk) -> dict[str, Any]:
+    check_frame(said.start, desk.project.source)
+    desk.annotator.tracker.check_can_track(said.objects)
+    desk.annotator.tracker.ways(said.direction, said.start, said.end)
+
+    def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
+        frames = desk.annotator.tracker.propagate(said.direction, said.start, said.end, said.objects, cancelled)
+        stopped = cancelled()
+        return {"text": f"{'Cancelled: ' if stopped else ''}{frames} frames tracked", "frames": frames}
+
+    desk.begin("tracking", work)
+    return {}
+
+
+@router.post("/api/export", status_code=202)
+async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
+    from sam2long.export.convert import check_options, export_run
+    from sam2long.export.folder import check_replaceable
+
+    check_options(said.format, said.shape, images=said.images)
+    folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
+    await asyncio.to_thread(check_replaceable, folder, said.overwrite)  # it may hold many files
+
+    def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
+        def progress(done: int, total: int) -> None:
+            if cancelled():
+                raise Cancelled
+            desk.progressed(Progress(said.format, None, done, total))
+
+        desk.project.finish_files()
+        report = export_run(
+            desk.project.folder.path, said.format, folder, shape=said.shape, images=said.images,
+            overwrite=said.overwrite, progress=progress,
+        )  # fmt: skip
+        files = [file.relative_to(report.folder).as_posix() for file in report.files]
+        desk.exports[report.folder.name] = report.folder
+        return {
+            "text": f"{len(files)} files written to {report.folder}",
+            "folder": str(report.folder),
+            "name": report.folder.name,
+            "files": files[:200],
+            "count": len(files),
+            "lost": report.lost,
+        }
+
+    desk.begin("an export", work)
+    return {"folder": str(folder)}
+
+
+@router.get("/api/exports/{name}.zip")
+def download(name: str, desk: TheDesk) -> Response:
+    """An export of this session in one file."""
+    folder = desk.exports.get(name)
+    if folder is None or not folder.is_dir():
+        raise DataError(f"there is no export {name!r} of this session; export it first")
+    parent = Path(tempfile.mkdtemp(prefix="sam2long-"))
+    archive = shutil.make_archive(str(parent / "export"), "zip", folder)
+    cleaned = BackgroundTask(shutil.rmtree, parent, ignore_errors=True)
+    return FileResponse(archive, filename=f"{name}.zip", media_type="application/zip", background=cleaned)
+
+
+@router.post("/api/cancel")
+async def cancel(desk: TheDesk) -> dict[str, Any]:
+    return {"cancelled": desk.worker.cancel()}
