@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from PIL import Image
 
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
+from sam2long.network.sam2_adapter import Remembered
 from sam2long.video import VideoWriter
 
 TINY = Path(__file__).parent / "models" / "tiny.yaml"
@@ -110,3 +112,22 @@ def collect(predictor, state, **options) -> dict[int, torch.Tensor]:
 def same(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> bool:
     """The same frames in the same order, the same bits."""
     return list(a) == list(b) and all(torch.equal(a[frame], b[frame]) for frame in a)
+
+
+class ScriptedModel:
+    """Stands in for `Sam2Model` under the tracker. A pathway is a number, kept in the pointer of its last frame:
+    each child has another one. `say(frame, pathway)` gives the verdict; a mask is the number of its pathway."""
+
+    children = 10  # more than candidates
+
+    def __init__(self, say):
+        self.say = say
+
+    def propose(self, frame, readings, num_pointers):
+        self.pathways = [int(reading.spatial[-1].memory.object_ptr) for reading in readings]
+        verdicts = [self.say(frame, pathway) for pathway in self.pathways]
+        return SimpleNamespace(verdicts=verdicts, kept_tokens=[None] * len(readings))
+
+    def remember(self, frame, proposals, kept):
+        numbers = [torch.tensor([[self.pathways[row] * self.children + k + 1]]) for row, k in kept]
+        return [Remembered(mask=number, mask_features=number, object_ptr=number) for number in numbers]

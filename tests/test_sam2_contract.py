@@ -24,7 +24,7 @@ from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, r
 PLAIN = Sam2LongConfig.sam2()
 
 
-@pytest.fixture(scope="module", params=[256, 512], ids=["256px", "512px"])
+@pytest.fixture(scope="module", params=[256, pytest.param(512, marks=pytest.mark.slow)], ids=["256px", "512px"])
 def sam2_tiny(request):
     """sam2's own predictor: SAM 2.1 tiny with random weights, spread so that the object is there."""
     torch.manual_seed(3)

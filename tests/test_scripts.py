@@ -41,6 +41,7 @@ def test_correction_loop_on_davis(tmp_path):
     assert pd.read_csv(tmp_path / "corrections.csv")["video"].tolist() == ["easy_0003"]
 
 
+@pytest.mark.slow
 def test_bench(tmp_path, monkeypatch):
     bench = script("bench")
     names = ("ours, all off", "distinct", "distinct, sparse", "default")

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2long.runs.settings import RunSettings
 from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
 from sam2long.export.fonts import note_on_fonts
 from sam2long.json_file import read_json
 from sam2long.runs.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
+from sam2long.runs.settings import RunSettings
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import gap
 

@@ -23,6 +23,8 @@ from tests.ui.conftest import FRAMES, SIDE, inside, overlap
 httpx = pytest.importorskip("httpx", reason="needs the extra [dev]")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]: pip install playwright")
 
+pytestmark = pytest.mark.slow
+
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
