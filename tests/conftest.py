@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import sam2long.cli.commands  # noqa: F401  before a test replaces what one command takes from another
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real videos and golden cases, where a checkout has them
 
 

@@ -334,7 +334,8 @@ def test_with_a_token_nothing_is_seen_without_it(desk):
         refused(stranger.get("/", headers={"cookie": "sam2long-8642=a-token-of-some-lengt"}), 401, "token")
         refused(stranger.get("/api/state", headers={"host": "evil.example"}), 421, "name")
         assert stranger.get("/api/state", headers={"authorization": f"Bearer {access.token}"}).status_code == 200
-    with TestClient(app, base_url="http://10.0.0.7:8642", follow_redirects=False) as guest:
+    with TestClient(app, base_url="http://10.0.0.7:8642") as guest:
+        guest.follow_redirects = False
         answer = guest.get("/", params={"token": access.token})
         assert answer.status_code == 303 and answer.headers["location"] == "/"
         assert "HttpOnly" in answer.headers["set-cookie"] and "SameSite=Strict" in answer.headers["set-cookie"]
