@@ -180,6 +180,7 @@ def test_images_turned_by_exif_lie_with_their_shapes(tmp_path, ending):
     for name, entry in FORMATS.items():
         report = export_run(run, name, video=tmp_path / "shot", images=entry.takes_images)
         copies = [path for path in report.files if path.suffix == f".{ending}"] if entry.takes_images else []
+        copies = [path for path in copies if not path.parent.name.isdigit()]  # a trimap is a PNG as well
         assert len(copies) == (FRAMES if entry.takes_images else 0)
         for path in copies:
             with Image.open(path) as copy:
@@ -232,6 +233,64 @@ def test_images_of_a_folder_keep_their_names(tmp_path):
     assert [p.name for p in export_run(run, "palette-png", video=folder).files] == names
 
 
+@pytest.fixture
+def soft(run):
+    pytest.importorskip("cv2", reason='opencv is not installed: pip install ".[export]"')
+    return run
+
+
+def distance(mask):
+    """Pixels from each pixel's middle to the nearest one on the other side, the slow way."""
+    here, there = np.argwhere(mask), np.argwhere(~mask)
+    found = np.zeros(mask.shape)
+    for side, other in ((here, there), (there, here)):
+        found[tuple(side.T)] = np.sqrt(((side[:, None] - other[None]) ** 2).sum(2)).min(1)
+    return found
+
+
+def test_a_trimap_is_unknown_along_the_edge_and_sure_elsewhere(soft):
+    report = export_run(soft, "trimap", band=3, images=True)
+    found = {(int(p.stem), int(p.parent.name)): pixels(p) for p in report.files if p.suffix == ".png"}
+    assert len(found) == 2 * FRAMES + 4 and (report.folder / "images" / "00002.jpg").exists()
+    for key, mask in masters(soft).items():
+        near = distance(mask) < 3.5  # the edge runs between the pixels
+        assert np.array_equal(found[key] == 128, near)
+        assert np.array_equal(found[key] == 255, mask & ~near) and np.array_equal(found[key] == 0, ~mask & ~near)
+    gone = [image for key, image in found.items() if key not in masters(soft)]
+    assert gone and not any(image.any() for image in gone), "nothing is unknown where nothing is"
+    assert any("thinner than the band" in line for line in report.lost)  # the object of one pixel
+
+
+def test_a_mask_that_the_border_cuts_has_no_edge_there():
+    pytest.importorskip("cv2", reason='opencv is not installed: pip install ".[export]"')
+    from sam2long.export.edges import alpha, trimap
+
+    mask = np.zeros((20, 30), bool)
+    mask[:, :15] = True
+    assert (trimap(mask, 4)[:, :11] == 255).all() and (trimap(mask, 4)[:, 11:19] == 128).all()
+    assert (alpha(mask, 4)[:, :11] == 255).all() and (alpha(mask, 4)[:, 19:] == 0).all()
+    assert (np.diff(alpha(mask, 4)[0, 10:20].astype(int)) < 0).all()
+    everything = np.ones((4, 4), bool)
+    assert (trimap(everything, 9) == 255).all() and (alpha(everything, 9) == 255).all()
+    assert not trimap(~everything, 9).any() and not alpha(~everything, 9).any()
+
+
+@pytest.mark.parametrize("feather", [1, 3.5])
+def test_feathered_cut_outs_fade_and_are_half_opaque_where_the_mask_ends(soft, feather):
+    report = export_run(soft, "cutout-png", feather=feather)
+    faded = 0
+    for path in report.files:
+        opacity = pixels(path)[:, :, 3]
+        mask = masters(soft).get((int(path.stem), int(path.parent.name)), np.zeros_like(opacity, bool))
+        assert np.array_equal(opacity >= 128, mask)
+        if mask.any():
+            far = distance(mask) > feather + 0.5
+            assert (opacity[mask & far] == 255).all() and not opacity[~mask & far].any()
+        faded += int(((opacity > 0) & (opacity < 255)).sum())
+        assert not pixels(path)[opacity == 0].any()
+    assert faded > 1000
+
+
 # ---- sam2long export -------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +320,11 @@ def test_the_command_lists_the_formats(capsys):
         (("--to", "yolo", "--shape", "mask"), "shape"),
         (("--to", "coco", "--object", "5"), "no object 5"),
         (("--to", "matte", "--video", "nowhere.mp4"), "--video"),
+        (("--to", "coco", "--feather", "2"), "cutout-png, alpha-mov, alpha-webm, matte, green-screen"),
+        (("--to", "matte", "--feather", "-1"), "0 to 500"),
+        (("--to", "matte", "--feather", "nan"), "0 to 500"),
+        (("--to", "matte", "--band", "5"), "a band goes with trimap"),
+        (("--to", "trimap", "--band", "0"), "above 0"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(run, capsys, flags, message):

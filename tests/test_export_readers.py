@@ -384,6 +384,23 @@ def test_alpha_videos_are_read_by_pyav(run, name, file, decoder):
     assert not any(line.startswith("Which") for line in export_run(run, name, run / "one", objects=[1]).lost)
 
 
+def test_feathered_videos_fade_along_the_edge_and_keep_their_colours(run):
+    pytest.importorskip("cv2", reason='opencv is not installed: pip install ".[export]"')
+    hard, soft = (
+        read_video(export_run(run, "alpha-mov", run / f"f{f}", feather=f).folder / "alpha.mov") for f in (0, 4)
+    )
+    green = read_video(export_run(run, "green-screen", feather=4).folder / "green.mp4", pixel_format="rgb24")
+    clip = read_video(run.parent / "clip.mp4", pixel_format="rgb24")[START : START + FRAMES]
+    for index in range(FRAMES):
+        expected, faded = together(run, START + index), soft[index][:, :, 3]
+        fades, faded_hard = ((each > 20) & (each < 235) for each in (faded, hard[index][:, :, 3]))
+        assert np.array_equal(faded >= 128, expected) and fades.sum() > 4 * faded_hard.sum()
+        assert np.abs(soft[index][faded > 20][:, :3].astype(int) - clip[index][faded > 20]).mean() < 12
+        share = faded[:, :, None] / 255
+        mixed = share * clip[index] + (1 - share) * (0, 177, 64)
+        assert np.abs(green[index] - mixed).mean() < 12
+
+
 def test_matte_and_green_screen_are_read_by_pyav(run):
     matte = read_video(export_run(run, "matte").folder / "matte.mp4", pixel_format="rgb24")
     green = read_video(export_run(run, "green-screen").folder / "green.mp4", pixel_format="rgb24")

@@ -15,7 +15,8 @@ EXAMPLES = """Write the masks of a finished run in another format.
 examples:
   sam2long export runs/dog --to coco
   sam2long export runs/dog --to x-anylabeling --images --tolerance 1 --out dog_frames
-  sam2long export runs/dog --to alpha-mov --object 1
+  sam2long export runs/dog --to alpha-mov --object 1 --feather 2
+  sam2long export runs/dog --to trimap --band 15 --images
   sam2long export --list"""
 
 
@@ -42,6 +43,10 @@ class Export:
     frame_names: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """What the frames of a video file are called. Default: frame_%06d for coco, which is what CVAT calls the frames of
     its video tasks, and %05d for all others."""
+    feather: Annotated[float, arg(metavar="PIXELS")] = 0.0
+    """How far to both sides of the edge alpha fades, in cut-outs, alpha, matte and green-screen; 0 is a hard edge."""
+    band: Annotated[float | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """How far to both sides of the edge a trimap is unknown. Default: 10."""
     overwrite: bool = False
     """Replace an earlier export in --out."""
     list: bool = False
@@ -83,6 +88,8 @@ class Export:
                 tolerance=self.tolerance,
                 images=self.images,
                 frame_names=self.frame_names,
+                feather=self.feather,
+                band=self.band,
                 overwrite=self.overwrite,
                 progress=show,
             )

@@ -17,6 +17,7 @@ from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
 from sam2long.export.job import ExportJob, Progress
 from sam2long.export.recording import VIDEO_NAMES, Recording
 
+WIDEST_EDGE = 500  # pixels
 FRAME_NAMES = re.compile(r"[^%/\\\0]*%(0?[1-9][0-9]?)?d[^%/\\\0]*")
 
 
@@ -29,6 +30,8 @@ class Format:
     needs_video: bool = False  # pixels go in, not only masks
     shapes: tuple[str, ...] = ()  # what may stand for a mask; the first is the default
     takes_images: bool = False  # can bring the frames along
+    takes_feather: bool = False  # has edges that can fade
+    band: float | None = None  # pixels of an edge that are unknown, when nothing else is asked for; None: it has none
     frame_names: str = VIDEO_NAMES  # what the frames of a video file are called
 
 
@@ -83,15 +86,34 @@ FORMATS: dict[str, Format] = {
         shapes=("polygon", "rectangle", "mask"),
     ),
     "cutout-png": Format(
-        description="PNG per frame and object, clear around the object", write=stills.write_cutouts, needs_video=True
+        description="PNG per frame and object, clear around the object",
+        write=stills.write_cutouts,
+        needs_video=True,
+        takes_feather=True,
+    ),
+    "trimap": Format(
+        description="PNG per frame and object: inside, outside, and a band that a matting program decides",
+        write=stills.write_trimaps,
+        takes_images=True,
+        band=10,
     ),
     "alpha-mov": Format(
-        description="ProRes 4444 .mov with alpha, for editors", write=videos.write_prores, needs_video=True
+        description="ProRes 4444 .mov with alpha, for editors",
+        write=videos.write_prores,
+        needs_video=True,
+        takes_feather=True,
     ),
-    "alpha-webm": Format(description="VP9 .webm with alpha, for browsers", write=videos.write_vp9, needs_video=True),
-    "matte": Format(description="mp4, objects white on black", write=videos.write_matte, needs_video=True),
+    "alpha-webm": Format(
+        description="VP9 .webm with alpha, for browsers", write=videos.write_vp9, needs_video=True, takes_feather=True
+    ),
+    "matte": Format(
+        description="mp4, objects white on black", write=videos.write_matte, needs_video=True, takes_feather=True
+    ),
     "green-screen": Format(
-        description="mp4, objects before chroma key green", write=videos.write_green_screen, needs_video=True
+        description="mp4, objects before chroma key green",
+        write=videos.write_green_screen,
+        needs_video=True,
+        takes_feather=True,
     ),
 }
 
@@ -116,6 +138,8 @@ def export_run(
     tolerance: float = 0.0,
     images: bool = False,
     frame_names: str | None = None,
+    feather: float = 0.0,
+    band: float | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> ExportReport:
@@ -132,6 +156,8 @@ def export_run(
         images: also write the frames, where the format has a place for them.
         frame_names: what the frames of a video file are called, with %d, %05d, ... for their number; None for the
             format's own. Images of a folder keep their names.
+        feather: pixels on either side of an edge over which alpha fades, in cut-outs and videos; 0 for a hard edge.
+        band: pixels on either side of an edge that a trimap leaves unknown; None for 10.
         overwrite: replace an earlier export in `out`.
         progress: called with the frames done and their number; what it raises ends the export, and nothing stays.
     Raises:
@@ -139,7 +165,7 @@ def export_run(
         DataError: no run, or files in the way. VideoError: the video is needed and not there.
     """
     chosen = format_named(to)
-    check_options(to, shape, tolerance, images, frame_names)
+    check_options(to, shape, tolerance, images, frame_names, feather, band)
     run_dir = Path(run_dir)
     folder = Path(out) if out is not None else (run_dir if run_dir.is_dir() else run_dir.parent) / "export" / to
     check_replaceable(folder, overwrite)
@@ -150,7 +176,7 @@ def export_run(
         with replacing_folder(folder) as partial:
             job = ExportJob(
                 run=run, folder=partial, shape=shape or next(iter(chosen.shapes), None), tolerance=tolerance,
-                images=images, progress=progress,
+                images=images, feather=feather, band=chosen.band if band is None else band, progress=progress,
             )  # fmt: skip
             chosen.write(job)
             if missed := run.untracked():
@@ -199,6 +225,8 @@ def check_options(
     tolerance: float = 0.0,
     images: bool = False,
     frame_names: str | None = None,
+    feather: float = 0.0,
+    band: float | None = None,
 ) -> None:
     """Raise when a format does not have these options.
 
@@ -220,3 +248,15 @@ def check_options(
         )
     if images and not chosen.takes_images:
         raise ConfigError(f"{name} has no place for images of the frames; leave them out")
+    if not 0 <= feather <= WIDEST_EDGE:
+        raise ConfigError(f"the feather is {feather}; expected pixels, 0 to {WIDEST_EDGE}")
+    if feather and not chosen.takes_feather:
+        raise ConfigError(f"{name} has no edges that could fade; those of {_that('takes_feather')} can")
+    if band is not None and chosen.band is None:
+        raise ConfigError(f"{name} has no unknown band; a band goes with {_that('band')}")
+    if band is not None and not 0 < band <= WIDEST_EDGE:
+        raise ConfigError(f"the band is {band}; expected pixels, above 0 and at most {WIDEST_EDGE}")
+
+
+def _that(has: str) -> str:
+    return ", ".join(name for name, entry in FORMATS.items() if getattr(entry, has))

@@ -84,6 +84,7 @@ class ExportJob:
         shape: what stands for a mask in formats of shapes; None for the format's first.
         tolerance: pixels that polygons may be off the mask's edge, to have fewer corners.
         images: write the frames as well.
+        feather: pixels on either side of an edge over which alpha fades. band: those that a trimap leaves unknown.
         progress: called after every frame.
     """
 
@@ -92,6 +93,8 @@ class ExportJob:
     shape: str | None = None
     tolerance: float = 0.0
     images: bool = False
+    feather: float = 0.0
+    band: float | None = None
     progress: Progress = lambda done, total: None
     lost: Losses = field(default_factory=Losses)
     notes: dict[str, Any] = field(default_factory=dict)  # more that export.json is to say

@@ -1,4 +1,4 @@
-"""Stills: palette images, one folder per object, cut-outs with alpha, a label volume."""
+"""Stills: palette images, one folder per object, cut-outs with alpha, trimaps, a label volume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
 
+from sam2long.export.edges import INSIDE, alpha, trimap
 from sam2long.export.job import ExportJob, MaskFrame
 from sam2long.export.pngs import MAX_LABEL, davis_palette
 
@@ -82,8 +83,26 @@ def write_cutouts(job: ExportJob) -> None:
             path = job.folder / str(obj_id) / f"{frame.stem}.png"
             path.parent.mkdir(exist_ok=True)
             # Clear pixels lose their colour: what was cut away must not lie hidden in the file.
-            alpha = mask.astype(np.uint8)
-            Image.fromarray(np.dstack([image * alpha[:, :, None], alpha * 255])).save(path)
+            opacity = alpha(mask, job.feather)
+            Image.fromarray(np.dstack([image * (opacity > 0)[:, :, None], opacity])).save(path)
+
+
+def write_trimaps(job: ExportJob) -> None:
+    """1/00000.png per object: 255 inside, 0 outside, 128 within `band` pixels of the edge."""
+    for frame in job.frames():
+        for obj_id, mask in frame.masks():
+            path = job.folder / str(obj_id) / f"{frame.stem}.png"
+            path.parent.mkdir(exist_ok=True)
+            image = trimap(mask, job.band)
+            Image.fromarray(image).save(path)
+            if mask.any() and not (image == INSIDE).any():
+                job.lost.add(
+                    "A sure part of objects that are thinner than the band on both sides: all of them is unknown; "
+                    "a smaller --band keeps one", frame.index, obj_id,
+                )  # fmt: skip
+    job.write_images(job.folder / "images")
+    if any(job.run.labels.values()):
+        job.lost.add("The objects' names: a trimap has no place for them")
 
 
 def save_mask(mask: np.ndarray, path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
+from sam2long.export.edges import alpha
 from sam2long.export.job import ExportJob, MaskFrame
 from sam2long.export.overlay import FALLBACK_FPS
 from sam2long.video import VideoWriter
@@ -16,7 +17,7 @@ GREEN = (0, 177, 64)  # chroma key green
 RIM = 8  # pixels of the picture that stay around the object, so that coding does not darken its edge
 FINE = 12  # x264's and VP9's quality; edges matter more here than size
 
-Compose = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, mask -> picture
+Compose = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, [H, W] uint8 opacity -> picture
 
 
 def write_prores(job: ExportJob) -> None:
@@ -31,19 +32,24 @@ def write_vp9(job: ExportJob) -> None:
 
 def write_matte(job: ExportJob) -> None:
     """matte.mp4: the objects white on black."""
-    _write(job, VideoWriter, "matte.mp4", lambda image, mask: np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2))
+    _write(job, VideoWriter, "matte.mp4", lambda image, opacity: np.repeat(opacity[:, :, None], 3, axis=2))
 
 
 def write_green_screen(job: ExportJob) -> None:
     """green.mp4: the objects before chroma key green."""
-    _write(job, VideoWriter, "green.mp4", lambda image, mask: np.where(mask[:, :, None], image, np.uint8(GREEN)))
+    _write(job, VideoWriter, "green.mp4", on_green)
 
 
-def with_alpha(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[H, W, 4]: the mask as alpha; colours stay on the object and a rim around it, everything else is black."""
-    alpha = mask.astype(np.uint8) * 255
-    near = np.asarray(Image.fromarray(alpha).filter(ImageFilter.MaxFilter(2 * RIM + 1))) > 0
-    return np.dstack([image * near[:, :, None], alpha])
+def with_alpha(image: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """[H, W, 4]: colours stay on the object and a rim around it, everything else is black."""
+    near = np.asarray(Image.fromarray(opacity).filter(ImageFilter.MaxFilter(2 * RIM + 1))) > 0
+    return np.dstack([image * near[:, :, None], opacity])
+
+
+def on_green(image: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """[H, W, 3]: the object before green, mixed where it fades."""
+    share = opacity[:, :, None].astype(np.uint16)
+    return ((image * share + np.array(GREEN, np.uint16) * (255 - share) + 127) // 255).astype(np.uint8)
 
 
 def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compose) -> None:
@@ -57,7 +63,9 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
         ) as out:
             for frame, image, time in job.pictures():
                 first_time = time if first_time is None else first_time
-                out.write(compose(image, _together(job, frame)), time - first_time if variable else None)
+                out.write(
+                    compose(image, alpha(_together(job, frame), job.feather)), time - first_time if variable else None
+                )
         note = out.audio_note
         if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:
             job.lost.add("The shape of the pixels, which are not square: this WebM says nothing of it")

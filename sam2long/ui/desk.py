@@ -225,7 +225,8 @@ def formats() -> list[dict[str, Any]]:
     return [
         {
             "name": name, "description": entry.description, "shapes": list(entry.shapes),
-            "images": entry.takes_images, "needs_video": entry.needs_video,
+            "images": entry.takes_images, "needs_video": entry.needs_video, "feather": entry.takes_feather,
+            "band": entry.band,
         }
         for name, entry in FORMATS.items()
     ]  # fmt: skip

@@ -69,4 +69,6 @@ class ExportRequest(Request):
     folder: Annotated[str, Field(min_length=1, max_length=400)] | None = None
     shape: Annotated[str, Field(max_length=40)] | None = None
     images: bool = False
+    feather: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    band: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     overwrite: bool = False

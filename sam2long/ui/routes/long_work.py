@@ -43,7 +43,7 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
     from sam2long.export.convert import check_options, export_run
     from sam2long.export.folder import check_replaceable
 
-    check_options(said.format, said.shape, images=said.images)
+    check_options(said.format, said.shape, images=said.images, feather=said.feather, band=said.band)
     folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
     await asyncio.to_thread(check_replaceable, folder, said.overwrite)  # it may hold many files
 
@@ -56,7 +56,7 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
         desk.project.finish_files()
         report = export_run(
             desk.project.folder.path, said.format, folder, shape=said.shape, images=said.images,
-            overwrite=said.overwrite, progress=progress,
+            feather=said.feather, band=said.band, overwrite=said.overwrite, progress=progress,
         )  # fmt: skip
         files = [file.relative_to(report.folder).as_posix() for file in report.files]
         desk.exports[report.folder.name] = report.folder

@@ -70,15 +70,22 @@ function chosen() {
   $("export-about").textContent = about[0].toUpperCase() + about.slice(1) + ".";
   $("export-folder").value = `export/${format.name}`;
   $("export-shape").replaceChildren(...format.shapes.map((shape) => new Option(shape, shape)));
-  document.querySelectorAll("#export-dialog .shape").forEach((part) => { part.hidden = !format.shapes.length; });
-  document.querySelector("#export-dialog .images").hidden = !format.images;
+  const has = { shape: format.shapes.length > 0, images: format.images, feather: format.feather, band: format.band !== null };
+  for (const [name, there] of Object.entries(has)) {
+    document.querySelectorAll(`#export-dialog .${name}`).forEach((part) => { part.hidden = !there; });
+  }
   $("export-images").checked = false;
+  $("export-feather").value = 0;
+  $("export-band").value = format.band ?? "";
 }
 
 async function start() {
   const format = $("export-format").value;
   const shape = $("export-shape").value || null;
-  const said = { format, shape, folder: $("export-folder").value.trim() || null, images: $("export-images").checked, overwrite: $("export-overwrite").checked };
+  const said = {
+    format, shape, folder: $("export-folder").value.trim() || null, images: $("export-images").checked, overwrite: $("export-overwrite").checked,
+    feather: Number($("export-feather").value), band: $("export-band").value === "" ? null : Number($("export-band").value),
+  };
   result(["Exporting…"]);
   try {
     exporting = true;
