@@ -147,7 +147,7 @@ def test_a_picture_that_no_overlay_can_hold_ends_complete_without_one(built, tmp
     assert note.startswith("without overlay.mp4: overlay.mp4 cannot hold pictures of 16400 x 8") and "16384" in note
     assert "note: without overlay.mp4" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == [
-        "masks", "masks.jsonl", "report.csv", "run.json", "timeline.png"
+        "masks", "masks.jsonl", "report.csv", "report.html", "run.json", "timeline.png"
     ]  # fmt: skip
 
 

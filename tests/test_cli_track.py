@@ -79,7 +79,7 @@ def test_a_run_writes_every_file_and_nothing_else(built, clip, tmp_path):
     out = tmp_path / "runs" / "dog"
     assert track(clip, *BOX, "--label", "dog", "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "masks", "masks.jsonl", "overlay.mp4", "report.csv", "run.json", "timeline.png",
+        "masks", "masks.jsonl", "overlay.mp4", "report.csv", "report.html", "run.json", "timeline.png",
     ]  # fmt: skip
     assert places(out) == {frame: {1: 4 + frame} for frame in range(20)}
     assert sorted(path.name for path in (out / "masks").iterdir()) == [f"{frame:05d}.png" for frame in range(20)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sam2long.cli.track import absolute, build_predictor, require_length, shown
+from sam2long.cli.track import absolute, build_predictor, index_of, require_length, shown
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, DataError
 from sam2long.extras import require
@@ -58,6 +58,8 @@ class Annotate:
     """Look at every n-th frame only. Default: 1."""
     max_frames: Annotated[int | None, shown("N")] = None
     """Look at no more frames than this."""
+    frame: Annotated[int | None, shown("N")] = None
+    """Frame of the video to begin with, by position from 0. Default: where you left it."""
     port: Annotated[int, arg(metavar="N")] = PORT
     """Port to listen on; 0 takes a free one."""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
@@ -88,13 +90,14 @@ class Annotate:
                 open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
             )
             require_length(source, settings.video)
+            at = None if self.frame is None else index_of(self.frame, source, "open")
             listening = stack.enter_context(self._listen())
             predictor = build_predictor(settings)
             project = stack.enter_context(contextlib.closing(Project(folder, source, settings)))
             desk = stack.enter_context(contextlib.closing(Desk(project, predictor, [root], Path(self.video).name)))
             port = listening.getsockname()[1]
             access = replace(access, cookie=f"sam2long-{port}")
-            self._announce(port, access, folder)
+            self._announce(port, access, folder, at)
             serve(create_app(desk, access), listening, desk.hub)
         print("sam2long: saved", file=sys.stderr)
         return 0
@@ -162,12 +165,13 @@ class Annotate:
                 f"cannot listen on {self.host}, port {self.port} ({reason}); choose another --port, or 0 for a free one"
             ) from None
 
-    def _announce(self, port: int, access: Access, folder: Path) -> None:
+    def _announce(self, port: int, access: Access, folder: Path, at: int | None) -> None:
         import webbrowser
 
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
         host = f"[{host}]" if ":" in host else host
         address = f"http://{host}:{port}/" + (f"?token={access.token}" if access.token else "")
+        address += "" if at is None else f"#frame={at}"
         print(f"sam2long: open {address}", flush=True)
         print(f"sam2long: saving to {folder}; Ctrl-C stops", flush=True)
         if not self.no_browser and _has_screen():

@@ -160,8 +160,8 @@ class Track:
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
         require_length(source, settings.video)
         first_prompted = settings.start if self.frame is None else self.frame
-        indices = {p.frame: _index_of(p.frame, source) for p in prompts} or {
-            first_prompted: _index_of(first_prompted, source)
+        indices = {p.frame: index_of(p.frame, source) for p in prompts} or {
+            first_prompted: index_of(first_prompted, source)
         }
         clock.stage("open video")
         predictor = build_predictor(settings)
@@ -396,8 +396,8 @@ def require_length(source: Any, video: str) -> None:
         )
 
 
-def _index_of(frame: int, source: Any) -> int:
-    """Which of the tracked frames a frame of the video is."""
+def index_of(frame: int, source: Any, do: str = "prompt") -> int:
+    """Which of the tracked frames a frame of the video is. do: what else to do with one of them, for the message."""
     from sam2long.video.names import number_in
 
     selection = source.selection
@@ -413,7 +413,7 @@ def _index_of(frame: int, source: Any) -> int:
         else ""
     )
     raise PromptError(
-        f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; prompt one of those"
+        f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; {do} one of those"
         f"{by_position}"
     )
 

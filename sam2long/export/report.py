@@ -1,10 +1,12 @@
-"""report.csv: what the tracker thought of every frame and object."""
+"""report.csv: what the tracker thought of every frame and object; and stretches of frames that it thought alike of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sam2long.export.atomic import replacing
 
@@ -29,6 +31,18 @@ def write_report(
     table["memory_frames"] = [_spaced(frames) for frames in table["memory_frames"]]
     with replacing(path) as partial:
         table.to_csv(partial, index=False, float_format="%.5g")
+
+
+def stretches(rows: pd.DataFrame) -> list[tuple[int, int, str]]:
+    """(first frame, last frame, status) of every run of neighbouring frames with one status.
+
+    Args:
+        rows: of one object, in the order of the video.
+    """
+    frames, statuses = rows["frame"].to_numpy(), rows["status"].to_numpy()
+    breaks = np.flatnonzero((statuses[1:] != statuses[:-1]) | (np.diff(frames) != 1)) + 1
+    runs = [run for run in np.split(np.arange(len(frames)), breaks) if len(run)]
+    return [(int(frames[run[0]]), int(frames[run[-1]]), str(statuses[run[0]])) for run in runs]
 
 
 def _spaced(frames: object) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sam2long.export.atomic import replacing
 from sam2long.export.fonts import font_file, is_plain, shown_names
+from sam2long.export.report import stretches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,11 +79,8 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
 
 def _draw_band(axis: Axes, rows: pd.DataFrame, top: float) -> None:
     """One coloured stretch for every run of frames of one status."""
-    frames, statuses = rows["frame"].to_numpy(), rows["status"].to_numpy()
-    breaks = np.flatnonzero((statuses[1:] != statuses[:-1]) | (np.diff(frames) != 1)) + 1
-    for run in np.split(np.arange(len(frames)), breaks):
-        start, end = frames[run[0]], frames[run[-1]]
-        axis.broken_barh([(start - 0.5, end - start + 1)], (0, top), color=STATUS_COLOURS[statuses[run[0]]], lw=0)
+    for start, end, status in stretches(rows):
+        axis.broken_barh([(start - 0.5, end - start + 1)], (0, top), color=STATUS_COLOURS[status], lw=0)
 
 
 def _draw_curves(axis: Axes, rows: pd.DataFrame) -> None:

@@ -24,6 +24,7 @@ from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, s
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
 from sam2long.export.atomic import replacing, write_json
 from sam2long.export.fonts import note_on_fonts
+from sam2long.export.page import write_page
 from sam2long.json_file import read_json
 from sam2long.runs.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.runs.settings import RunSettings
@@ -254,7 +255,7 @@ class Run:
     # ---- the files made at the end ----------------------------------------------------------------------------
 
     def finish(self, complete: bool) -> list[str]:
-        """Write report, timeline and overlay for the frames done, and run.json; returns notes for the user."""
+        """Write report, timeline, page and overlay for the frames done, and run.json; returns notes for the user."""
         notes = [*self.source.notes, *([self.source.damage] if self.source.damage else [])]
         self._write_info(STOPPED if not complete else RUNNING, notes)
         with MaskReader(self.folder.masks) as masks:
@@ -265,6 +266,7 @@ class Run:
                 write_report(report, self.folder.report, labels=self.labels, source_frame=self.source.source_index)
                 if len(report):
                     write_timeline(report, self.folder.timeline, labels=self.labels)
+                    notes += self._page(report, masks)
             with self._timed("overlay"):
                 notes += self._render(masks)
         notes += [note for note in (gap(self.source.names or ()), note_on_fonts(self.labels)) if note]
@@ -273,6 +275,17 @@ class Run:
         if complete:
             shutil.rmtree(self.folder.resume, ignore_errors=True)
         return notes
+
+    def _page(self, report: pd.DataFrame, masks: MaskReader) -> list[str]:
+        """report.html, or why there is none: like the overlay, it is for looking at."""
+        try:
+            write_page(
+                report, self.folder.page, source=self.source, masks=masks, labels=self.labels,
+                title=Path(self.settings.video).name, annotate=self.folder.annotate_command(self.settings.video),
+            )  # fmt: skip
+        except (VideoError, OSError) as error:
+            return [f"without report.html: {error if isinstance(error, VideoError) else sentence(error)}"]
+        return []
 
     def _render(self, masks: MaskReader) -> list[str]:
         """overlay.mp4, and what there is to say about it. It is for looking at: without it the run is complete too."""

@@ -31,11 +31,16 @@ class RunFolder:
         self.overlay = path / "overlay.mp4"
         self.report = path / "report.csv"
         self.timeline = path / "timeline.png"
+        self.page = path / "report.html"
         self.info = path / "run.json"
         self.resume = path / ".resume"
         self.progress = self.resume / "progress.json"
         self._lock = FileLock(path / ".lock")
         self._made: list[Path] = []
+
+    def annotate_command(self, video: str) -> list[str]:
+        """How this run is opened in the browser."""
+        return ["sam2long", "annotate", video, "--out", str(self.path)]
 
     def holds_a_run(self) -> bool:
         """Whether there is something to lose; a run killed before its first frame has left a bare header at most."""
@@ -64,7 +69,9 @@ class RunFolder:
             if not overwrite:
                 raise DataError(f"{self.path} holds a run already; {instead}")
         elif not self.masks.exists():
-            foreign = [path.name for path in (self.overlay, self.report, self.timeline, self.pngs) if path.exists()]
+            foreign = [
+                path.name for path in (self.overlay, self.report, self.timeline, self.page, self.pngs) if path.exists()
+            ]
             if foreign:
                 raise DataError(
                     f"{self.path} holds {', '.join(foreign)} that no run wrote and that a run would replace; "
@@ -73,7 +80,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""
-        for file in (self.masks, self.overlay, self.report, self.timeline, self.info):
+        for file in (self.masks, self.overlay, self.report, self.timeline, self.page, self.info):
             file.unlink(missing_ok=True)
         for folder in (self.pngs, self.resume):
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,13 +17,14 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from sam2long.errors import DataError, StateError
+from sam2long.errors import DataError, StateError, VideoError
 from sam2long.export.atomic import write_json
-from sam2long.export.masks import decode_mask
+from sam2long.export.masks import MaskReader, decode_mask
+from sam2long.export.page import write_page
 from sam2long.export.report import write_report
 from sam2long.runs.prompting import ObjectPrompt, from_file
 from sam2long.runs.run import versions
@@ -33,7 +34,7 @@ from sam2long.tracking.report import COLUMNS
 from sam2long.ui import takeover
 from sam2long.ui.prompt import AnnotatedObject, Prompt, default_colour
 from sam2long.ui.store import MaskStore
-from sam2long.video import FrameSource
+from sam2long.video import FrameSource, open_source
 
 FORMAT = "sam2long-project"
 VERSION = 1
@@ -260,6 +261,19 @@ class Project:
         report = self.report()
         labels = {obj_id: entry.title for obj_id, entry in self.objects.items()}
         write_report(report, self.folder.report, labels=labels, source_frame=self.source.source_index)
+        if len(report):
+            self._write_page(report, labels)
+
+    def _write_page(self, report: Any, labels: Mapping[int, str]) -> None:
+        settings, page = self.settings, self.folder.page
+        # A source of its own: another thread may read pictures for the browser.
+        frames = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
+        # It is for looking at: a video that is gone by now must not stop an export.
+        with frames, MaskReader(self.folder.masks) as masks, suppress(VideoError, OSError):
+            write_page(
+                report, page, source=frames, masks=masks, labels=labels, title=Path(settings.video).name,
+                annotate=self.folder.annotate_command(settings.video),
+            )  # fmt: skip
 
     def report(self) -> Any:
         """A table as `track_report` gives it, of all masks that are kept."""

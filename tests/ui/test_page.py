@@ -328,6 +328,8 @@ def test_two_pages_see_the_same_one_stops_the_other_and_both_notice_the_end(brow
     assert two.page.evaluate("window.locked"), "nobody may change anything while another page tracks"
     done = server.get("api/timeline")["objects"]["1"]["status"]
     assert done[0] == "p" and set(done.lstrip("pa")) == {"."}  # what was done is kept, without a gap
+    two.page.evaluate("location.hash = '#frame=3'")  # as links of report.html have it
+    playwright.expect(two.page.locator("#frame")).to_have_value("3")
     for page in (one, two):
         wide = page.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide == 0, "the page is wider than its window"

@@ -328,6 +328,16 @@ async function reload() {
   }
 }
 
+function goToAddress() { // #frame=120, as report.html and `annotate --frame` have it
+  const [, frame] = location.hash.match(/^#frame=(\d{1,9})$/) ?? [];
+  if (frame === undefined) return;
+  stop();
+  following = false;
+  model.go(Math.min(Number(frame), model.last));
+}
+
+addEventListener("hashchange", () => { if (model.state) goToAddress(); });
+
 async function begin() {
   try {
     await model.load();
@@ -339,6 +349,7 @@ async function begin() {
   stage.refresh();
   drawTimeline();
   $("stage").focus({ preventScroll: true });
+  goToAddress();
   listen(heard, () => {
     if (!model.connected) return;
     model.connected = false;
