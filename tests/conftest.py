@@ -1,12 +1,14 @@
 """Shared fixtures, and what a test may count on."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
-import sam2long.cli.commands  # noqa: F401  before a test replaces what one command takes from another
+with suppress(ImportError):  # not every machine with a GPU has what the command line needs
+    import sam2long.cli.commands  # noqa: F401  before a test replaces what one command takes from another
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real videos and golden cases, where a checkout has them
 
