@@ -76,7 +76,7 @@ def test_polygons_that_are_none_are_refused(polygon, size):
     ("data", "message"),
     [
         (b"[" * 100_000 + b"]" * 100_000, "too deep"),
-        (b"[1" + b"9" * 5000 + b"]", "4300 digits"),
+        (b"[1" + b"9" * 5000 + b"]", "4300"),
         (b"", "not JSON"),
         (b'{"a": "\xe9"}', "not JSON"),
     ],
