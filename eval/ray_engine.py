@@ -30,7 +30,8 @@ def _worker_class(ray):
             self.tracker = trackers.build(spec)
 
         def run(self, dataset: Dataset, name: str, out: Path):
-            from eval import one_video, processes
+            from eval import one_video
+            from sam2long.runs import processes
 
             try:
                 return one_video.run_video(dataset, self.tracker, name, out), None

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval import manifest, pngs, processes, trackers
+from eval import manifest, pngs, trackers
 from eval.datasets.base import Dataset
 from eval.one_video import VideoRecord, record_path, run_video
 from eval.progress import Progress
 from eval.trackers import TrackerSpec
 from sam2long.errors import DataError
+from sam2long.runs import processes
 
 
 @dataclass(frozen=True)

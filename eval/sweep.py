@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval import manifest, one_video, processes, runner
+from eval import manifest, one_video, runner
 from eval.datasets.base import Dataset
 from eval.one_video import InOrder, VideoRecord
 from eval.outputs import VideoWriter
@@ -24,6 +24,7 @@ from eval.progress import Progress
 from eval.runner import RunResult
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError
+from sam2long.runs import processes
 
 
 def of_one_model(spec: TrackerSpec) -> TrackerSpec:

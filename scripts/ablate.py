@@ -28,11 +28,12 @@ import finished_part
 import headline
 from ablation_tables import TABLES, read_table
 
-from eval import cli, one_video, processes, runner, score, sweep
+from eval import cli, one_video, runner, score, sweep
 from eval.datasets.base import Dataset
 from eval.report import Run
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError, DataError, Sam2LongError
+from sam2long.runs import processes
 
 
 def run_folder(out: Path, spec: TrackerSpec) -> Path:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sam2long.cli.track import absolute, build_predictor, index_of, require_length, shown
+from sam2long.cli.track import shown
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, DataError
 from sam2long.extras import require
+from sam2long.runs.opening import absolute, build_predictor, index_of, require_length
 
 if TYPE_CHECKING:
     from sam2long.runs.settings import RunSettings

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sam2long.cli.track import absolute, build_predictor, shown
+from sam2long.cli.exit_codes import INCOMPLETE
+from sam2long.cli.track import shown
 from sam2long.errors import ConfigError, PromptError
+from sam2long.runs.opening import absolute, build_predictor
 from sam2long.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from sam2long.runs.settings import RunSettings
     from sam2long.video.source import Frame
 
-BROKE_OFF = 1  # exit code
 RATE_FRAMES = 30  # over how many frames the rate on the screen is taken
 
 EXAMPLES = """Track what a camera, a stream or a file shows, frame by frame as it comes; show it, record it, or both.
@@ -103,7 +104,7 @@ class Live:
             print(f"note: {note}", file=sys.stderr)
         if not self.quiet:
             print(session.summary() + (f"; results in {self.out}" if self.out else ""))
-        return BROKE_OFF if session.broken_off else 0
+        return INCOMPLETE if session.broken_off else 0
 
     def _carry_out(self, settings: RunSettings, prompts: list[ObjectPrompt], folder: RunFolder | None) -> _Session:
         from sam2long.cli.window import Window

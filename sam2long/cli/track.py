@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ConfigError, ModelError, PromptError
+from sam2long.errors import ConfigError, PromptError
+from sam2long.runs.opening import absolute, build_predictor, index_of, require_length
 from sam2long.runs.run_folder import COMPLETE, RunFolder
 from sam2long.runs.settings import RunSettings, settings_from
 
@@ -33,6 +34,7 @@ examples:
   sam2long track street.mp4 --prompts prompts.json --config configs/online.yaml --out runs/street
   sam2long track dog.mp4 --box 100,80,300,260 --import corrected_frames/ --out runs/dog2
   sam2long track street.mp4 --auto --max-objects 5 --out runs/street
+  sam2long track a.mp4 b.mp4 c/ --prompts prompts.json --out runs/batch
   sam2long track --resume --out runs/dog"""
 
 
@@ -46,8 +48,9 @@ class Track:
     """Track objects through a video; write masks, an overlay video, a report and a timeline."""
 
     # The order here is the order in --help.
-    video: Annotated[Positional[str | None], arg(metavar="VIDEO", help_behavior_hint="")] = None
-    """Video file, or folder of JPEG/PNG images. Not needed with --resume."""
+    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEO [VIDEO ...]", help_behavior_hint="")] = ()
+    """Video file, or folder of JPEG/PNG images. Of several, each gets a folder of its own in --out. Not needed with
+    --resume."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder for the results."""
     box: Annotated[str | None, shown("X1,Y1,X2,Y2")] = None
@@ -60,7 +63,8 @@ class Track:
     """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
     prompts: Annotated[Path | None, shown("JSON")] = None
     """Prompts for several objects and frames: a list of {"frame": 0, "object": 1, "label": "dog", "box": [x1, y1,
-    x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file)."""
+    x2, y2]}, or with "points" [[x, y], ...] and "labels" [1, 0, ...], or with "mask" (an image beside the file). For
+    several videos {"a.mp4": [...], "b.mp4": [...]}; a list counts for each of them."""
     import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
     """Prompts from another program, alone or beside others: a LabelMe or X-AnyLabeling JSON, a COCO JSON, a mask PNG,
     or a folder of them, one per frame. Of a folder that `sam2long export` made, the frames that were changed there."""
@@ -102,6 +106,8 @@ class Track:
     """Go on with the stopped run in --out; the masks are those of a run that was never stopped."""
     overwrite: bool = False
     """Replace the run in --out."""
+    workers: Annotated[int, arg(metavar="N")] = 1
+    """With several videos: processes, each with a model of its own; they share out the GPUs."""
     quiet: bool = False
     """No progress bar and no summary."""
 
@@ -129,10 +135,17 @@ class Track:
     """Hypotheses whose masks have long had an IoU above this become one. Default: never."""
 
     def run(self) -> int:
+        from sam2long.cli.batch import BatchFolder, track_batch
+
         if self.resume and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other; choose one")
-        if not self.resume and self.video is None:
+        if not self.resume and not self.videos:
             raise ConfigError("no video given; name a video file or a folder of images")
+        if len(self.videos) > 1 or (self.resume and BatchFolder(self.out).exists()):
+            return track_batch(self)
+        if self.workers != 1:
+            raise ConfigError(f"--workers {self.workers} is for several videos; leave it out for one")
+        BatchFolder(self.out).refuse_a_single_run()
         folder = RunFolder(self.out)
         if self.resume:
             info = folder.read_info()  # before the lock: a folder that is not there is not made
@@ -143,7 +156,23 @@ class Track:
         else:
             folder.require_usable(self.overwrite, "go on with --resume, or replace it with --overwrite")
         with folder:
-            return self._carry_out(self._resumed(folder) if self.resume else self._begun(folder))
+            return self._carry_out(self.open_run(folder))
+
+    def open_run(self, folder: RunFolder) -> Run:
+        """The run, prompted or as it was stopped. folder: held by the caller."""
+        return self._resumed(folder) if self.resume else self._begun(folder)
+
+    # ---- one of many -----------------------------------------------------------------------------------------
+
+    batch = None  # the batch that this clip is one of, a `runs.run.Batch`
+    predictor = None  # its model, for all clips
+
+    @property
+    def video(self) -> str | None:
+        return self.videos[0] if self.videos else None
+
+    def built_predictor(self, settings: RunSettings) -> Any:
+        return self.predictor or build_predictor(settings)
 
     # ---- beginning --------------------------------------------------------------------------------------------
 
@@ -152,7 +181,7 @@ class Track:
         from sam2long.runs.run import Run, Span, versions
         from sam2long.video import open_source
 
-        settings = self._settings()
+        settings = self.settings()
         prompts = self._prompts()  # before anything slow
         if said := prompting.numbered_colours(prompts):
             self._say(said)
@@ -164,7 +193,7 @@ class Track:
             first_prompted: index_of(first_prompted, source)
         }
         clock.stage("open video")
-        predictor = build_predictor(settings)
+        predictor = self.built_predictor(settings)
         clock.stage("load model")
         state = predictor.init_state(source)
         if self.auto:
@@ -191,7 +220,7 @@ class Track:
         }
         run = Run(
             folder=folder, settings=settings, source=source, predictor=predictor, state=state, objects=spans,
-            labels=prompting.labels_of(prompts), info=info, quiet=self.quiet, seconds=clock.seconds,
+            labels=prompting.labels_of(prompts), info=info, quiet=self.quiet, batch=self.batch, seconds=clock.seconds,
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
         folder.clear()
@@ -206,7 +235,7 @@ class Track:
         progress = load_progress(folder)
         settings = RunSettings.from_dict(info["settings"])
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
-        predictor = build_predictor(settings)
+        predictor = self.built_predictor(settings)
         state = predictor.load_state(folder.resume / progress["state"], source)
         objects = {int(obj_id): entry for obj_id, entry in info["objects"].items()}
         kept = ("command", "settings", "prompts", "versions", "device", "dtype", "video")
@@ -220,6 +249,7 @@ class Track:
             labels={obj_id: entry["label"] for obj_id, entry in objects.items()},
             info={key: info[key] for key in kept} | {"resumed": info.get("resumed", 0) + 1},
             quiet=self.quiet,
+            batch=self.batch,
         )
         run.go_back_to(progress)
         return run
@@ -233,7 +263,7 @@ class Track:
         if self.config is None:  # otherwise its values and the flags are compared as one
             given |= {"sam2long." + key: value for key, value in self._field_flags().items() if value is not None}
         else:
-            ours = self._settings().to_dict()
+            ours = self.settings().to_dict()
             given |= {"sam2long." + key: value for key, value in ours["sam2long"].items()}
         asked = [self.box, self.mask, self.prompts, self.import_, self.frame, *self.point, *self.neg]
         if any(value is not None for value in asked) or self.auto or self.label:
@@ -278,7 +308,12 @@ class Track:
 
     # ---- flags ------------------------------------------------------------------------------------------------
 
-    def _prompts(self) -> list[ObjectPrompt]:
+    def check_prompts(self) -> list[ObjectPrompt]:
+        """The prompts of --box, --point and --mask.
+
+        Raises:
+            PromptError: flags that contradict each other, or none of them.
+        """
         from sam2long.runs import prompting
 
         frame = self.start if self.frame is None else self.frame
@@ -295,7 +330,14 @@ class Track:
             raise PromptError(f"{' and '.join(chosen)} exclude each other; several objects go into --prompts")
         if self.prompts is not None and self.frame is not None:
             raise PromptError("--frame does not go with --prompts, where every prompt names its own frame")
-        given = prompting.from_file(self.prompts) if self.prompts is not None else flags
+        return flags
+
+    def _prompts(self) -> list[ObjectPrompt]:
+        from sam2long.runs import prompting
+
+        flags = self.check_prompts()
+        name = os.path.basename(os.path.normpath(self.video or ""))
+        given = prompting.from_file(self.prompts, name) if self.prompts is not None else flags
         return given if self.import_ is None else self._with_imported(given)
 
     def _with_imported(self, given: list[ObjectPrompt]) -> list[ObjectPrompt]:
@@ -336,7 +378,7 @@ class Track:
             values["emit"] = "online"
         return values
 
-    def _settings(self) -> RunSettings:
+    def settings(self) -> RunSettings:
         values = self._field_flags()
         unlimited = values["max_lag"] == NO_LIMIT
         if unlimited:
@@ -345,82 +387,6 @@ class Track:
         if unlimited:  # None means "not given" among flags
             settings.sam2long["max_lag"] = None
         return settings
-
-
-def build_predictor(settings: RunSettings) -> Any:
-    """The predictor of a run.
-
-    Raises:
-        ModelError: no weights; the message says how to get them.
-        ConfigError: a device that is not there.
-    """
-    from sam2long.weights import BY_HUB_ID, CHECKPOINTS
-
-    if settings.checkpoint is None and settings.model not in CHECKPOINTS and settings.model not in BY_HUB_ID:
-        raise ModelError(
-            f"the model {settings.model} has no weights of its own; add --checkpoint, "
-            f"or use a short name: {', '.join(CHECKPOINTS)}"
-        )
-    _check_device(settings.device)
-    from sam2long import build_sam2long_video_predictor
-
-    return build_sam2long_video_predictor(
-        settings.model,
-        settings.checkpoint,
-        device=settings.device,
-        hydra_overrides_extra=list(settings.overrides),
-        sam2long=settings.config(),
-        dtype=settings.dtype,
-        compile=settings.compile,
-    )
-
-
-def _check_device(device: str | None) -> None:
-    if device is None:
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["unknown"])[0]
-        raise ConfigError(
-            f"--device {device} cannot be used ({reason}); leave it out to take the best there is"
-        ) from None
-
-
-def require_length(source: Any, video: str) -> None:
-    if source.num_frames is None:
-        raise ConfigError(
-            f"{video} has no known length; record it to a file first, or use the Python API for live video"
-        )
-
-
-def index_of(frame: int, source: Any, do: str = "prompt") -> int:
-    """Which of the tracked frames a frame of the video is. do: what else to do with one of them, for the message."""
-    from sam2long.video.names import number_in
-
-    selection = source.selection
-    index, rest = divmod(frame - selection.start, selection.stride)
-    if rest == 0 and 0 <= index < source.num_frames:
-        return index
-    last = source.source_index(source.num_frames - 1)
-    every = f" in steps of {selection.stride}" if selection.stride > 1 else ""
-    named = [at for at, name in enumerate(source.names or ()) if number_in(name) == frame]
-    by_position = (
-        f". Frames are counted by position: {source.names[named[0]]} is frame {source.source_index(named[0])}"
-        if named
-        else ""
-    )
-    raise PromptError(
-        f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; {do} one of those"
-        f"{by_position}"
-    )
-
-
-def absolute(text: str) -> str:
-    """Paths that exist become absolute, so that a run can be resumed from anywhere; names stay as they are."""
-    return os.path.abspath(text) if text and os.path.exists(text) else text
 
 
 def _summary_line(run: Run) -> str:

@@ -6,6 +6,10 @@ prompts.json is a list (or {"prompts": list}) of
     {"frame": 0, "object": 2, "points": [[x, y], ...], "labels": [1, 0, ...]}
     {"frame": 90, "object": 1, "mask": "dog_90.png"}
 
+For several clips, an object with a list for each, by the clip's name with or without its ending:
+
+    {"a.mp4": [{"frame": 0, "object": 1, "box": [x1, y1, x2, y2]}], "b": [...]}
+
 `frame` counts the frames of the video and is 0 when left out; `labels` are all 1 when left out; a mask is an
 image beside the file or COCO run lengths.
 """
@@ -51,15 +55,18 @@ def from_flags(
     ]
 
 
-def from_file(path: Path) -> list[ObjectPrompt]:
+def from_file(path: Path, clip: str = "") -> list[ObjectPrompt]:
     """The prompts of a prompts.json.
 
+    Args:
+        path: of the file.
+        clip: name of the video file or folder, for a file with prompts of several.
     Raises:
         DataError: not such a file; the message names the entry.
     """
     content = read_json(path, "a list of prompts")
     if isinstance(content, dict):
-        content = content.get("prompts")
+        content = content["prompts"] if "prompts" in content else _of_clip(content, path, clip)
     if not isinstance(content, list) or not content:
         raise DataError(f'{path} has no prompts; expected a list like [{{"frame": 0, "object": 1, "box": [...]}}]')
     prompts = [_entry(entry, f"{path.name}, prompt {number}", path.parent) for number, entry in enumerate(content, 1)]
@@ -69,6 +76,22 @@ def from_file(path: Path) -> list[ObjectPrompt]:
             raise DataError(f"{path.name} prompts object {key[1]} twice on frame {key[0]}; put both in one entry")
         seen.add(key)
     return prompts
+
+
+def clips_in(path: Path) -> list[str]:
+    """The names of the clips that a prompts.json has prompts for; none where it is a list."""
+    content = read_json(path, "a list of prompts")
+    return [] if not isinstance(content, dict) or "prompts" in content else list(content)
+
+
+def _of_clip(content: dict[str, Any], path: Path, clip: str) -> Any:
+    found = [name for name in dict.fromkeys((clip, Path(clip).stem)) if name in content]
+    if not found:
+        there = ", ".join(list(content)[:5]) + (", ..." if len(content) > 5 else "")
+        raise DataError(f"{path} has no prompts for {clip}; expected its name among {there or 'its keys'}")
+    if len(found) > 1:
+        raise DataError(f"{path} has prompts for {found[0]} and for {found[1]}; leave one of the two out")
+    return content[found[0]]
 
 
 def numbered_colours(prompts: Sequence[ObjectPrompt]) -> str | None:

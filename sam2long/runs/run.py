@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -83,6 +83,14 @@ def plan_passes(direction: str, objects: Mapping[int, Span], num_frames: int) ->
     return [forward, Pass(True, start, start + 1, before)]
 
 
+class Batch(Protocol):
+    """What a run of a batch asks and tells."""
+
+    def frame_done(self) -> None: ...
+
+    def stop_requested(self) -> bool: ...
+
+
 class Stopped(Exception):
     """The user wants to stop; raised between two frames."""
 
@@ -98,6 +106,7 @@ class Run:
         objects: id -> when it was prompted. labels: id -> name.
         info: what run.json says beside the progress.
         quiet: no progress bar.
+        batch: of many clips that this run is one of; it has the bar, and says when to stop.
     """
 
     folder: RunFolder
@@ -109,6 +118,7 @@ class Run:
     labels: dict[int, str]
     info: dict[str, Any]
     quiet: bool = False
+    batch: Batch | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     pass_number: int = 0
     next_frame: int | None = None  # of the pass; None: at its beginning
@@ -164,8 +174,10 @@ class Run:
         total = sum(a_pass.frames for a_pass in self.passes)
         done = sum(a_pass.frames for a_pass in self.passes[: self.pass_number]) + self._done_in_pass()
         started, written = time.monotonic(), self.seconds.get("write masks", 0.0)
-        with self.masks, stopping_politely(self._request_stop), calling:
-            bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=self.quiet, dynamic_ncols=True)
+        signals = nullcontext() if self.batch else stopping_politely(self._request_stop)
+        quiet = self.quiet or self.batch is not None
+        with self.masks, signals, calling:
+            bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=quiet, dynamic_ncols=True)
             try:
                 with bar:
                     while self.pass_number < len(self.passes):
@@ -202,6 +214,8 @@ class Run:
                 )
             self.next_frame = frame + step
             advance(1)
+            if self.batch:
+                self.batch.frame_done()
 
     def _write(self, frame: int, masks: dict[int, np.ndarray]) -> None:
         if masks:
@@ -223,7 +237,7 @@ class Run:
         """Between two frames everything fits together: the place to stop and to save."""
         if frame == 0 and self.passes[self.pass_number].reverse:
             return  # one frame is left, and a reverse pass cannot start there
-        if self.stop_requested:
+        if self.stop_requested or (self.batch and self.batch.stop_requested()):
             raise Stopped
         since = time.monotonic() - self._saved_at
         if since > max(SAVE_SECONDS, self._save_cost / SAVE_SHARE):
@@ -305,7 +319,12 @@ class Run:
             stop=self.source.source_index(last) + 1,
             stride=self.settings.stride,
         )
-        with source, tqdm(total=source.num_frames, unit="frame", desc="overlay", disable=self.quiet) as bar:
+        with (
+            source,
+            tqdm(
+                total=source.num_frames, unit="frame", desc="overlay", disable=self.quiet or self.batch is not None
+            ) as bar,
+        ):
             return write_overlay(source, masks, self.folder.overlay, self.labels, lambda done: bar.update(1))
 
     def _pass_report(self, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""Videos over several processes of this machine: `--workers N` of the local engine, N = 1 being this process.
+"""Videos over several processes of this machine: `--workers N`, N = 1 being this process.
 
 Each process loads the model once and takes the next video when it has finished one. A process that is lost costs the
 videos that were under way; starting the same command again does those and no others.
@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
-from sam2long.errors import DataError
+from sam2long.errors import Sam2LongError, sentence
 
 Outcome = tuple[str, Any, str | None]  # video, result, what went wrong
 
@@ -37,11 +37,11 @@ def each(job: Job, videos: Sequence[str], workers: int = 1, on_frame: Callable[[
 
     Args:
         workers: processes; with more than one, each computes on its share of the cores.
-        on_frame: called after each frame, where the work is done in this process.
+        on_frame: called after each frame, of any process.
     """
     workers = min(workers, len(videos))
     if workers > 1:
-        yield from _in_pool(job, videos, workers)
+        yield from _in_pool(job, videos, workers, on_frame)
         return
     if videos:
         job.start()
@@ -58,17 +58,22 @@ def _attempt(job: Job, video: str, on_frame: Callable[[], None]) -> Outcome:
 
 def reason(error: BaseException) -> str:
     """What went wrong, in a line."""
-    if isinstance(error, DataError):
+    if isinstance(error, Sam2LongError):
         return str(error)
+    if isinstance(error, OSError):
+        return sentence(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" at {Path(last[0].filename).name}:{last[0].lineno}" if last else ""
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _in_pool(job: Job, videos: Sequence[str], workers: int) -> Iterator[Outcome]:
+def _in_pool(job: Job, videos: Sequence[str], workers: int, on_frame: Callable[[], None]) -> Iterator[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")  # a fork would take over torch's thread pools in a broken state
-    with ProcessPoolExecutor(workers, context, _prepare, (job, threads)) as pool:
+    frames, numbers = context.SimpleQueue(), context.Value("i", 0)
+    listener = threading.Thread(target=_listen, args=(frames, on_frame), daemon=True)
+    listener.start()
+    with ProcessPoolExecutor(workers, context, _prepare, (job, threads, frames, numbers)) as pool:
         pending = {pool.submit(_run, video): video for video in videos}
         try:
             for future in as_completed(pending):
@@ -76,8 +81,24 @@ def _in_pool(job: Job, videos: Sequence[str], workers: int) -> Iterator[Outcome]
                     yield future.result()
                 except BrokenProcessPool:
                     yield pending[future], None, "its process was lost (out of memory?); start the same command again"
+        except KeyboardInterrupt:  # at once: what is under way would be waited for
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+            frames.put(False)
+            listener.join()
+
+
+def _listen(frames: Any, on_frame: Callable[[], None]) -> None:
+    while frames.get():
+        on_frame()
+
+
+def worker_number() -> int:
+    """Which of the processes this is, from 0; 0 where there is one."""
+    return _Worker.number
 
 
 class _Worker:
@@ -85,14 +106,19 @@ class _Worker:
 
     job: Job | None = None
     started = False
+    number = 0
+    frames: Any = None  # where the parent hears of frames
 
 
-def _prepare(job: Job, threads: int) -> None:
+def _prepare(job: Job, threads: int, frames: Any, numbers: Any) -> None:
     import torch
 
     torch.set_num_threads(threads)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _Worker.job = job
+    _Worker.job, _Worker.frames = job, frames
+    with numbers.get_lock():
+        _Worker.number = numbers.value
+        numbers.value += 1
 
 
 def _leave_with_parent() -> None:
@@ -108,4 +134,4 @@ def _run(video: str) -> Outcome:
             _Worker.started = True
     except Exception as error:  # here and not in `_prepare`, where it would only break the pool
         return video, None, reason(error)
-    return _attempt(_Worker.job, video, lambda: None)
+    return _attempt(_Worker.job, video, lambda: _Worker.frames.put(True))

@@ -1,0 +1,313 @@
+"""Many clips in one `sam2long track`: one model for all of them, a run folder for each, and a table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2long.cli.exit_codes import INCOMPLETE, INTERRUPTED
+from sam2long.errors import ConfigError, DataError, Sam2LongError, sentence
+from sam2long.export.atomic import replacing, write_json
+from sam2long.json_file import read_json
+from sam2long.runs import processes, prompting
+from sam2long.runs.opening import absolute, require_length
+from sam2long.runs.run import stopping_politely
+from sam2long.runs.run_folder import COMPLETE, STOPPED, RunFolder
+
+if TYPE_CHECKING:
+    from sam2long.runs.run import Run
+
+WAITING, FAILED = "waiting", "failed"  # beside the states of a run
+COLUMNS = (
+    "clip", "video", "status", "frames", "objects", "visible", "uncertain", "absent", "frames_per_second", "error",
+)  # fmt: skip
+OF_EACH_START = ("videos", "out", "resume", "overwrite", "workers", "quiet")  # may be others when a batch goes on
+TOLD_ONCE = ("box", "point", "neg", "mask", "prompts", "import_", "auto", "frame", "label")  # a run keeps its prompts
+PATHS = ("mask", "prompts", "import_", "checkpoint", "config")
+
+Row = dict[str, Any]  # of batch.csv
+Track = Any  # `cli.track.Track`, the flags; it imports this module
+
+
+class BatchFolder:
+    """What is where in the folder of a batch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.info = path / "batch.json"
+        self.table = path / "batch.csv"
+
+    def exists(self) -> bool:
+        return self.info.exists()
+
+    def refuse_a_single_run(self) -> None:
+        if self.exists():
+            raise DataError(f"{self.path} holds a batch of several videos; choose another --out for one")
+
+    def read(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """(clip -> video, flag -> value) as the batch was begun."""
+        content = read_json(self.info, "that of a batch; start again with --overwrite")
+        try:
+            return dict(content["clips"]), dict(content["flags"])
+        except (TypeError, KeyError, ValueError):
+            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
+
+    def write_table(self, rows: Sequence[Row]) -> None:
+        import pandas as pd
+
+        with replacing(self.table) as partial:
+            pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False)
+
+
+def track_batch(flags: Track) -> int:
+    """Track every clip; returns the exit code. A clip that fails costs the others nothing.
+
+    Raises:
+        ConfigError, DataError: what is wrong with all of them, before anything is written.
+    """
+    if flags.workers < 1:
+        raise ConfigError(f"--workers is {flags.workers}; expected 1 or more")
+    folder = BatchFolder(flags.out)
+    flags, clips = _gone_on(flags, folder) if flags.resume else _begun(flags, folder)
+    rows = {name: dict.fromkeys(COLUMNS, "") | {"clip": name, "video": video, "status": WAITING}
+            for name, video in clips.items()}  # fmt: skip
+    frames = {}
+    for name in clips:
+        row, frames[name] = _looked_at(_clip(flags, name, clips[name]), flags.resume)
+        rows[name] |= row
+    open_clips = [name for name, row in rows.items() if row["status"] == WAITING]
+    for name in rows:
+        _say_failure(rows[name])
+    folder.write_table(list(rows.values()))
+    job = _Clips(flags, clips, multiprocessing.get_context("spawn").Event())
+    if open_clips and flags.workers == 1:
+        job.start()  # a model that cannot be had is the whole batch's error
+    with stopping_politely(lambda: _stop(job)):
+        _work(job, open_clips, frames, rows, folder)
+    return _ended(flags, folder, rows)
+
+
+def _work(
+    job: _Clips, names: Sequence[str], frames: Mapping[str, int], rows: dict[str, Row], folder: BatchFolder
+) -> None:
+    from tqdm import tqdm
+
+    flags = job.flags
+    total = sum(frames[name] for name in names)
+    bar = tqdm(total=total, unit="frame", desc="track", disable=flags.quiet, dynamic_ncols=True)
+    with bar:
+        bar.set_postfix_str(f"0 of {len(names)} clips")
+        for done, (name, row, error) in enumerate(
+            processes.each(job, names, flags.workers, on_frame=lambda: bar.update(1)), start=1
+        ):
+            rows[name] |= row if error is None else {"status": FAILED, "error": error}
+            folder.write_table(list(rows.values()))
+            bar.set_postfix_str(f"{done} of {len(names)} clips")
+            with bar.external_write_mode(file=sys.stderr):
+                _say_failure(rows[name])
+
+
+def _ended(flags: Track, folder: BatchFolder, rows: Mapping[str, Row]) -> int:
+    counts = {state: sum(row["status"] == state for row in rows.values())
+              for state in (COMPLETE, FAILED, STOPPED, WAITING)}  # fmt: skip
+    if not flags.quiet:
+        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        print(f"{len(rows)} clips: {said}; table in {folder.table}", flush=True)
+    if counts[STOPPED] or counts[WAITING]:
+        again = shlex.join(["sam2long", "track", "--resume", "--out", str(flags.out)])
+        print(f"stopped; continue with: {again}", file=sys.stderr)
+        return INTERRUPTED
+    return INCOMPLETE if counts[FAILED] else 0
+
+
+def _say_failure(row: Row) -> None:
+    if row["status"] == FAILED:
+        print(f"sam2long: {row['clip']}: {' '.join(str(row['error']).split())}", file=sys.stderr, flush=True)
+
+
+def _stop(job: _Clips) -> None:
+    job.stop.set()
+    print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
+
+
+# ---- the clips -------------------------------------------------------------------------------------------------------
+
+
+def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
+    """A new batch: nothing that is there is lost unasked, and everything that can be checked early is."""
+    clips = _named(flags.videos)
+    instead = "go on with --resume, or replace it with --overwrite"
+    if RunFolder(folder.path).holds_a_run():
+        raise DataError(f"{folder.path} holds the run of one video; choose another --out for several")
+    RunFolder(folder.path).require_usable(flags.overwrite, instead)
+    if folder.exists() and not flags.overwrite:
+        raise DataError(f"{folder.path} holds a batch already; {instead}")
+    for name in clips:
+        RunFolder(folder.path / name).require_usable(flags.overwrite, instead)
+    flags.settings()  # a mistyped flag is not the clips' fault
+    flags.check_prompts()
+    if flags.prompts is not None:
+        listed = prompting.clips_in(flags.prompts)
+        known = {name for video in clips.values() for name in (Path(video).name, Path(video).stem)}
+        if unknown := [name for name in listed if name not in known]:
+            print(f"note: {flags.prompts} has prompts for {', '.join(unknown)}, not among the clips", file=sys.stderr)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.info, {"clips": clips, "flags": _to_json(flags)})
+    return flags, clips
+
+
+def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
+    """The batch as it was begun. Flags may be repeated, but not changed."""
+    clips, stored = folder.read()
+    if flags.videos and _named(flags.videos) != clips:
+        raise ConfigError(f"the batch in {folder.path} is of other clips ({', '.join(clips)}); leave them out")
+    defaults = {entry.name: entry.default for entry in fields(flags)}
+    for name, value in _to_json(flags).items():
+        if value != stored.get(name, _plain(name, defaults[name])):
+            raise ConfigError(
+                f"--{name.strip('_').replace('_', '-')} is not what the batch in {folder.path} was begun with; "
+                "leave it out with --resume, or start anew with --overwrite"
+            )
+    known = {name: _from_json(name, value) for name, value in stored.items() if name in defaults}
+    return replace(flags, **known), clips
+
+
+def _named(videos: Sequence[str]) -> dict[str, str]:
+    """Clip -> video, absolute. A clip is called like its file or folder, without the ending."""
+    clips: dict[str, str] = {}
+    for video in videos:
+        path = Path(absolute(video))
+        name = path.name if path.is_dir() else path.stem
+        if name in clips:
+            raise ConfigError(f"{clips[name]} and {path} would both be {name} in --out; track them into two folders")
+        clips[name] = str(path)
+    return clips
+
+
+def _clip(flags: Track, name: str, video: str) -> Track:
+    """The flags of one clip: begun, or gone on with where it was stopped."""
+    out = flags.out / name
+    begun = flags.resume and RunFolder(out).progress.exists()
+    return replace(
+        flags, videos=(video,), out=out, resume=begun, overwrite=not begun, workers=1, quiet=True,
+        **({entry.name: entry.default for entry in fields(flags) if entry.name in TOLD_ONCE} if begun else {}),
+    )  # fmt: skip
+
+
+def _looked_at(clip: Track, going_on: bool) -> tuple[Row, int]:
+    """What is to be said of a clip before it is tracked, and its frames: done already, cannot be opened, or waiting."""
+    from sam2long.video import open_source
+
+    folder = RunFolder(clip.out)
+    if going_on and folder.info.exists():
+        info = folder.read_info()
+        if info["status"] == COMPLETE:
+            return _row(info), 0
+    try:
+        settings = clip.settings()
+        with open_source(
+            settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride
+        ) as source:  # fmt: skip
+            require_length(source, settings.video)
+            return {}, source.num_frames
+    except (Sam2LongError, OSError) as error:
+        return {"status": FAILED, "error": sentence(error) if isinstance(error, OSError) else str(error)}, 0
+
+
+def _row(info: Mapping[str, Any]) -> Row:
+    """A clip's line of the table, from its run.json."""
+    counted = {state: sum(entry[state] for entry in info.get("summary", {}).values())
+               for state in ("visible", "uncertain", "absent")}  # fmt: skip
+    return counted | {
+        "status": info["status"], "frames": info["frames_tracked"], "objects": len(info["objects"]),
+        "frames_per_second": info["frames_per_second"], "error": "",
+    }  # fmt: skip
+
+
+# ---- in a process of its own, or in this one -------------------------------------------------------------------------
+
+
+@dataclass
+class _Clips:
+    """What a process does with a clip; it keeps its model for the next."""
+
+    flags: Track
+    videos: Mapping[str, str]
+    stop: Any  # multiprocessing's Event
+    predictor: Any = None
+    device: str | None = None
+
+    def start(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+        self.device = _device_of(processes.worker_number(), self.flags)
+        self.predictor = self.predictor or self.flags.built_predictor(self._with_device(self.flags).settings())
+
+    def run(self, name: str, on_frame: Callable[[], None]) -> Row:
+        if self.stop.is_set():
+            return {"status": WAITING}
+        clip = _clip(self.flags, name, self.videos[name])
+        clip = clip if clip.resume else self._with_device(clip)
+        clip.predictor, clip.batch = self.predictor, _Told(on_frame, self.stop)
+        folder = RunFolder(clip.out)
+        with folder:
+            run: Run = clip.open_run(folder)
+            complete = run.track()
+            run.finish(complete)
+            return _row(folder.read_info())
+
+    def _with_device(self, flags: Track) -> Track:
+        return flags if self.device is None else replace(flags, device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A `runs.run.Batch`."""
+
+    on_frame: Callable[[], None]
+    stop: Any
+
+    def frame_done(self) -> None:
+        self.on_frame()
+
+    def stop_requested(self) -> bool:
+        return self.stop.is_set()
+
+
+def _device_of(worker: int, flags: Track) -> str | None:
+    """Workers share out the GPUs, unless one was named."""
+    import torch
+
+    several = flags.workers > 1 and flags.device in (None, "cuda") and torch.cuda.device_count() > 1
+    return f"cuda:{worker % torch.cuda.device_count()}" if several else None
+
+
+# ---- flags in batch.json ---------------------------------------------------------------------------------------------
+
+
+def _to_json(flags: Track) -> dict[str, Any]:
+    """The flags that are not at their defaults and count for all of a batch."""
+    given = {
+        entry.name: _plain(entry.name, getattr(flags, entry.name))
+        for entry in fields(flags)
+        if entry.name not in OF_EACH_START and getattr(flags, entry.name) != entry.default
+    }
+    return given
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Path) or (name == "model" and value is not None):
+        return absolute(str(value))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(name: str, value: Any) -> Any:
+    if name in PATHS:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
