@@ -374,7 +374,7 @@ def test_a_folder_with_a_run_is_not_overwritten_by_mistake(built, clip, tmp_path
 
 
 def test_every_config_field_is_a_flag_with_the_default_that_help_names():
-    flags = {field.name for field in dataclasses.fields(cli_track.Track)}
+    flags = set(cli_track.Track.defaults())
     assert {field.name for field in dataclasses.fields(Sam2LongConfig)} <= flags
     wide = {**os.environ, "COLUMNS": "200"}
     shown = subprocess.run([sys.executable, "-m", "sam2long.cli", "track", "--help"], capture_output=True, env=wide)
@@ -383,7 +383,7 @@ def test_every_config_field_is_a_flag_with_the_default_that_help_names():
                 "object_aware_memory": "True", "twins": "keep", "emit": "settled", "max_lag": "256",
                 "max_prompted_frames": "8"}  # fmt: skip
     for name, value in defaults.items():
-        entry = words[words.index(f"--{name.replace('_', '-')} ", words.index("--quiet")) :]
+        entry = words[words.index(f"--{name.replace('_', '-')} ", words.index("--num-pathways")) :]
         assert f"Default: {value}." in entry[:220], name
         actual = getattr(Sam2LongConfig(), name)
         assert (

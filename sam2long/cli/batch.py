@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,6 @@ WAITING, FAILED = "waiting", "failed"  # beside the states of a run
 COLUMNS = (
     "clip", "video", "status", "frames", "objects", "visible", "uncertain", "absent", "frames_per_second", "error",
 )  # fmt: skip
-OF_EACH_START = ("videos", "out", "resume", "overwrite", "workers", "quiet")  # may be others when a batch goes on
-TOLD_ONCE = ("box", "point", "neg", "mask", "prompts", "import_", "auto", "frame", "label")  # a run keeps its prompts
 PATHS = ("mask", "prompts", "import_", "checkpoint", "config")
 
 Row = dict[str, Any]  # of batch.csv
@@ -88,8 +86,9 @@ def track_batch(flags: Track) -> int:
     job = _Clips(flags, clips, multiprocessing.get_context("spawn").Event())
     if open_clips and flags.workers == 1:
         job.start()  # a model that cannot be had is the whole batch's error
-    with stopping_politely(lambda: _stop(job)):
-        _work(job, open_clips, frames, rows, folder)
+    if open_clips:
+        with stopping_politely(lambda: _stop(job)):
+            _work(job, open_clips, frames, rows, folder)
     return _ended(flags, folder, rows)
 
 
@@ -152,11 +151,14 @@ def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
         RunFolder(folder.path / name).require_usable(flags.overwrite, instead)
     flags.settings()  # a mistyped flag is not the clips' fault
     flags.check_prompts()
-    if flags.prompts is not None:
-        listed = prompting.clips_in(flags.prompts)
+    if flags.prompting.prompts is not None:
+        listed = prompting.clips_in(flags.prompting.prompts)
         known = {name for video in clips.values() for name in (Path(video).name, Path(video).stem)}
         if unknown := [name for name in listed if name not in known]:
-            print(f"note: {flags.prompts} has prompts for {', '.join(unknown)}, not among the clips", file=sys.stderr)
+            print(
+                f"note: {flags.prompting.prompts} has prompts for {', '.join(unknown)}, not among the clips",
+                file=sys.stderr,
+            )
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.info, {"clips": clips, "flags": _to_json(flags)})
     return flags, clips
@@ -167,15 +169,14 @@ def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
     clips, stored = folder.read()
     if flags.videos and _named(flags.videos) != clips:
         raise ConfigError(f"the batch in {folder.path} is of other clips ({', '.join(clips)}); leave them out")
-    defaults = {entry.name: entry.default for entry in fields(flags)}
+    defaults = flags.defaults()
     for name, value in _to_json(flags).items():
         if value != stored.get(name, _plain(name, defaults[name])):
             raise ConfigError(
                 f"--{name.strip('_').replace('_', '-')} is not what the batch in {folder.path} was begun with; "
                 "leave it out with --resume, or start anew with --overwrite"
             )
-    known = {name: _from_json(name, value) for name, value in stored.items() if name in defaults}
-    return replace(flags, **known), clips
+    return _with(flags, {name: _from_json(name, value) for name, value in stored.items()}), clips
 
 
 def _named(videos: Sequence[str]) -> dict[str, str]:
@@ -196,7 +197,7 @@ def _clip(flags: Track, name: str, video: str) -> Track:
     begun = flags.resume and RunFolder(out).progress.exists()
     return replace(
         flags, videos=(video,), out=out, resume=begun, overwrite=not begun, workers=1, quiet=True,
-        **({entry.name: entry.default for entry in fields(flags) if entry.name in TOLD_ONCE} if begun else {}),
+        prompting=type(flags.prompting)() if begun else flags.prompting,  # a run keeps its prompts
     )  # fmt: skip
 
 
@@ -263,7 +264,7 @@ class _Clips:
             return _row(folder.read_info())
 
     def _with_device(self, flags: Track) -> Track:
-        return flags if self.device is None else replace(flags, device=self.device)
+        return flags if self.device is None else replace(flags, network=replace(flags.network, device=self.device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ def _device_of(worker: int, flags: Track) -> str | None:
     """Workers share out the GPUs, unless one was named."""
     import torch
 
-    several = flags.workers > 1 and flags.device in (None, "cuda") and torch.cuda.device_count() > 1
+    several = flags.workers > 1 and flags.network.device in (None, "cuda") and torch.cuda.device_count() > 1
     return f"cuda:{worker % torch.cuda.device_count()}" if several else None
 
 
@@ -293,12 +294,20 @@ def _device_of(worker: int, flags: Track) -> str | None:
 
 def _to_json(flags: Track) -> dict[str, Any]:
     """The flags that are not at their defaults and count for all of a batch."""
-    given = {
-        entry.name: _plain(entry.name, getattr(flags, entry.name))
-        for entry in fields(flags)
-        if entry.name not in OF_EACH_START and getattr(flags, entry.name) != entry.default
-    }
-    return given
+    given = {name: getattr(group, name) for group in _groups(flags).values() for name in vars(group)}
+    return {name: _plain(name, value) for name, value in given.items() if value != flags.defaults()[name]}
+
+
+def _groups(flags: Track) -> dict[str, Any]:
+    return {name: group for name, group in vars(flags).items() if is_dataclass(group)}
+
+
+def _with(flags: Track, values: Mapping[str, Any]) -> Track:
+    """The flags with other values in their groups; what is not known any more is left out."""
+    return replace(flags, **{
+        name: replace(group, **{key: value for key, value in values.items() if hasattr(group, key)})
+        for name, group in _groups(flags).items()
+    })  # fmt: skip
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,16 +43,10 @@ def shown(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
-@dataclass(kw_only=True)
-class Track:
-    """Track objects through a video; write masks, an overlay video, a report and a timeline."""
+@dataclass(frozen=True, kw_only=True)
+class Prompting:
+    """What is tracked."""
 
-    # The order here is the order in --help.
-    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEO [VIDEO ...]", help_behavior_hint="")] = ()
-    """Video file, or folder of JPEG/PNG images. Of several, each gets a folder of its own in --out. Not needed with
-    --resume."""
-    out: Annotated[Path, arg(metavar="DIR")]
-    """Folder for the results."""
     box: Annotated[str | None, shown("X1,Y1,X2,Y2")] = None
     """A box around the object, in pixels."""
     point: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
@@ -80,37 +74,45 @@ class Track:
     points_per_side: Annotated[int, arg(metavar="N")] = 32
     """With --auto: the grid of points to segment from; fewer is quicker and finds less."""
 
-    model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
-    checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is not a short name."""
-    config: Annotated[Path | None, shown("YAML")] = None
-    """Settings that differ from the defaults, e.g. configs/online.yaml; flags win over it."""
-    device: Annotated[str | None, shown("DEVICE")] = None
-    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
-    """What the network computes in: auto, float32, bfloat16 or float16. Default: auto."""
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Which frames are looked at."""
+
     direction: Literal["forward", "backward", "both"] = "forward"
     """Which way to track from the prompted frame."""
-    compile: bool = False
-    """Compile the network first: minutes at the start, then faster frames. Worth it on a GPU and for long videos."""
-    online: bool = False
-    """Decide on each frame at once instead of waiting for the hypotheses to agree; same as --emit online."""
     start: Annotated[int, arg(metavar="N")] = 0
     """First frame of the video to look at."""
     stride: Annotated[int, arg(metavar="N")] = 1
     """Look at every n-th frame only."""
     max_frames: Annotated[int | None, shown("N")] = None
     """Look at no more frames than this."""
-    resume: bool = False
-    """Go on with the stopped run in --out; the masks are those of a run that was never stopped."""
-    overwrite: bool = False
-    """Replace the run in --out."""
-    workers: Annotated[int, arg(metavar="N")] = 1
-    """With several videos: processes, each with a model of its own; they share out the GPUs."""
-    quiet: bool = False
-    """No progress bar and no summary."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which network, where."""
+
+    model: Annotated[str | None, shown("NAME")] = None
+    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    checkpoint: Annotated[Path | None, shown("FILE")] = None
+    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    device: Annotated[str | None, shown("DEVICE")] = None
+    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
+    """What the network computes in: auto, float32, bfloat16 or float16. Default: auto."""
+    compile: bool = False
+    """Compile the network first: minutes at the start, then faster frames. Worth it on a GPU and for long videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How hypotheses and memories are chosen; see docs/method.md."""
+
+    config: Annotated[Path | None, shown("YAML")] = None
+    """Settings that differ from the defaults, e.g. configs/online.yaml; flags win over it."""
+    online: bool = False
+    """Decide on each frame at once instead of waiting for the hypotheses to agree; same as --emit online."""
     num_pathways: Annotated[int | None, shown("N")] = None
     """Hypotheses kept per object; 1 is plain greedy tracking. Default: 3."""
     iou_threshold: Annotated[float | None, shown("X")] = None
@@ -133,6 +135,37 @@ class Track:
     """Read all of every memory, or of older ones only what was attended to: faster, not exact. Default: all."""
     merge_agreeing: Annotated[float | None, shown("X")] = None
     """Hypotheses whose masks have long had an IoU above this become one. Default: never."""
+
+
+GROUPS = {"prompting": Prompting, "frames": Frames, "network": Network, "method": Method}
+
+
+@dataclass(kw_only=True)
+class Track:
+    """Track objects through a video; write masks, an overlay video, a report and a timeline."""
+
+    # The order here is the order in --help.
+    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEO [VIDEO ...]", help_behavior_hint="")] = ()
+    """Video file, or folder of JPEG/PNG images. Of several, each gets a folder of its own in --out. Not needed with
+    --resume."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder for the results."""
+    resume: bool = False
+    """Go on with the stopped run in --out; the masks are those of a run that was never stopped."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    workers: Annotated[int, arg(metavar="N")] = 1
+    """With several videos: processes, each with a model of its own; they share out the GPUs."""
+    quiet: bool = False
+    """No progress bar and no summary."""
+    prompting: Prompting = field(default_factory=Prompting)
+    """What is tracked."""
+    frames: Frames = field(default_factory=Frames)
+    """Which frames are looked at."""
+    network: Network = field(default_factory=Network)
+    """Which network, and where."""
+    method: Method = field(default_factory=Method)
+    """How hypotheses and memories are chosen; docs/method.md explains them."""
 
     def run(self) -> int:
         from sam2long.cli.batch import BatchFolder, track_batch
@@ -188,7 +221,7 @@ class Track:
         clock = _Clock()
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
         require_length(source, settings.video)
-        first_prompted = settings.start if self.frame is None else self.frame
+        first_prompted = settings.start if self.prompting.frame is None else self.prompting.frame
         indices = {p.frame: index_of(p.frame, source) for p in prompts} or {
             first_prompted: index_of(first_prompted, source)
         }
@@ -196,11 +229,13 @@ class Track:
         predictor = self.built_predictor(settings)
         clock.stage("load model")
         state = predictor.init_state(source)
-        if self.auto:
+        if self.prompting.auto:
             image = source.frame(indices[first_prompted])
             from sam2long.cli.auto import segment_everything
 
-            prompts = segment_everything(predictor, image, first_prompted, self.points_per_side, self.max_objects)
+            prompts = segment_everything(
+                predictor, image, first_prompted, self.prompting.points_per_side, self.prompting.max_objects
+            )
             self._say(f"found {len(prompts)} objects on frame {first_prompted}")
         for prompt in prompts:
             prompt.give(predictor, state, indices[prompt.frame])
@@ -260,18 +295,17 @@ class Track:
         if self.video is not None and absolute(self.video) != stored["video"]:
             raise ConfigError(f"the run in {self.out} is of {stored['video']}, not of {self.video}; leave VIDEO out")
         given = {key: value for key, value in self._run_flags().items() if value is not None}
-        if self.config is None:  # otherwise its values and the flags are compared as one
+        if self.method.config is None:  # otherwise its values and the flags are compared as one
             given |= {"sam2long." + key: value for key, value in self._field_flags().items() if value is not None}
         else:
             ours = self.settings().to_dict()
             given |= {"sam2long." + key: value for key, value in ours["sam2long"].items()}
-        asked = [self.box, self.mask, self.prompts, self.import_, self.frame, *self.point, *self.neg]
-        if any(value is not None for value in asked) or self.auto or self.label:
+        if self.prompting != Prompting():
             raise ConfigError(
                 f"the run in {self.out} has its prompts already; leave prompts, --frame and --label out with --resume, "
                 "or start anew with --overwrite"
             )
-        defaults = {field.name: field.default for field in fields(Track)}
+        defaults = self.defaults()
         for key, value in given.items():
             group, _, name = key.rpartition(".")
             was = stored["sam2long"][name] if group else stored[name]
@@ -306,6 +340,11 @@ class Track:
         if not self.quiet:
             print(text, flush=True)
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Flag -> default, whatever group it is in."""
+        return {entry.name: entry.default for group in GROUPS.values() for entry in fields(group)}
+
     # ---- flags ------------------------------------------------------------------------------------------------
 
     def check_prompts(self) -> list[ObjectPrompt]:
@@ -316,19 +355,20 @@ class Track:
         """
         from sam2long.runs import prompting
 
-        frame = self.start if self.frame is None else self.frame
-        flags = prompting.from_flags(frame, self.box, self.point, self.neg, self.mask, self.label)
-        ways = {"--prompts": self.prompts is not None, "--auto": self.auto, "--box, --point or --mask": bool(flags)}
+        given = self.prompting
+        frame = self.frames.start if given.frame is None else given.frame
+        flags = prompting.from_flags(frame, given.box, given.point, given.neg, given.mask, given.label)
+        ways = {"--prompts": given.prompts is not None, "--auto": given.auto, "--box, --point or --mask": bool(flags)}
         chosen = [way for way, is_used in ways.items() if is_used]
-        if not chosen and self.import_ is None:
+        if not chosen and given.import_ is None:
             raise PromptError(
                 "nothing to track: say where the object is with --box, --point, --mask, --prompts, --import or --auto"
             )
-        if self.auto and self.import_ is not None:
+        if given.auto and given.import_ is not None:
             raise PromptError("--auto does not go with --import, for both number their objects; choose one")
         if len(chosen) > 1:
             raise PromptError(f"{' and '.join(chosen)} exclude each other; several objects go into --prompts")
-        if self.prompts is not None and self.frame is not None:
+        if given.prompts is not None and given.frame is not None:
             raise PromptError("--frame does not go with --prompts, where every prompt names its own frame")
         return flags
 
@@ -337,43 +377,44 @@ class Track:
 
         flags = self.check_prompts()
         name = os.path.basename(os.path.normpath(self.video or ""))
-        given = prompting.from_file(self.prompts, name) if self.prompts is not None else flags
-        return given if self.import_ is None else self._with_imported(given)
+        given = prompting.from_file(self.prompting.prompts, name) if self.prompting.prompts is not None else flags
+        return given if self.prompting.import_ is None else self._with_imported(given)
 
     def _with_imported(self, given: list[ObjectPrompt]) -> list[ObjectPrompt]:
         from sam2long.imports import read_prompts
         from sam2long.video import open_source
 
+        path = self.prompting.import_
         names = open_source(self.video).names if os.path.isdir(self.video or "") else None
-        imported = read_prompts(self.import_, names)
+        imported = read_prompts(path, names)
         both = {(prompt.frame, prompt.obj_id) for prompt in given} & {(p.frame, p.obj_id) for p in imported}
         if both:
             frame, obj_id = min(both)
             raise PromptError(
-                f"object {obj_id} on frame {frame} is prompted here and in {self.import_}; leave one of the two out"
+                f"object {obj_id} on frame {frame} is prompted here and in {path}; leave one of the two out"
             )
         frames = sorted({prompt.frame for prompt in imported})
         shown = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
-        self._say(f"{len(imported)} prompts from {self.import_}, on frame{'s' if len(frames) > 1 else ''} {shown}")
+        self._say(f"{len(imported)} prompts from {path}, on frame{'s' if len(frames) > 1 else ''} {shown}")
         return [*given, *imported]
 
     def _run_flags(self) -> dict[str, Any]:
         return {
-            "model": None if self.model is None else absolute(self.model),
-            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
-            "device": self.device,
-            "dtype": self.dtype,
-            "compile": self.compile or None,
-            "direction": self.direction,
-            "start": self.start,
-            "stride": self.stride,
-            "max_frames": self.max_frames,
+            "model": None if self.network.model is None else absolute(self.network.model),
+            "checkpoint": None if self.network.checkpoint is None else absolute(str(self.network.checkpoint)),
+            "device": self.network.device,
+            "dtype": self.network.dtype,
+            "compile": self.network.compile or None,
+            "direction": self.frames.direction,
+            "start": self.frames.start,
+            "stride": self.frames.stride,
+            "max_frames": self.frames.max_frames,
         }
 
     def _field_flags(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(Sam2LongConfig)}
-        if self.online:
-            if self.emit == "settled":
+        values = {entry.name: getattr(self.method, entry.name) for entry in fields(Sam2LongConfig)}
+        if self.method.online:
+            if self.method.emit == "settled":
                 raise ConfigError("--online and --emit settled contradict each other; choose one")
             values["emit"] = "online"
         return values
@@ -383,7 +424,7 @@ class Track:
         unlimited = values["max_lag"] == NO_LIMIT
         if unlimited:
             values["max_lag"] = None
-        settings = settings_from(absolute(self.video or ""), self.config, self._run_flags(), values)
+        settings = settings_from(absolute(self.video or ""), self.method.config, self._run_flags(), values)
         if unlimited:  # None means "not given" among flags
             settings.sam2long["max_lag"] = None
         return settings
