@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import ConfigError, ModelError
 from sam2long.extras import require
-from sam2long.network.host import plain_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +75,7 @@ class TextDetector:
         from PIL import Image
 
         height, width = image.shape[:2]
-        with _silence(), plain_torch():
+        with _apart():
             answers = self._pipeline(
                 Image.fromarray(image), candidate_labels=self.phrases, threshold=min(self.min_score, LOWEST_SCORE)
             )
@@ -92,7 +91,7 @@ class TextDetector:
         config = self._pipeline.model.config
         limit = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
         for phrase in self.phrases:
-            with _silence():
+            with _apart():
                 length = len(self._pipeline.tokenizer(phrase)["input_ids"])
             if limit is not None and length > limit:
                 raise ConfigError(
@@ -146,7 +145,7 @@ def _loaded(model: str, device: str) -> Any:
     """transformers' pipeline, on a device."""
     transformers = require("transformers", "text", "--text")
     try:
-        with _silence(), plain_torch():
+        with _apart():
             return transformers.pipeline(TASK, model=model, device=device, trust_remote_code=False)
     except Exception as error:  # of many libraries; all mean "not to be had"
         reason = type(error).__name__
@@ -163,11 +162,13 @@ def _loaded(model: str, device: str) -> Any:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Without the notes and progress bars of transformers and the hub's client."""
+def _apart() -> Iterator[None]:
+    """Without the notes and progress bars of transformers and the hub's client, and with torch's own defaults."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging as ours
+
+    from sam2long.network.host import plain_torch
 
     loggers = [(module, module.get_verbosity()) for module in (hub, ours)]
     bars, hub_bars = ours.is_progress_bar_enabled(), not are_progress_bars_disabled()
@@ -176,7 +177,7 @@ def _silence() -> Iterator[None]:
             module.set_verbosity(50)  # logging.CRITICAL: errors are raised, too
         ours.disable_progress_bar()
         disable_progress_bars()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), plain_torch():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -247,6 +247,8 @@ class _Clips:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
         self.device = _device_of(processes.worker_number(), self.flags)
         self.predictor = self.predictor or self.flags.built_predictor(self._with_device(self.flags).settings())
+        if self.flags.prompting.text is not None and not self.flags.resume:  # clips that were begun need it no more
+            self.flags.built_detector(self.predictor.device)
 
     def run(self, name: str, on_frame: Callable[[], None]) -> Row:
         if self.stop.is_set():
@@ -305,7 +307,7 @@ def _with(flags: Track, values: Mapping[str, Any]) -> Track:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, Path) or (name == "model" and value is not None):
+    if isinstance(value, Path) or (name in ("model", "detector") and value is not None):
         return absolute(str(value))
     return list(value) if isinstance(value, tuple) else value
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from sam2long.config import Sam2LongConfig
+from sam2long.detection import DEFAULT_DETECTOR, check_search
 from sam2long.errors import ConfigError, PromptError
 from sam2long.runs.opening import absolute, build_predictor, index_of, require_length
 from sam2long.runs.run_folder import COMPLETE, RunFolder
@@ -34,6 +35,7 @@ examples:
   sam2long track street.mp4 --prompts prompts.json --config configs/online.yaml --out runs/street
   sam2long track dog.mp4 --box 100,80,300,260 --import corrected_frames/ --out runs/dog2
   sam2long track street.mp4 --auto --max-objects 5 --out runs/street
+  sam2long track dog.mp4 --text "a brown dog. a ball." --out runs/dog
   sam2long track a.mp4 b.mp4 c/ --prompts prompts.json --out runs/batch
   sam2long track --resume --out runs/dog"""
 
@@ -64,15 +66,22 @@ class Prompting:
     or a folder of them, one per frame. Of a folder that `sam2long export` made, the frames that were changed there."""
     auto: bool = False
     """Segment everything on the prompted frame and track it."""
+    text: Annotated[str | None, shown("WORDS")] = None
+    """Find what the words name on the prompted frame and track it; a period between things: "a brown dog. a ball."
+    Needs the extra [text]."""
     frame: Annotated[int | None, shown("N")] = None
-    """Frame of the video, by position from 0, that --box, --point, --mask or --auto is about. Default: the first one
-    tracked."""
+    """Frame of the video, by position from 0, that --box, --point, --mask, --auto or --text is about. Default: the
+    first one tracked."""
     label: Annotated[str, shown("NAME")] = ""
     """Name of the object, shown in the overlay."""
     max_objects: Annotated[int, arg(metavar="N")] = 20
-    """With --auto: keep the largest objects only."""
+    """With --auto: keep the largest objects only. With --text: those that score best."""
     points_per_side: Annotated[int, arg(metavar="N")] = 32
     """With --auto: the grid of points to segment from; fewer is quicker and finds less."""
+    min_score: Annotated[float, arg(metavar="X")] = 0.2
+    """With --text: what scores less, from 0 to 1, is not tracked."""
+    detector: Annotated[str, arg(metavar="ID|FOLDER")] = DEFAULT_DETECTOR
+    """With --text: hub id, or folder with a download, of a model for zero-shot object detection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +216,17 @@ class Track:
     def built_predictor(self, settings: RunSettings) -> Any:
         return self.predictor or build_predictor(settings)
 
+    def built_detector(self, device: Any) -> Any:
+        """For --text; its network is loaded once per process."""
+        from sam2long.detection import TextDetector
+
+        given = self.prompting
+        return TextDetector(given.text, given.detector, given.min_score, device)
+
     # ---- beginning --------------------------------------------------------------------------------------------
 
     def _begun(self, folder: RunFolder) -> Run:
+        from sam2long.cli import text
         from sam2long.runs import prompting
         from sam2long.runs.run import Run, Span, versions
         from sam2long.video import open_source
@@ -237,6 +254,14 @@ class Track:
                 predictor, image, first_prompted, self.prompting.points_per_side, self.prompting.max_objects
             )
             self._say(f"found {len(prompts)} objects on frame {first_prompted}")
+        found = []
+        if self.prompting.text is not None:
+            self._say(f"searching frame {first_prompted} with {self.prompting.detector}")  # may fetch it first
+            image = source.frame(indices[first_prompted])
+            detector = self.built_detector(predictor.device)
+            found = text.find_by_words(detector, image, first_prompted, self.prompting.max_objects)
+            prompts = text.as_prompts(found, first_prompted)
+            self._say(text.table(found))
         for prompt in prompts:
             prompt.give(predictor, state, indices[prompt.frame])
         clock.stage("prompt")
@@ -259,6 +284,8 @@ class Track:
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
         folder.clear()
+        if found:
+            text.save_picture(image, found, folder.detections)
         run.begin()
         return run
 
@@ -362,14 +389,20 @@ class Track:
         given = self.prompting
         frame = self.frames.start if given.frame is None else given.frame
         flags = prompting.from_flags(frame, given.box, given.point, given.neg, given.mask, given.label)
-        ways = {"--prompts": given.prompts is not None, "--auto": given.auto, "--box, --point or --mask": bool(flags)}
+        if given.text is not None:
+            check_search(given.text, given.min_score)
+        ways = {
+            "--prompts": given.prompts is not None, "--auto": given.auto, "--text": given.text is not None,
+            "--box, --point or --mask": bool(flags),
+        }  # fmt: skip
         chosen = [way for way, is_used in ways.items() if is_used]
         if not chosen and given.import_ is None:
             raise PromptError(
-                "nothing to track: say where the object is with --box, --point, --mask, --prompts, --import or --auto"
+                "nothing to track: say where the object is with --box, --point, --mask, --prompts, --import or --auto, "
+                "or what it is with --text"
             )
-        if given.auto and given.import_ is not None:
-            raise PromptError("--auto does not go with --import, for both number their objects; choose one")
+        if given.import_ is not None and (own := next((way for way in ("--auto", "--text") if way in chosen), None)):
+            raise PromptError(f"{own} does not go with --import, for both number their objects; choose one")
         if len(chosen) > 1:
             raise PromptError(f"{' and '.join(chosen)} exclude each other; several objects go into --prompts")
         if given.prompts is not None and given.frame is not None:

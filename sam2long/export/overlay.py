@@ -48,6 +48,29 @@ def paint(image: np.ndarray, masks: Mapping[int, np.ndarray], labels: Mapping[in
     return _write_names(image, names)
 
 
+def paint_boxes(
+    image: np.ndarray, boxes: Mapping[int, tuple[float, float, float, float]], labels: Mapping[int, str]
+) -> np.ndarray:
+    """Draw boxes on a frame, each with a name.
+
+    Args:
+        image: [H, W, 3] uint8, left as it is.
+        boxes: object id -> x1, y1, x2, y2 in pixels; its order gives the colours.
+        labels: object id -> name.
+    Returns:
+        [H, W, 3] uint8.
+    """
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    width = max(1, round(min(image.shape[:2]) / 180))
+    names, shown = [], shown_names(labels)
+    for number, (obj_id, (x1, y1, x2, y2)) in enumerate(boxes.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=width)
+        names.append((shown.get(obj_id, ""), (int(x1), int(y1)), colour))
+    return _write_names(np.array(canvas), names)
+
+
 def write_overlay(
     source: FrameSource,
     masks: MaskReader,

@@ -32,6 +32,7 @@ class RunFolder:
         self.report = path / "report.csv"
         self.timeline = path / "timeline.png"
         self.page = path / "report.html"
+        self.detections = path / "detections.jpg"  # of a run that was prompted by words
         self.info = path / "run.json"
         self.resume = path / ".resume"
         self.progress = self.resume / "progress.json"
@@ -69,9 +70,8 @@ class RunFolder:
             if not overwrite:
                 raise DataError(f"{self.path} holds a run already; {instead}")
         elif not self.masks.exists():
-            foreign = [
-                path.name for path in (self.overlay, self.report, self.timeline, self.page, self.pngs) if path.exists()
-            ]
+            ours = (self.overlay, self.report, self.timeline, self.page, self.detections, self.pngs)
+            foreign = [path.name for path in ours if path.exists()]
             if foreign:
                 raise DataError(
                     f"{self.path} holds {', '.join(foreign)} that no run wrote and that a run would replace; "
@@ -80,7 +80,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""
-        for file in (self.masks, self.overlay, self.report, self.timeline, self.page, self.info):
+        for file in (
+            self.masks, self.overlay, self.report, self.timeline, self.page, self.detections, self.info,
+        ):  # fmt: skip
             file.unlink(missing_ok=True)
         for folder in (self.pngs, self.resume):
             shutil.rmtree(folder, ignore_errors=True)
