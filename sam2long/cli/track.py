@@ -329,7 +329,7 @@ class Track:
             print(f"\nleft before all files were finished; continue with: {again}", file=sys.stderr)
             return INTERRUPTED
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {' '.join(note.split())}", file=sys.stderr)
         self._say(_summary_line(run))
         if not complete:
             print(f"stopped; continue with: {again}", file=sys.stderr)

@@ -89,7 +89,7 @@ To correct a frame, run <code>{escape(shlex.join(annotate))}</code>; while it ru
 </html>
 """
     with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # names of files need not be text
 
 
 class _Clock:
