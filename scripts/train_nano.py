@@ -4,6 +4,7 @@
     python scripts/train_nano.py train --photos DIR --minutes 8 --device cuda --bf16 --producers 14
     python scripts/train_nano.py train --photos DIR --out runs/more --init FILE --begin 0.5 --minutes 60
     python scripts/train_nano.py eval --photos DIR
+    python scripts/train_nano.py clips --photos DIR --to composed   # held-out clips as a data set, for ablate.py
     python scripts/train_nano.py plot
 
 A new training begins with an ImageNet trunk (`pip install '.[train]'`); one from `--init` needs nothing more.
@@ -16,12 +17,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from nano import curves
 from nano.clips import HELD_OUT
+from nano.dataset import write_composed
 from nano.network import MODELS, load
 from nano.photos import PhotosError, read_photos
 from nano.prompts import PROMPTS
@@ -48,6 +53,12 @@ def evaluate(args: argparse.Namespace) -> None:
             row = {"from": source, "prompt": prompt, "clips": args.clips, "frames": args.frames}
             row |= {k: round(v, 3) for k, v in found.items()} | {"seconds": round(time.time() - start, 1)}
             print(json.dumps(row), flush=True)
+
+
+def write_clips(args: argparse.Namespace) -> None:
+    """Held-out clips in DAVIS 2017's layout: videos on which a setting may be chosen."""
+    root = write_composed(Path(args.photos), Path(args.to), args.clips, args.frames, args.held_out, args.seed)
+    print(f"{root}: python scripts/ablate.py --dataset davis17-val --root {root} --out runs/composed")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -90,6 +101,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.set_defaults(run=evaluate)
+    p = sub.add_parser("clips", help="clips composed of held-out photographs, as a data set of DAVIS 2017's layout")
+    p.add_argument("--photos", metavar="DIR", required=True, help=PHOTOS)
+    p.add_argument("--held-out", type=int, default=HELD_OUT, help="composed of the last so many by name")
+    p.add_argument("--to", required=True, metavar="DIR", help="new folder")
+    p.add_argument("--clips", type=int, default=20, help="of each source")
+    p.add_argument("--frames", type=int, default=60)
+    p.add_argument("--seed", type=int, default=900_000, help="of the first clip")
+    p.set_defaults(run=write_clips)
     p = sub.add_parser("plot", help="learning curves of a run")
     p.add_argument("--out", default="runs/nano")
     p.add_argument("--to", default="runs/nano/curves.png")

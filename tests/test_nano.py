@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eval import layouts
+from eval.datasets import open_dataset
 from sam2long.synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -342,8 +344,6 @@ def test_the_learning_curves_are_drawn_from_any_log(tmp_path):
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
     """Five photographs: grey with a red square in the middle, masks as palette pictures; the last as a polygon."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("album")
     for name in ("images", "masks", "labels"):
         (folder / name).mkdir()
@@ -407,6 +407,21 @@ def test_some_clips_cut_away_to_another_scene_in_which_nothing_is_tracked(album,
     away = ~(images == plain[0]).all((1, 2, 3))
     assert 2 <= away.sum() <= 6 and not away[0] and not away[-1] and not ids[away].any()
     assert np.array_equal(ids[~away], plain[1][~away])
+
+
+def test_held_out_clips_are_a_data_set_that_eval_reads(album, tmp_path, monkeypatch):
+    root = tmp_path / "composed"
+    flags = ["--held-out", "2", "--clips", "2", "--frames", "3", "--to", str(root)]
+    monkeypatch.setattr(sys, "argv", ["train_nano.py", "clips", "--photos", str(album), *flags])
+    train_nano.main()
+    dataset = open_dataset("davis17-val", root)
+    assert dataset.names() == ["cutouts_00", "cutouts_01", "whole_00", "whole_01"] and dataset.check() == []
+    (_, again) = scoring.held_out_clips("cutouts", 2, 3, str(album), 2)[1]
+    masks = sorted(next(root.rglob("Annotations")).rglob("cutouts_01/*.png"))
+    assert len(masks) == 3
+    for path, ids in zip(masks, again, strict=True):
+        with Image.open(path) as image:
+            assert np.array_equal(np.array(image), ids)
 
 
 def test_held_out_photographs_are_not_trained_on(album):

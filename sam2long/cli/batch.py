@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -337,19 +337,15 @@ def _device_of(worker: int, flags: Track) -> str | None:
 
 def _to_json(flags: Track) -> dict[str, Any]:
     """The flags that are not at their defaults and count for all of a batch."""
-    given = {name: getattr(group, name) for group in _groups(flags).values() for name in vars(group)}
+    given = {name: getattr(group, name) for group in flags.groups().values() for name in vars(group)}
     return {name: _plain(name, value) for name, value in given.items() if value != flags.defaults()[name]}
-
-
-def _groups(flags: Track) -> dict[str, Any]:
-    return {name: group for name, group in vars(flags).items() if is_dataclass(group)}
 
 
 def _with(flags: Track, values: Mapping[str, Any]) -> Track:
     """The flags with other values in their groups; what is not known any more is left out."""
     return replace(flags, **{
         name: replace(group, **{key: value for key, value in values.items() if hasattr(group, key)})
-        for name, group in _groups(flags).items()
+        for name, group in flags.groups().items()
     })  # fmt: skip
 
 

@@ -340,6 +340,10 @@ class Track:
         if not self.quiet:
             print(text, flush=True)
 
+    def groups(self) -> dict[str, Any]:
+        """The flags that count for each of several videos, by their group in --help."""
+        return {name: getattr(self, name) for name in GROUPS}
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Flag -> default, whatever group it is in."""

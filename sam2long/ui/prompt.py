@@ -35,6 +35,12 @@ class Prompt:
     box: tuple[float, float, float, float] | None = None
     mask: Rle | None = None
 
+    @property
+    def drawn(self) -> Rle | None:
+        """The mask, where it is all that was said. It stands as it is: sam2 would hand it back at a quarter of the
+        network's resolution, a little off at every edge."""
+        return None if self.points or self.box is not None else self.mask
+
     def to_json(self) -> dict[str, Any]:
         """As prompts.json of `sam2long track` has it, but for frame and object."""
         said: dict[str, Any] = {}

@@ -103,13 +103,14 @@ class Tracker:
     # ---- prompts ------------------------------------------------------------------------------------------------
 
     def give(self, obj_id: int, frame: int, prompt: Prompt) -> np.ndarray:
-        """Say where an object is; returns the mask [H, W] bool that the tracker makes of it."""
+        """Say where an object is; returns its mask, [H, W] bool: as drawn, or what the tracker makes of the prompt."""
         self.unsaved = True
-        return self._given(self.state, obj_id, frame, prompt)
+        made = self._given(self.state, obj_id, frame, prompt)
+        return made if prompt.drawn is None else decode_mask(prompt.drawn).astype(bool)
 
     def _given(self, state: Any, obj_id: int, frame: int, prompt: Prompt) -> np.ndarray:
-        if prompt.mask is not None and not prompt.points and prompt.box is None:
-            found = self.predictor.add_new_mask(state, frame, obj_id, decode_mask(prompt.mask))
+        if prompt.drawn is not None:
+            found = self.predictor.add_new_mask(state, frame, obj_id, decode_mask(prompt.drawn))
         else:
             found = self.predictor.add_new_points_or_box(
                 state, frame, obj_id, points=list(prompt.points) or None, labels=list(prompt.labels) or None,
@@ -275,10 +276,12 @@ class Tracker:
             if not known or (only is not None and obj_id not in only):
                 continue
             report = tracked.tracks[direction].log.at(frame)
-            masks[obj_id] = encode_mask(mask)
+            prompt = self.project.prompt(obj_id, frame)
+            drawn = prompt.drawn if prompt else None
+            masks[obj_id] = drawn or encode_mask(mask)
             rows[obj_id] = Row(
                 report.status, report.iou, report.object_logit, report.pathways, report.margin, report.prompted,
-                backward=sign < 0, empty=not mask.any(),
+                backward=sign < 0, empty=is_empty(drawn) if drawn else not mask.any(),
             )  # fmt: skip
         if not masks:
             return 0

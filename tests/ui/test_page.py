@@ -311,6 +311,51 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     page.close()
 
 
+def test_a_mask_is_mended_with_brush_and_eraser_and_tracked_on_from(browser, serve, truth, tmp_path):
+    server = serve(tmp_path / "project")
+    page = Page(browser, server)
+
+    def mask(obj_id, frame=0):
+        return decode_mask(server.get(f"api/frames/{frame}")["objects"][str(obj_id)]["mask"]).astype(bool)
+
+    page.click(*inside(truth, 0, 1))
+    before = mask(1)
+    page.press("w", *"[[[[[[[[[[", "]", "]", "]")
+    page.shows("#hint", "4 pixels wide")
+    page.drag((4, 3), (60, 3))
+    painted = mask(1)
+    assert painted[2:5, 4:61].all() and not painted[7:9, 4:61][~before[7:9, 4:61]].any()
+    assert np.array_equal(painted[8:], before[8:]), "what is not painted over stays to the pixel"
+    assert server.get("api/frames/0")["objects"]["1"]["prompt"]["mask"], "it is a prompt now"
+    page.press("s")
+    page.drag((20, 3), (30, 3))
+    erased = mask(1)
+    assert not erased[2:5, 20:31].any() and np.array_equal(erased[:, 40:], painted[:, 40:])
+    page.press("Control+z")
+    assert np.array_equal(mask(1), painted)
+    page.press("w")
+    page.page.mouse.move(*page.point(40, 3))
+    page.page.mouse.wheel(0, -100)
+    page.shows("#hint", "5 pixels wide")
+    page.page.mouse.down(button="right")  # erases, whatever the tool
+    page.page.mouse.up(button="right")
+    page.settled()
+    assert not mask(1)[2:5, 39:42].any() and mask(1)[3, 50]
+
+    page.press("f", "w")  # a new object, by keyboard alone
+    page.press("c", "Enter", *["Shift+ArrowRight"] * 9, "Enter", "Escape")
+    [_, second] = server.get("api/state")["objects"]
+    stroke = mask(second["id"])
+    rows, columns = np.nonzero(stroke)
+    assert 12 <= np.ptp(columns) <= 15 and 3 <= np.ptp(rows) <= 5
+    page.press("Control+m")
+    page.tracked("frames tracked")
+    assert np.array_equal(mask(second["id"]), stroke), "a painted frame stays as it was painted"
+    page.press("ArrowRight", "]", "]", "s")
+    page.page.screenshot(path=tmp_path / "brush.png")
+    page.close()
+
+
 def test_two_pages_see_the_same_one_stops_the_other_and_both_notice_the_end(browser, serve, long_clip, truth, tmp_path):
     server = serve(tmp_path / "project", long_clip)
     one, two = Page(browser, server, (1920, 1080)), Page(browser, server, (1024, 700))

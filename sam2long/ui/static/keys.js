@@ -5,6 +5,9 @@ export const GROUPS = [
     ["positive", "q", "Points: this is the object"],
     ["negative", "e", "Points: this is not the object (also right click)"],
     ["box", "r", "Box"],
+    ["brush", "w", "Brush: paint onto the mask"],
+    ["eraser", "s", "Eraser"],
+    ["brush-size", "[ ]", "With brush or eraser: smaller, larger (also the wheel; Ctrl and the wheel zooms)"],
     ["finish", "f", "Finish the object; the next click starts a new one"],
     ["clear", "b", "Clear the object's prompts on this frame"],
     ["lock", "l", "Lock: this frame's mask becomes a prompt"],
@@ -13,7 +16,7 @@ export const GROUPS = [
   ]],
   ["Without a mouse", [
     ["cursor", "c", "Keyboard cursor on or off"],
-    ["place", "Enter", "Put a point or a box corner at the cursor"],
+    ["place", "Enter", "Put a point or a box corner at the cursor; put the brush down, lift it"],
     ["cursor-move", "Arrows", "Move the cursor (Shift: 1 pixel)"],
     ["import", "i", "Import a mask (PNG) or shapes (LabelMe JSON)"],
   ]],
@@ -64,7 +67,7 @@ const WITH_SHIFT = new Set(["previous", "next", "next-prompt"]);
 const table = new Map();
 for (const [, commands] of GROUPS) {
   for (const [name, keys] of commands) {
-    if (name === "number" || name === "cursor-move") continue; // not keys but kinds of keys; see below and main.js
+    if (["number", "cursor-move", "brush-size"].includes(name)) continue; // not keys but kinds of keys; see below and main.js
     for (const key of keys.split(" ")) table.set(key, name);
   }
 }

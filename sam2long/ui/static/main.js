@@ -1,6 +1,7 @@
 // Puts the page together: commands, keys, playback, events from the server.
 
 import { api, listen } from "./api.js";
+import { brush } from "./brush.js";
 import { ask, exportEnded, help, openExport } from "./dialogs.js";
 import { commandOf } from "./keys.js";
 import { model } from "./model.js";
@@ -128,6 +129,8 @@ const commands = {
   positive: () => model.setTool("positive"),
   negative: () => model.setTool("negative"),
   box: () => model.setTool("box"),
+  brush: () => model.setTool("brush"),
+  eraser: () => model.setTool("eraser"),
   finish: () => { model.select(null); model.setTool("positive"); model.note("Finished. The next click starts a new object."); },
   clear: () => onFrame("/api/prompts/clear"),
   lock: () => onFrame("/api/prompts/lock"),
@@ -210,6 +213,11 @@ document.addEventListener("keydown", (event) => {
   if (stage.hasCursor() && ARROWS[event.key] && !event.ctrlKey && !target.matches?.("input")) {
     event.preventDefault();
     stage.moveCursor(...ARROWS[event.key], event.shiftKey);
+    return;
+  }
+  if (brush.active() && "[]".includes(event.key) && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    brush.resize(event.key === "]");
     return;
   }
   const command = commandOf(event);

@@ -1,6 +1,7 @@
 // The picture with masks, prompts and the keyboard cursor; clicks and boxes on it.
 
 import { api } from "./api.js";
+import { brush } from "./brush.js";
 import { model } from "./model.js";
 import { fetchAhead, pictureOf } from "./pictures.js";
 import { decode, fill, outline } from "./rle.js";
@@ -17,6 +18,7 @@ let marks = null;       // {frame, objects: [{id, colour, path, prompt, shapes}]
 let zoom = 1, centre = null; // 1 fits; centre in video pixels
 let cursor = null;      // [x, y] of the keyboard's cursor
 let corner = null;      // first corner of a box drawn by keyboard
+let pen = false;        // the brush is down at the keyboard's cursor
 let drag = null, hover = null, redraw = 0;
 
 export const stage = { refresh, toggleCursor, moveCursor, placeAtCursor, leaveCursor, fit, zoomBy, hasCursor: () => cursor !== null, shown: () => shown };
@@ -73,6 +75,7 @@ async function refresh() {
     for (const { reason } of [image, found]) if (reason) model.complain(reason.message);
     shown = { frame, image: image.value };
     marks = { frame, objects: Object.entries(found.value?.objects ?? {}).map(marksOf) };
+    brush.drop(); // what was painted has become the mask
     model.facts = marks;
     paintOverlay();
     draw();
@@ -95,9 +98,10 @@ function paintOverlay() {
   const paper = overlay.getContext("2d");
   const image = paper.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
+  const painted = brush.layerOn(marks.frame);
   for (const { id, mask } of marks.objects) {
     const object = model.object(id);
-    if (!mask || !object || model.hidden.has(id)) continue;
+    if (painted?.target.id === id || !mask || !object || model.hidden.has(id)) continue;
     const [red, green, blue] = rgb(object.colour);
     fill(mask, pixels, (Math.round(255 * model.opacity) << 24 | blue << 16 | green << 8 | red) >>> 0);
   }
@@ -125,15 +129,24 @@ function paint() {
   if (shown?.image) context.drawImage(shown.image, 0, 0, model.video.width, model.video.height);
   if (marks) {
     if (model.show === "mask") context.drawImage(overlay, 0, 0);
+    paintStrokes();
     for (const entry of marks.objects) paintObject(entry, scale);
     for (const entry of marks.objects) paintPrompt(entry, scale);
   }
   paintCursor(scale);
 }
 
+function paintStrokes() {
+  const painted = brush.layerOn(marks.frame);
+  if (!painted) return;
+  context.globalAlpha = model.opacity;
+  context.drawImage(painted.layer, 0, 0);
+  context.globalAlpha = 1;
+}
+
 function paintObject({ id, path, shapes }, scale) {
   const object = model.object(id);
-  if (!object || !path || model.hidden.has(id)) return;
+  if (brush.layerOn(marks.frame)?.target.id === id || !object || !path || model.hidden.has(id)) return;
   context.strokeStyle = object.colour;
   context.lineCap = "square";
   context.lineWidth = (id === model.selected ? 2.4 : 1.4) / scale;
@@ -189,6 +202,7 @@ function paintCursor(scale) {
     context.strokeRect(first[0], first[1], to[0] - first[0], to[1] - first[1]);
     context.setLineDash([]);
   }
+  if (to && brush.active()) paintRing(to, scale);
   if (!cursor) return;
   const [x, y] = cursor, size = 13 / scale;
   for (const [colour, width] of [["#000", 4], ["#fff", 1.8]]) {
@@ -197,6 +211,16 @@ function paintCursor(scale) {
     context.beginPath();
     context.moveTo(x - size, y); context.lineTo(x + size, y);
     context.moveTo(x, y - size); context.lineTo(x, y + size);
+    context.stroke();
+  }
+}
+
+function paintRing([x, y], scale) {
+  for (const [colour, width] of [["#000", 3], ["#fff", 1.4]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = width / scale;
+    context.beginPath();
+    context.arc(x, y, brush.size() / 2, 0, 2 * Math.PI);
     context.stroke();
   }
 }
@@ -231,6 +255,23 @@ function box(from, to) {
   prompt("/api/prompts/box", model.frame, { box: [Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)].map(round) });
 }
 
+const NEW_COLOUR = "#ffffff"; // of an object that has none yet
+
+function beginStroke(at, erase) {
+  if (model.busy) { model.complain("tracking is under way; cancel it (Esc) before you change something"); return false; }
+  if (shown?.frame !== model.frame) return false; // the picture is still on its way
+  const entry = marks.objects.find(({ id }) => id === model.selected);
+  brush.begin(at, erase, entry?.mask ?? null, rgb(model.object(model.selected)?.colour ?? NEW_COLOUR));
+  paintOverlay();
+  draw();
+  return true;
+}
+
+function strokeTo(at) {
+  brush.strokeTo(at);
+  draw();
+}
+
 function round(value) { return Math.round(value * 10) / 10; }
 
 // ---- mouse ------------------------------------------------------------------------------------------------------
@@ -241,11 +282,13 @@ canvas.addEventListener("pointerdown", (event) => {
   const pan = event.button === 1 || event.altKey;
   drag = { from: at, x: event.clientX, y: event.clientY, pan, button: event.button, shift: event.shiftKey, box: !pan && event.button === 0 && model.tool === "box", centre: centre ?? [model.video.width / 2, model.video.height / 2] };
   if (drag.box) drag.from = clamp(at);
+  if (!pan && brush.active()) drag.stroke = beginStroke(at, model.tool === "eraser" || event.button === 2 || event.shiftKey);
   canvas.setPointerCapture(event.pointerId);
 });
 canvas.addEventListener("pointermove", (event) => {
   hover = clamp(toVideo(event));
   if (!drag) return;
+  if (drag.stroke) for (const each of event.getCoalescedEvents?.() ?? [event]) strokeTo(toVideo(each));
   if (drag.pan && zoom > 1) {
     const { scale } = view();
     centre = [drag.centre[0] - (event.clientX - drag.x) / scale, drag.centre[1] - (event.clientY - drag.y) / scale];
@@ -257,7 +300,9 @@ canvas.addEventListener("pointerup", (event) => {
   const ended = drag, at = toVideo(event);
   drag = null;
   const moved = Math.hypot(event.clientX - ended.x, event.clientY - ended.y) > DRAG;
-  if (ended.box && moved) box(ended.from, at);
+  if (brush.active() || ended.stroke) {
+    if (ended.stroke) brush.end(objectOf);
+  } else if (ended.box && moved) box(ended.from, at);
   else if (!ended.pan && !moved && !ended.box) {
     click(at, ended.button === 0 && !ended.shift && model.tool === "positive");
   } else if (ended.box && !moved) {
@@ -265,10 +310,15 @@ canvas.addEventListener("pointerup", (event) => {
   }
   draw();
 });
-canvas.addEventListener("pointercancel", () => { drag = null; draw(); });
+canvas.addEventListener("pointercancel", () => {
+  if (drag?.stroke) brush.end(objectOf);
+  drag = null;
+  draw();
+});
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
+  if (brush.active() && !event.ctrlKey) return brush.resize(event.deltaY < 0);
   const frame = host.getBoundingClientRect();
   zoomBy(Math.exp(-event.deltaY / 400), [event.clientX - frame.left, event.clientY - frame.top]);
 }, { passive: false });
@@ -278,6 +328,7 @@ new ResizeObserver(draw).observe(host);
 
 function toggleCursor() {
   if (cursor) return leaveCursor();
+  pen = false;
   cursor = clamp(hover ?? [model.video.width / 2, model.video.height / 2]).map(Math.round);
   host.focus({ preventScroll: true });
   tellHint();
@@ -285,7 +336,8 @@ function toggleCursor() {
 }
 
 function leaveCursor() {
-  if (corner) corner = null;
+  if (pen) placeAtCursor();
+  else if (corner) corner = null;
   else cursor = null;
   tellHint();
   draw();
@@ -294,27 +346,45 @@ function leaveCursor() {
 function moveCursor(dx, dy, fine) {
   const step = fine ? 1 : Math.max(2, Math.round(CURSOR_STEP / view().scale));
   cursor = clamp([cursor[0] + dx * step, cursor[1] + dy * step]);
+  if (pen) strokeTo(middle(cursor));
   tellHint();
   draw();
 }
 
 function placeAtCursor() {
   if (!cursor) return;
-  if (model.tool !== "box") click(cursor, model.tool === "positive");
+  if (pen) { pen = false; brush.end(objectOf); }
+  else if (brush.active()) pen = beginStroke(middle(cursor), model.tool === "eraser");
+  else if (model.tool !== "box") click(cursor, model.tool === "positive");
   else if (corner) { box(corner, cursor); corner = null; }
   else corner = [...cursor];
   tellHint();
   draw();
 }
 
+// The cursor stands on a pixel's corner; strokes go through the middles of pixels.
+function middle([x, y]) { return [x + 0.5, y + 0.5]; }
+
 export function tellHint() {
+  if (brush.active()) { hint.textContent = brushHint(); return; }
   if (!cursor) { hint.textContent = ""; return; }
   const where = `${Math.round(cursor[0])}, ${Math.round(cursor[1])}`;
   const what = model.tool === "box" ? (corner ? "Enter: other corner of the box" : "Enter: first corner of a box") : model.tool === "positive" ? "Enter: this is the object" : "Enter: this is not the object";
   hint.textContent = `${where}   ·   arrows move (Shift: 1 pixel)   ·   ${what}   ·   Esc leaves`;
 }
 
+function brushHint() {
+  const other = model.tool === "brush" ? "   ·   Shift or the right button erases" : "";
+  const place = cursor ? `${Math.round(cursor[0])}, ${Math.round(cursor[1])}   ·   Enter: ${pen ? "lift" : "put down"} the brush   ·   ` : "";
+  return `${place}${brush.size()} pixels wide; [ ] or the wheel changes that${other}`;
+}
+
+function liftPen() {
+  if (pen) { pen = false; brush.end(objectOf); }
+}
+
+model.on("frame selection", liftPen);
 model.on("frame annotations", refresh);
 model.on("selection state", () => { paintOverlay(); draw(); });
 model.on("view", () => { paintOverlay(); draw(); });
-model.on("tool", () => { corner = null; tellHint(); draw(); });
+model.on("tool", () => { corner = null; if (!brush.active()) liftPen(); tellHint(); draw(); });
