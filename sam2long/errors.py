@@ -1,5 +1,7 @@
 """Every error that sam2long raises on purpose. The command line turns each into one sentence and exit code 2."""
 
+import reprlib
+
 
 class Sam2LongError(Exception):
     """Base class. The message says what was got, what was expected and what to do."""
@@ -33,3 +35,12 @@ def sentence(error: OSError) -> str:
     """What the system refused, and about which file."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def short(value: object) -> str:
+    """What somebody has written, for a message: the beginning, where it is long."""
+    return _Short.repr(value)
+
+
+_Short = reprlib.Repr()
+_Short.maxstring = _Short.maxother = _Short.maxlong = 80

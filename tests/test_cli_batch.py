@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from sam2long.cli import main
 from sam2long.cli import track as cli_track
 from sam2long.export import MaskReader
+from sam2long.runs.run_folder import RunFolder
 from tests.fake_tracker import FakePredictor
 from tests.fakes import jpeg_folder, noise_clip, tiny_flags
 from tests.test_cli_track import places
@@ -151,6 +154,127 @@ def test_nothing_that_is_there_is_lost_unasked(built, clips, tmp_path, capsys):
     same = write_video(tmp_path / "other" / "a.mkv", 4)
     assert track(clips[0], same, *BOX, "--out", tmp_path / "twice") == 2
     assert "would both be a" in capsys.readouterr().err and not (tmp_path / "twice").exists()
+
+
+def test_a_run_that_overwrite_gave_up_is_not_taken_for_the_new_one(built, clips, tmp_path, monkeypatch):
+    out = tmp_path / "batch"
+    assert track(*clips, *BOX, "--out", out) == 0
+
+    def stop(frame):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_track, "build_predictor", lambda given: FakePredictor(stop))
+        assert track(*clips, "--box", "9,6,17,14", "--overwrite", "--out", out) == 130
+    assert places(out / "b")[0] == {1: 4}, "until it is its turn, the earlier run is there"
+    assert track("--resume", "--out", out) == 0
+    assert [places(out / name)[0] for name in "abc"] == [{1: 9}] * 3
+
+
+@pytest.mark.parametrize("lost", ["run.json", ".resume"])
+def test_masks_that_the_batch_cannot_place_are_not_replaced_by_going_on(built, clips, tmp_path, lost):
+    out = tmp_path / "batch"
+    assert track(*clips, *BOX, "--out", out) == 0
+    info = out / "a" / "run.json"
+    info.write_text(info.read_text().replace('"complete"', '"running"'))  # as `annotate` leaves it when it is killed
+    if lost == "run.json":
+        info.unlink()
+    before = (out / "a" / "masks.jsonl").read_bytes()
+    assert track("--resume", "--out", out) == 1
+    assert "holds a run already" in table(out).loc["a", "error"]
+    assert (out / "a" / "masks.jsonl").read_bytes() == before
+
+
+def test_a_clip_killed_before_its_run_json_is_done_anew(built, clips, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(self, *_):
+        raise Killed
+
+    out = tmp_path / "batch"
+    with monkeypatch.context() as patch:
+        patch.setattr("sam2long.runs.run.Run._write_info", die)
+        with pytest.raises(Killed):
+            track(*clips, *BOX, "--out", out)
+    assert (out / "a" / ".resume" / "progress.json").exists()
+    assert track("--resume", "--out", out) == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"status": "complete", "settings": {}, "objects": null}',
+                '{"status": "complete", "settings": {}, "summary": [1]}']
+)  # fmt: skip
+def test_a_damaged_run_costs_the_others_nothing(built, clips, tmp_path, content):
+    out = tmp_path / "batch"
+    assert track(*clips[:2], *BOX, "--out", out) == 0
+    (out / "a" / "run.json").write_text(content)
+    shutil.rmtree(out / "b")
+    assert track("--resume", "--out", out) == 1
+    assert statuses(out) == {"a": "failed", "b": "complete"}
+    assert "run.json" in table(out).loc["a", "error"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"clips": {}}, {"clips": []}, {"clips": {"../../else": "a.mp4"}}, {"clips": {"a": None}},
+               {"clips": {"": "a.mp4"}}, {"flags": {"prompts": 5}}, {"flags": []}]
+)  # fmt: skip
+def test_a_damaged_batch_is_one_sentence(built, clips, tmp_path, capsys, change):
+    out = tmp_path / "batch"
+    assert track(*clips[:2], *BOX, "--out", out) == 0
+    (out / "batch.json").write_text(json.dumps(json.loads((out / "batch.json").read_text()) | change))
+    before = sorted(tmp_path.iterdir())
+    assert track("--resume", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "batch.json is damaged" in said and said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_program_writes_to_a_batch_at_a_time(built, clips, tmp_path, capsys):
+    out = tmp_path / "batch"
+    assert track(*clips[:2], *BOX, "--out", out) == 0
+    shutil.rmtree(out / "b")
+    with RunFolder(out):
+        assert track("--resume", "--out", out) == 2
+        assert track(*clips[:2], *BOX, "--out", out, "--overwrite") == 2
+    assert capsys.readouterr().err.count("another sam2long command") == 2
+    assert track("--resume", "--out", out) == 0
+
+
+@pytest.mark.parametrize("name", ["batch.csv.mp4", "batch.json.mp4", "..mp4", ".lock.mp4"])
+def test_clips_whose_folder_would_be_in_the_way_are_refused(built, clips, tmp_path, capsys, name):
+    video = shutil.copy(clips[0], tmp_path / name)
+    assert track(clips[1], video, *BOX, "--out", tmp_path / "batch") == 2
+    assert "rename it" in capsys.readouterr().err and not (tmp_path / "batch").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems want names that are text")
+def test_names_that_are_no_text_are_tracked_too(built, clips, tmp_path):
+    video = shutil.copy(clips[0], tmp_path / os.fsdecode(b"\xff.mp4"))
+    assert track(clips[1], video, *BOX, "--out", tmp_path / "batch") == 0
+    assert set(table(tmp_path / "batch")["status"]) == {"complete"}
+    command = [sys.executable, "-m", "sam2long.cli", "track", video, "--max-frames", "1", *BOX, "--out", f"{video}.run"]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [("5", "has no prompts"), ("{}", "has no prompts"), ('[{"object": 1}]', "says nothing"),
+     ('{"prompts": [], "a.mp4": []}', "beside each other"), ('{"a": [], "a": []}', "says 'a' twice")],
+)  # fmt: skip
+def test_a_prompts_file_that_no_clip_can_use_is_said_once(built, clips, tmp_path, capsys, prompts, message):
+    (tmp_path / "prompts.json").write_text(prompts)
+    assert track(*clips, "--prompts", tmp_path / "prompts.json", "--out", tmp_path / "batch") == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not (tmp_path / "batch").exists()
+
+
+def test_notes_on_prompts_stay_short(built, clips, tmp_path, capsys):
+    listed = {"a": [box(4)], "b": [box(4)], "c": [box(4)], "": [], "new\nline": []} | {str(n): [] for n in range(999)}
+    assert track(*clips, "--prompts", per_clip(tmp_path, **listed), "--out", tmp_path / "batch") == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) < 500 and '""' in said
 
 
 @pytest.mark.parametrize(

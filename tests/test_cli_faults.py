@@ -123,6 +123,47 @@ def test_a_prompt_that_is_refused_leaves_no_folder(built, clip, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [('"box": [1%s, 1, 5, 5]' % ("0" * 400), "box is"), ('"box": [NaN, 1, 5, 5]', "box is [nan"),
+     ('"points": "%s"' % ("x" * 9999), "points is"), ('"object": 1%s, "box": [4, 6, 12, 14]' % ("0" * 300), "at most")],
+)  # fmt: skip
+def test_prompts_beyond_all_bounds_are_one_short_sentence(built, clip, tmp_path, capsys, prompt, message):
+    (tmp_path / "p.json").write_text("[{" + prompt + ("}]" if "object" in prompt else ', "object": 1}]'))
+    assert main(["track", str(clip), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and len(said) < 300
+    assert not (tmp_path / "out").exists()
+
+
+def test_notes_are_a_line_each_whatever_a_label_has(built, clip, tmp_path, capsys):
+    assert track(clip, "--label", "a\nb", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("change", [{"pass": "x"}, {"masks_bytes": -5}, {"masks_bytes": 10}, {"state": 5}])
+def test_a_damaged_place_of_a_stopped_run_costs_no_mask(built, clip, tmp_path, capsys, monkeypatch, change):
+    out = tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(frame):
+        if frame == 5:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(kill))
+        track(clip, "--out", out)
+    progress = out / ".resume" / "progress.json"
+    progress.write_text(json.dumps(json.loads(progress.read_text()) | change))
+    before = (out / "masks.jsonl").read_bytes()
+    assert main(["track", "--resume", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "--overwrite" in said and said.count("\n") == 1
+    assert (out / "masks.jsonl").read_bytes() == before
+
+
 def test_output_that_nobody_reads_to_its_end_is_no_error():
     read, write = os.pipe()
     os.close(read)
@@ -163,7 +204,9 @@ def test_an_overlay_that_fails_half_way_is_left_out_and_the_run_is_complete(buil
     assert not [path for path in out.rglob("*") if "partial" in path.name or path.name == "overlay.mp4"]
 
 
-@pytest.mark.parametrize(("height", "width", "box"), [(1, 1, "0,0,1,1"), (32, 8000, "1,1,60,30"), (2, 3, "0,0,2,2")])
+@pytest.mark.parametrize(
+    ("height", "width", "box"), [(1, 1, "0,0,1,1"), (32, 8000, "1,1,60,30"), (8000, 32, "1,1,30,60"), (2, 3, "0,0,2,2")]
+)
 @pytest.mark.parametrize("frames", [1, 2])
 def test_very_small_and_very_long_pictures_and_videos(built, tmp_path, height, width, box, frames):
     folder = tmp_path / "in"
@@ -173,4 +216,5 @@ def test_very_small_and_very_long_pictures_and_videos(built, tmp_path, height, w
     out = tmp_path / "out"
     assert main(["track", "--quiet", str(folder), "--box", box, "--out", str(out)]) == 0
     assert open_source(out / "overlay.mp4").num_frames == frames
+    assert (out / "report.html").exists()
     assert main(["export", "--quiet", str(out), "--to", "matte"]) == 0

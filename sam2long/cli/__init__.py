@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -29,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _speak_utf8() -> None:
     """Where the locale knows ASCII only, as in bare containers, start again with Python's UTF-8 mode: names of files
-    and objects are read, written and printed as they are."""
+    and objects are read, written and printed as they are. Names of files that are no text at all are printed too."""
     if codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
         os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _main(arguments: list[str]) -> int:

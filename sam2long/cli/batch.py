@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import shlex
 import signal
@@ -48,19 +49,35 @@ class BatchFolder:
         if self.exists():
             raise DataError(f"{self.path} holds a batch of several videos; choose another --out for one")
 
-    def read(self) -> tuple[dict[str, str], dict[str, Any]]:
-        """(clip -> video, flag -> value) as the batch was begun."""
+    def read(self) -> _Begun:
+        """The batch as it was begun."""
         content = read_json(self.info, "that of a batch; start again with --overwrite")
         try:
-            return dict(content["clips"]), dict(content["flags"])
-        except (TypeError, KeyError, ValueError):
+            flags = {name: _from_json(name, value) for name, value in content["flags"].items()}
+            begun = _Begun(content["clips"], flags, content.get("replaces", {}))
+            if not begun.clips or not all(map(_can_be_a_clip, begun.clips)):
+                raise ValueError
+            if not all(isinstance(video, str) for video in begun.clips.values()):
+                raise ValueError
+            return begun
+        except (TypeError, KeyError, ValueError, AttributeError):
             raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
 
     def write_table(self, rows: Sequence[Row]) -> None:
         import pandas as pd
 
         with replacing(self.table) as partial:
-            pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False)
+            table = pd.DataFrame(rows, columns=list(COLUMNS))
+            table.to_csv(partial, index=False, errors="backslashreplace")  # names of files need not be text
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What batch.json says."""
+
+    clips: dict[str, str]  # clip -> video
+    flags: dict[str, Any]  # flag -> value, of the flags given
+    replaces: dict[str, str]  # clip -> stamp of the earlier run, which --overwrite gave up
 
 
 def track_batch(flags: Track) -> int:
@@ -72,18 +89,26 @@ def track_batch(flags: Track) -> int:
     if flags.workers < 1:
         raise ConfigError(f"--workers is {flags.workers}; expected 1 or more")
     folder = BatchFolder(flags.out)
-    flags, clips = _gone_on(flags, folder) if flags.resume else _begun(flags, folder)
+    flags, begun = _gone_on(flags, folder) if flags.resume else _begun(flags, folder)
+    with RunFolder(folder.path):
+        if not flags.resume:
+            write_json(folder.info, {"clips": begun.clips, "flags": _to_json(flags), "replaces": begun.replaces})
+        return _track(flags, folder, begun)
+
+
+def _track(flags: Track, folder: BatchFolder, begun: _Begun) -> int:
+    clips = begun.clips
     rows = {name: dict.fromkeys(COLUMNS, "") | {"clip": name, "video": video, "status": WAITING}
             for name, video in clips.items()}  # fmt: skip
     frames = {}
     for name in clips:
-        row, frames[name] = _looked_at(_clip(flags, name, clips[name]), flags.resume)
+        row, frames[name] = _looked_at(_clip(flags, name, begun), flags.resume)
         rows[name] |= row
     open_clips = [name for name, row in rows.items() if row["status"] == WAITING]
     for name in rows:
         _say_failure(rows[name])
     folder.write_table(list(rows.values()))
-    job = _Clips(flags, clips, multiprocessing.get_context("spawn").Event())
+    job = _Clips(flags, begun, multiprocessing.get_context("spawn").Event())
     if open_clips and flags.workers == 1:
         job.start()  # a model that cannot be had is the whole batch's error
     if open_clips:
@@ -138,7 +163,7 @@ def _stop(job: _Clips) -> None:
 # ---- the clips -------------------------------------------------------------------------------------------------------
 
 
-def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
+def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, _Begun]:
     """A new batch: nothing that is there is lost unasked, and everything that can be checked early is."""
     clips = _named(flags.videos)
     instead = "go on with --resume, or replace it with --overwrite"
@@ -155,18 +180,16 @@ def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
         listed = prompting.clips_in(flags.prompting.prompts)
         known = {name for video in clips.values() for name in (Path(video).name, Path(video).stem)}
         if unknown := [name for name in listed if name not in known]:
-            print(
-                f"note: {flags.prompting.prompts} has prompts for {', '.join(unknown)}, not among the clips",
-                file=sys.stderr,
-            )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.info, {"clips": clips, "flags": _to_json(flags)})
-    return flags, clips
+            said = f"{flags.prompting.prompts} has prompts for {prompting.some(unknown)}, not among the clips"
+            print(f"note: {' '.join(said.split())}", file=sys.stderr)
+    runs = {name: RunFolder(folder.path / name) for name in clips}
+    return flags, _Begun(clips, {}, {name: _stamp(run) for name, run in runs.items() if run.holds_a_run()})
 
 
-def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
+def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, _Begun]:
     """The batch as it was begun. Flags may be repeated, but not changed."""
-    clips, stored = folder.read()
+    begun = folder.read()
+    clips, stored = begun.clips, {name: _plain(name, value) for name, value in begun.flags.items()}
     if flags.videos and _named(flags.videos) != clips:
         raise ConfigError(f"the batch in {folder.path} is of other clips ({', '.join(clips)}); leave them out")
     defaults = flags.defaults()
@@ -176,7 +199,7 @@ def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, dict[str, str]]:
                 f"--{name.strip('_').replace('_', '-')} is not what the batch in {folder.path} was begun with; "
                 "leave it out with --resume, or start anew with --overwrite"
             )
-    return _with(flags, {name: _from_json(name, value) for name, value in stored.items()}), clips
+    return _with(flags, begun.flags), begun
 
 
 def _named(videos: Sequence[str]) -> dict[str, str]:
@@ -185,19 +208,34 @@ def _named(videos: Sequence[str]) -> dict[str, str]:
     for video in videos:
         path = Path(absolute(video))
         name = path.name if path.is_dir() else path.stem
+        if not _can_be_a_clip(name):
+            raise ConfigError(f"{video!r} cannot have a folder of its name in --out; track it alone, or rename it")
+        if clips.get(name) == str(path):
+            raise ConfigError(f"{path} is named twice; leave one of the two out")
         if name in clips:
             raise ConfigError(f"{clips[name]} and {path} would both be {name} in --out; track them into two folders")
         clips[name] = str(path)
     return clips
 
 
-def _clip(flags: Track, name: str, video: str) -> Track:
-    """The flags of one clip: begun, or gone on with where it was stopped."""
-    out = flags.out / name
-    begun = flags.resume and RunFolder(out).progress.exists()
+def _can_be_a_clip(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..", "batch.json", "batch.csv", ".lock")
+
+
+def _stamp(run: RunFolder) -> str:
+    """Tells a run from another one in the same folder."""
+    return hashlib.sha256(run.info.read_bytes()).hexdigest() if run.info.exists() else ""
+
+
+def _clip(flags: Track, name: str, begun: _Begun) -> Track:
+    """The flags of one clip: begun, or gone on with where it was stopped. Only a run that is there since before the
+    batch may be replaced, for so it was asked for."""
+    run = RunFolder(flags.out / name)
+    is_older = begun.replaces.get(name) == _stamp(run)
+    goes_on = flags.resume and not is_older and run.info.exists() and run.progress.exists()
     return replace(
-        flags, videos=(video,), out=out, resume=begun, overwrite=not begun, workers=1, quiet=True,
-        prompting=type(flags.prompting)() if begun else flags.prompting,  # a run keeps its prompts
+        flags, videos=(begun.clips[name],), out=run.path, resume=goes_on, overwrite=is_older, workers=1, quiet=True,
+        prompting=type(flags.prompting)() if goes_on else flags.prompting,  # a run keeps its prompts
     )  # fmt: skip
 
 
@@ -207,8 +245,12 @@ def _looked_at(clip: Track, going_on: bool) -> tuple[Row, int]:
 
     folder = RunFolder(clip.out)
     try:
-        if going_on and folder.info.exists() and (info := folder.read_info())["status"] == COMPLETE:
-            return _row(info), 0
+        if going_on and not clip.overwrite and folder.info.exists():
+            info = folder.read_info()
+            if info["status"] == COMPLETE:
+                return _row(info, folder), 0
+        if not clip.resume:
+            folder.require_usable(clip.overwrite, "track it alone into --out of its own, or move that run away")
         settings = clip.settings()
         with open_source(
             settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride
@@ -219,14 +261,17 @@ def _looked_at(clip: Track, going_on: bool) -> tuple[Row, int]:
         return {"status": FAILED, "error": sentence(error) if isinstance(error, OSError) else str(error)}, 0
 
 
-def _row(info: Mapping[str, Any]) -> Row:
+def _row(info: Mapping[str, Any], folder: RunFolder) -> Row:
     """A clip's line of the table, from its run.json."""
-    counted = {state: sum(entry[state] for entry in info.get("summary", {}).values())
-               for state in ("visible", "uncertain", "absent")}  # fmt: skip
-    return counted | {
-        "status": info["status"], "frames": info["frames_tracked"], "objects": len(info["objects"]),
-        "frames_per_second": info["frames_per_second"], "error": "",
-    }  # fmt: skip
+    try:
+        counted = {state: sum(entry[state] for entry in info.get("summary", {}).values())
+                   for state in ("visible", "uncertain", "absent")}  # fmt: skip
+        return counted | {
+            "status": info["status"], "frames": info["frames_tracked"], "objects": len(info["objects"]),
+            "frames_per_second": info["frames_per_second"], "error": "",
+        }  # fmt: skip
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{folder.info} is damaged; restore it, or move {folder.path} away") from None
 
 
 # ---- in a process of its own, or in this one -------------------------------------------------------------------------
@@ -237,7 +282,7 @@ class _Clips:
     """What a process does with a clip; it keeps its model for the next."""
 
     flags: Track
-    videos: Mapping[str, str]
+    begun: _Begun
     stop: Any  # multiprocessing's Event
     predictor: Any = None
     device: str | None = None
@@ -253,7 +298,7 @@ class _Clips:
     def run(self, name: str, on_frame: Callable[[], None]) -> Row:
         if self.stop.is_set():
             return {"status": WAITING}
-        clip = _clip(self.flags, name, self.videos[name])
+        clip = _clip(self.flags, name, self.begun)
         clip = clip if clip.resume else self._with_device(clip)
         clip.predictor, clip.batch = self.predictor, _Told(on_frame, self.stop)
         folder = RunFolder(clip.out)
@@ -261,7 +306,7 @@ class _Clips:
             run: Run = clip.open_run(folder)
             complete = run.track()
             run.finish(complete)
-            return _row(folder.read_info())
+            return _row(folder.read_info(), folder)
 
     def _with_device(self, flags: Track) -> Track:
         return flags if self.device is None else replace(flags, network=replace(flags.network, device=self.device))

@@ -284,9 +284,9 @@ class Track:
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
         folder.clear()
+        run.begin()
         if found:
             text.save_picture(image, found, folder.detections)
-        run.begin()
         return run
 
     def _resumed(self, folder: RunFolder) -> Run:
@@ -356,7 +356,7 @@ class Track:
             print(f"\nleft before all files were finished; continue with: {again}", file=sys.stderr)
             return INTERRUPTED
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {' '.join(note.split())}", file=sys.stderr)
         self._say(_summary_line(run))
         if not complete:
             print(f"stopped; continue with: {again}", file=sys.stderr)

@@ -64,6 +64,10 @@ class MaskWriter:
         """
         if not path.is_file() or path.stat().st_size < size:
             raise DataError(f"{path} is shorter than when the run was stopped; start again with --overwrite")
+        with path.open("rb") as file:
+            file.seek(max(0, size - 1))
+            if file.read(1) != b"\n":
+                raise DataError(f"{path} has changed since the run was stopped; start again with --overwrite")
         writer = cls.__new__(cls)
         writer._file = path.open("r+", encoding="utf-8", newline="\n")
         writer._file.truncate(size)

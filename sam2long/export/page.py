@@ -28,7 +28,7 @@ from sam2long.video import FrameSource
 if TYPE_CHECKING:
     import pandas as pd
 
-STILL_WIDTH = 320  # pixels
+STILL_WIDTH, STILL_HEIGHT = 320, 2560  # pixels at most; a JPEG cannot be of any height
 SURROUNDINGS = 0.6  # of the object's size are shown on each of its sides, and
 LEAST_SHARE = 0.25  # of the picture at least
 MOST_LINES = 10  # of a list; more are counted
@@ -89,7 +89,7 @@ To correct a frame, run <code>{escape(shlex.join(annotate))}</code>; while it ru
 </html>
 """
     with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # names of files need not be text
 
 
 class _Clock:
@@ -193,9 +193,10 @@ def _around(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 def _as_address(image: np.ndarray) -> str:
     picture = Image.fromarray(image)
-    height = max(1, round(picture.height * STILL_WIDTH / picture.width))
+    scale = min(STILL_WIDTH / picture.width, STILL_HEIGHT / picture.height)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     out = io.BytesIO()
-    picture.resize((STILL_WIDTH, height), Image.Resampling.LANCZOS).save(out, "JPEG", quality=80)
+    picture.resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 

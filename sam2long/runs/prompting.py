@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2long.errors import DataError, PromptError
-from sam2long.imports.areas import from_run_lengths
+from sam2long.errors import DataError, PromptError, short
+from sam2long.imports.areas import FAR, from_run_lengths
 from sam2long.imports.images import masks_from_image, read_mask
 from sam2long.imports.prompt import ObjectPrompt, labels_of
 from sam2long.json_file import read_json
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectPrompt", "from_file", "from_flags", "labels_of", "masks_from_image"]
 
+MOST_ID = 2**31 - 1  # what other programs' files can hold
 KEYS = {"frame", "object", "label", "points", "labels", "box", "mask"}
 
 
@@ -65,8 +66,8 @@ def from_file(path: Path, clip: str = "") -> list[ObjectPrompt]:
         DataError: not such a file; the message names the entry.
     """
     content = read_json(path, "a list of prompts")
-    if isinstance(content, dict):
-        content = content["prompts"] if "prompts" in content else _of_clip(content, path, clip)
+    if isinstance(content, dict) and content:
+        content = content["prompts"] if _is_one_list(content, path) else _of_clip(content, path, clip)
     if not isinstance(content, list) or not content:
         raise DataError(f'{path} has no prompts; expected a list like [{{"frame": 0, "object": 1, "box": [...]}}]')
     prompts = [_entry(entry, f"{path.name}, prompt {number}", path.parent) for number, entry in enumerate(content, 1)]
@@ -81,14 +82,31 @@ def from_file(path: Path, clip: str = "") -> list[ObjectPrompt]:
 def clips_in(path: Path) -> list[str]:
     """The names of the clips that a prompts.json has prompts for; none where it is a list."""
     content = read_json(path, "a list of prompts")
-    return [] if not isinstance(content, dict) or "prompts" in content else list(content)
+    if isinstance(content, dict) and content and not _is_one_list(content, path):
+        return list(content)
+    from_file(path)  # what is wrong with it is wrong for every clip
+    return []
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of them, for a message."""
+    return ", ".join(name or '""' for name in names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _is_one_list(content: dict[str, Any], path: Path) -> bool:
+    """Whether it is {"prompts": list} and not several clips."""
+    if "prompts" in content and (others := [name for name in content if name != "prompts"]):
+        raise DataError(
+            f"{path} has prompts and {some(others)} beside each other; expected a list, or clips only, one that is "
+            "called prompts with its ending"
+        )
+    return "prompts" in content
 
 
 def _of_clip(content: dict[str, Any], path: Path, clip: str) -> Any:
     found = [name for name in dict.fromkeys((clip, Path(clip).stem)) if name in content]
     if not found:
-        there = ", ".join(list(content)[:5]) + (", ..." if len(content) > 5 else "")
-        raise DataError(f"{path} has no prompts for {clip}; expected its name among {there or 'its keys'}")
+        raise DataError(f"{path} has no prompts for {clip}; expected its name among {some(list(content))}")
     if len(found) > 1:
         raise DataError(f"{path} has prompts for {found[0]} and for {found[1]}; leave one of the two out")
     return content[found[0]]
@@ -102,18 +120,20 @@ def numbered_colours(prompts: Sequence[ObjectPrompt]) -> str | None:
 
 def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
     if not isinstance(entry, dict):
-        raise DataError(f"{where} is {entry!r}; expected an object with frame, object and box, points or mask")
+        raise DataError(f"{where} is {short(entry)}; expected an object with frame, object and box, points or mask")
     if unknown := sorted(set(entry) - KEYS):
         raise DataError(f"{where} has unknown keys {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
     frame, obj_id = entry.get("frame", 0), entry.get("object")
     for name, value in (("frame", frame), ("object", obj_id)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DataError(f"{where}: {name} is {value!r}; expected an integer of 0 or more")
+            raise DataError(f"{where}: {name} is {short(value)}; expected an integer of 0 or more")
+    if obj_id > MOST_ID:
+        raise DataError(f"{where}: object is {short(obj_id)}; expected a number of at most {MOST_ID}")
     if obj_id == 0:
         raise DataError(f"{where}: object is 0, which means background in mask images; count objects from 1")
     label = entry.get("label", "")
     if not isinstance(label, str):
-        raise DataError(f"{where}: label is {label!r}; expected the object's name as text")
+        raise DataError(f"{where}: label is {short(label)}; expected the object's name as text")
     common = {"frame": frame, "obj_id": obj_id, "label": label}
     if entry.get("mask") is not None:
         if entry.get("points") or entry.get("box"):
@@ -121,13 +141,13 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
         return ObjectPrompt(**common, mask=_entry_mask(entry["mask"], where, folder))
     points = entry.get("points") or []
     if not isinstance(points, list) or not all(_is_vector(point, 2) for point in points):
-        raise DataError(f"{where}: points is {points!r}; expected [[x, y], ...]")
+        raise DataError(f"{where}: points is {short(points)}; expected [[x, y], ...]")
     marks = entry.get("labels") or [1] * len(points)
     if not isinstance(marks, list) or len(marks) != len(points) or any(mark not in (0, 1) for mark in marks):
-        raise DataError(f"{where}: labels is {marks!r}; expected {len(points)}, each 1 (object) or 0 (not)")
+        raise DataError(f"{where}: labels is {short(marks)}; expected {len(points)}, each 1 (object) or 0 (not)")
     box = entry.get("box")
     if box is not None and not _is_vector(box, 4):
-        raise DataError(f"{where}: box is {box!r}; expected [x1, y1, x2, y2]")
+        raise DataError(f"{where}: box is {short(box)}; expected [x1, y1, x2, y2]")
     if not points and box is None:
         raise DataError(f"{where} says nothing about the object; add points, a box or a mask")
     return ObjectPrompt(
@@ -160,5 +180,5 @@ def _is_vector(value: Any, length: int) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) == length
-        and all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in value)
+        and all(isinstance(part, (int, float)) and not isinstance(part, bool) and abs(part) < FAR for part in value)
     )

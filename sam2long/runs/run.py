@@ -461,8 +461,18 @@ def load_progress(folder: RunFolder) -> dict[str, Any]:
         progress = read_json(folder.progress, "where a run stands")
     except DataError:
         progress = None
-    if not isinstance(progress, dict) or not progress.keys() >= PROGRESS:
+    if not isinstance(progress, dict) or not progress.keys() >= PROGRESS or not _fits_together(progress):
         raise DataError(f"{folder.path} was stopped before anything could be saved; start again with --overwrite")
     if not (folder.resume / progress["state"]).is_file():
         raise Sam2LongError(f"{folder.resume} lacks the saved state; start again with --overwrite")
     return progress
+
+
+def _fits_together(progress: Mapping[str, Any]) -> bool:
+    counts = [progress[name] for name in ("pass", "masks_bytes", "frames_tracked")]
+    return (
+        all(type(count) is int and count >= 0 for count in counts)
+        and (progress["next"] is None or type(progress["next"]) is int)
+        and isinstance(progress["state"], str)
+        and isinstance(progress["seconds"], dict)
+    )

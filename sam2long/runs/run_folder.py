@@ -79,13 +79,12 @@ class RunFolder:
                 )
 
     def clear(self) -> None:
-        """Remove what a run has written, and nothing else."""
-        for file in (
-            self.masks, self.overlay, self.report, self.timeline, self.page, self.detections, self.info,
-        ):  # fmt: skip
-            file.unlink(missing_ok=True)
+        """Remove what a run has written, and nothing else; run.json last, which says whose it is."""
         for folder in (self.pngs, self.resume):
             shutil.rmtree(folder, ignore_errors=True)
+        pictures = (self.overlay, self.timeline, self.detections)
+        for file in (self.masks, *pictures, self.report, self.page, self.info):
+            file.unlink(missing_ok=True)
 
     def read_info(self) -> dict[str, Any]:
         if not self.info.exists():
