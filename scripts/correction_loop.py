@@ -58,9 +58,9 @@ def corrected(predictor, saved: Path, images, truth, first: int, masks: dict[int
     return j_and_f(after, truth, {first, at})
 
 
-def of_davis(root: Path) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
+def of_davis(root: Path, name: str = "davis16-val") -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
     """Name, images [T, H, W, 3] uint8 and true masks [H, W] uint8 (0, 1) of every video of DAVIS 2016 val."""
-    dataset = open_dataset("davis16-val", root)
+    dataset = open_dataset(name, root)
     for name in dataset.names():
         images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in dataset.images(name)])
         yield name, images, [(pngs.read_ids(path) != 0).astype(np.uint8) for path in dataset.annotation_files(name)]

@@ -218,3 +218,10 @@ def test_very_small_and_very_long_pictures_and_videos(built, tmp_path, height, w
     assert open_source(out / "overlay.mp4").num_frames == frames
     assert (out / "report.html").exists()
     assert main(["export", "--quiet", str(out), "--to", "matte"]) == 0
+
+
+def test_the_prompts_of_an_annotated_project_can_be_tracked_from(built, clip, tmp_path):
+    prompts = [{"frame": 0, "object": 1, "label": "", "box": [4, 6, 12, 14]}]
+    content = {"format": "sam2long-project", "version": 1, "objects": [], "prompts": prompts}
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    assert main(["track", str(clip), "--prompts", str(tmp_path / "p.json"), "--out", str(tmp_path / "out")]) == 0

@@ -149,3 +149,22 @@ def test_a_kill_in_the_middle_of_the_switch_is_repaired(tmp_path):
     (tmp_path / ".masks.partial").mkdir()
     PngWriter(tmp_path / "masks", tmp_path / "masks.jsonl", str)
     assert files(tmp_path) == ["masks.jsonl", "masks/00000.png"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frame": "x"}, {"frame": -3}, {"source_frame": None}, {"objects": {"1": {"size": [10**6, 10**6], "counts": "0"}}},
+     {"objects": {"1": {"size": [5, 5], "counts": "i0"}}}, {"objects": {"1": {"size": [6, 8], "counts": None}}},
+     {"objects": {"1": []}}],
+)  # fmt: skip
+def test_lines_that_no_run_has_written_are_refused_before_memory_is_asked_for(tmp_path, change):
+    path = tmp_path / "masks.jsonl"
+    with MaskWriter(path, {"height": 6, "width": 8}) as writer:
+        for frame in range(3):
+            writer.write(frame, frame, None, {1: np.ones((6, 8), bool)})
+    lines = path.read_text().splitlines()
+    lines[2] = json.dumps(json.loads(lines[2]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="restore it or track again"), MaskReader(path) as masks:
+        for frame in masks.frames:
+            masks.masks(frame)

@@ -23,7 +23,7 @@ def alpha(mask: np.ndarray, feather: float) -> np.ndarray:
     """
     if not feather:
         return mask.astype(np.uint8) * 255
-    return np.round(np.clip(0.5 + _distance(mask) / (2 * feather), 0, 1) * 255).astype(np.uint8)
+    return np.round(np.clip(0.5 + _distance(mask) / max(2 * feather, 1e-3), 0, 1) * 255).astype(np.uint8)
 
 
 def trimap(mask: np.ndarray, band: float) -> np.ndarray:

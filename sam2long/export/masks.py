@@ -34,7 +34,10 @@ def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
     """COCO run lengths -> [H, W] bool."""
     from pycocotools import mask as coco
 
-    return coco.decode({"size": list(rle["size"]), "counts": str(rle["counts"]).encode("ascii")}).astype(bool)
+    try:
+        return coco.decode({"size": list(rle["size"]), "counts": str(rle["counts"]).encode("ascii")}).astype(bool)
+    except ValueError as error:
+        raise DataError(f"a mask is damaged ({error}); restore masks.jsonl or track again") from None
 
 
 def run_lengths(flat: np.ndarray) -> list[int]:
@@ -202,8 +205,18 @@ class MaskReader:
         for start in self._lines.get(frame, ()):
             self._file.seek(start)
             for obj_id, rle in json.loads(self._file.readline())["objects"].items():
+                self._check(rle, frame)
                 found[int(obj_id)] = rle
         return dict(sorted(found.items()))
+
+    def _check(self, rle: Any, frame: int) -> None:
+        """pycocotools believes any size, and asks for as much memory."""
+        size = [self.header.get("height"), self.header.get("width")]
+        if not isinstance(rle, dict) or rle.get("size") != size or not isinstance(rle.get("counts"), str):
+            raise DataError(
+                f"{self.path} has on frame {frame} no mask of {size[1]} x {size[0]} pixels, the size of its pictures; "
+                "restore it or track again"
+            )
 
     def close(self) -> None:
         self._file.close()
@@ -215,6 +228,8 @@ class MaskReader:
         self.close()
 
     def _take(self, record: Mapping[str, Any], start: int) -> None:
+        if not all(type(record[key]) is int and record[key] >= 0 for key in ("frame", "source_frame")):
+            raise ValueError("no number of a frame")
         self._lines.setdefault(record["frame"], []).append(start)
         self._source_frames[record["frame"]] = record["source_frame"]
         self._objects.update(map(int, record["objects"]))

@@ -95,7 +95,8 @@ def some(names: Sequence[str]) -> str:
 
 def _is_one_list(content: dict[str, Any], path: Path) -> bool:
     """Whether it is {"prompts": list} and not several clips."""
-    if "prompts" in content and (others := [name for name in content if name != "prompts"]):
+    others = [name for name in content if name != "prompts"]
+    if "prompts" in content and others and "format" not in content:  # a project of `sam2long annotate` says more
         raise DataError(
             f"{path} has prompts and {some(others)} beside each other; expected a list, or clips only, one that is "
             "called prompts with its ending"

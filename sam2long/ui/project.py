@@ -115,7 +115,7 @@ class Project:
             if content["prompts"]:
                 for prompt in from_file(self.prompts_file):
                     self._add_prompt(prompt)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(
@@ -291,7 +291,7 @@ class Project:
         try:
             view = json.loads(self.view_file.read_text(encoding="utf-8"))
             return view if isinstance(view, dict) else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}  # it is of no great value
 
     def save_view(self, view: Mapping[str, Any]) -> None:
