@@ -131,6 +131,7 @@ def test_public_names():
                              "DataError"]),
         ("sam2long.supervision", ["to_supervision"]),
         ("sam2long.doubt", ["doubt", "reasons", "ranked"]),
+        ("sam2long.detection", ["Detection", "TextDetector"]),
         ("sam2long.video", ["open_source", "VideoWriter"]),
         ("sam2long.export.convert", ["FORMATS", "export_run"]),
         ("sam2long.imports", ["read_prompts"]),
