@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from sam2long import detection
+from sam2long.cli import main
+from sam2long.detection import Detection
 from sam2long.errors import ConfigError, PromptError
+from sam2long.export import MaskReader
 from sam2long.tracking import reseed
-from sam2long.tracking.reseed import Challenger, Reseeding, propagate
-from tests.fakes import MASK, OTHER, noise_video, same, tiny_predictor
+from sam2long.tracking.reseed import Reseeding, is_challenger, propagate
+from sam2long.tracking.session import Session
+from tests.fakes import MASK, OTHER, noise_clip, noise_video, same, tiny_flags, tiny_predictor
 
 VIDEO = noise_video(24)
 ELSEWHERE = (40.0, 40.0, 60.0, 60.0)
@@ -45,7 +54,7 @@ def tracked(predictor, detect, *masks, **options):
     frames = list(propagate(predictor, state, terms))
     assert [frame for frame, _, _ in frames] == list(range(len(VIDEO)))
     assert all(list(obj_ids) == list(range(1, 1 + len(masks or (1,)))) for _, obj_ids, _ in frames)
-    assert not [o for o in state.session.objects if isinstance(o, Challenger)]
+    assert not [o for o in state.session.objects if is_challenger(o)]
     return {frame: logits.clone() for frame, _, logits in frames}, state, asked
 
 
@@ -132,7 +141,7 @@ def test_a_pass_that_breaks_off_in_a_contest_leaves_no_challenger_for_the_next(g
     seen = []
     with pytest.raises(Stop), state.session.calling(before_frame):
         seen += [frame for frame, _, _ in propagate(gone, state, terms)]
-    assert any(isinstance(o, Challenger) for o in state.session.objects)
+    assert any(is_challenger(o) for o in state.session.objects)
     rest = [frame for frame, _, _ in propagate(gone, state, terms, 5)]
     assert rest == list(range(5, 24)) and list(state.session.objects) == [1]
 
@@ -160,3 +169,53 @@ def test_a_memory_finds_its_own_object_on_its_own_frame(sure):
     session = state.session
     truth = session.objects[1].prompts[0].output.mask
     assert 0 <= session.finds(1, 0, 3, truth) <= 1
+
+
+# ---- sam2long track --text --reseed-every ----------------------------------------------------------------------------
+
+
+def test_track_reseeds_and_a_stopped_run_goes_on_to_the_same_masks(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    class Detector:
+        """Sees the object elsewhere on every other look."""
+
+        phrases, min_score = ("dog",), 0.2
+
+        def __init__(self, *args):
+            pass
+
+        def __call__(self, image):
+            asked.append(image.mean())
+            box = ELSEWHERE if round(float(image.mean()) * 1000) % 2 else (20.0, 10.0, 50.0, 40.0)
+            return [Detection(box, "dog", 0.9)]
+
+    monkeypatch.setattr(detection, "TextDetector", Detector)
+    monkeypatch.setattr(reseed, "_recognised", lambda *args: 1.0)
+    clip = noise_clip(tmp_path / "clip.mp4", 30, fps=10)
+    flags = (clip, "--text", "dog", "--reseed-every", "3", *tiny_flags(tmp_path))
+    whole, stopped = str(tmp_path / "whole"), str(tmp_path / "stopped")
+    assert main(["track", "--quiet", *flags, "--out", whole]) == 0
+    assert len(asked) > 3, "the model is never unsure: nothing was looked for"
+    said = json.loads((tmp_path / "whole" / "run.json").read_text())["settings"]["reseed"]
+    assert said["every"] == 3 and said["text"] == "dog"
+    steps, step = [], Session._step
+
+    def counted(self, *args):
+        steps.append(None)
+        if len(steps) % 11 == 0:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(Session, "_step", counted)
+    codes = [main(["track", "--quiet", *flags, "--out", stopped])]
+    while codes[-1] == 130 and len(codes) < 20:
+        codes.append(main(["track", "--quiet", "--resume", "--out", stopped]))
+    assert codes[-1] == 0 and codes.count(130) >= 2
+    for out in (whole, stopped):
+        with MaskReader(Path(out) / "masks.jsonl") as masks:
+            assert masks.frames == list(range(30)) and all(list(masks.masks(f)) == [1] for f in masks.frames)
+    capsys.readouterr()
+    for wrong in (("--reseed-every", "3", "--box", "1,1,9,9"), ("--text", "dog", "--reseed-every", "0")):
+        assert main(["track", clip, *wrong, "--out", str(tmp_path / "no")]) == 2
+        assert "--reseed-every" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sam2long.detection import box_iou
 from sam2long.errors import ConfigError, PromptError
 from sam2long.tracking.report import VISIBLE, FrameReport
 from sam2long.tracking.session import FORWARD, REVERSE, Session
@@ -43,7 +44,7 @@ class Reseeding:
     every: int
     frames: int = 5
     agreement: float = 0.3
-    recognition: float = 0.5
+    recognition: float = 0.25
     labels: Mapping[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,11 +74,15 @@ class Reseeding:
         return [(b, label) for b, label in zip(clipped, labels, strict=True) if b[2] - b[0] >= 1 and b[3] - b[1] >= 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Challenger:
-    """The id under which a challenger is tracked; not an id that a user can have."""
+CHALLENGER = "sam2long: challenger of "  # before an object's id: what challengers are called, also in a saved state
 
-    of: Any  # the object
+
+def challenger(obj_id: Any) -> str:
+    return f"{CHALLENGER}{obj_id!r}"
+
+
+def is_challenger(obj_id: Any) -> bool:
+    return isinstance(obj_id, str) and obj_id.startswith(CHALLENGER)
 
 
 def propagate(
@@ -132,7 +137,7 @@ def propagate(
 
 
 def _drop_challengers(predictor: Any, state: Any) -> None:
-    for obj_id in [o for o in state.session.objects if isinstance(o, Challenger)]:
+    for obj_id in list(filter(is_challenger, state.session.objects)):
         predictor.remove_object(state, obj_id, need_output=False)
 
 
@@ -150,10 +155,10 @@ def _contradictions(
     for obj_id in lost:
         wanted = reseeding.labels.get(obj_id)
         mine = [box for box, label in found if not wanted or label is None or label == wanted]
-        if any(_iou(box, there[obj_id]) >= reseeding.agreement for box in mine if obj_id in there):
+        if any(box_iou(box, there[obj_id]) >= reseeding.agreement for box in mine if obj_id in there):
             continue  # it is where the detector sees it
         others = [box for other, box in (there | chosen).items() if other != obj_id]
-        free = [box for box in mine if all(_iou(box, other) < reseeding.agreement for other in others)]
+        free = [box for box in mine if all(box_iou(box, other) < reseeding.agreement for other in others)]
         if free:
             chosen[obj_id] = free[0]
     return chosen
@@ -169,10 +174,10 @@ def _contest(
     """Track the challengers beside the objects; which of them won every frame, and the objects' own masks."""
     step = REVERSE if reverse else FORWARD
     for obj_id, box in boxes.items():
-        predictor.add_new_points_or_box(state, frame, Challenger(obj_id), box=box)
+        predictor.add_new_points_or_box(state, frame, challenger(obj_id), box=box)
     own: list[VideoMasks] = []
     for at, obj_ids, logits in predictor.propagate_in_video(state, frame, abs(stop - frame), reverse):
-        rows = [row for row, obj_id in enumerate(obj_ids) if not isinstance(obj_id, Challenger)]
+        rows = [row for row, obj_id in enumerate(obj_ids) if not is_challenger(obj_id)]
         own.append((at, [obj_ids[row] for row in rows], logits[rows]))
     objects = state.session.objects
 
@@ -180,7 +185,7 @@ def _contest(
         return _score(objects[obj_id].tracks[step].log.at(at))
 
     contested = range(frame + step, stop + step, step)
-    won = {o: b for o, b in boxes.items() if all(score(Challenger(o), at) > max(0.0, score(o, at)) for at in contested)}
+    won = {o: b for o, b in boxes.items() if all(score(challenger(o), at) > max(0.0, score(o, at)) for at in contested)}
     return won, own
 
 
@@ -193,19 +198,12 @@ def _recognised(session: Session, obj_id: Any, frame: int) -> float:
     """How well the challenger's memory alone finds the object on the frame where it was marked: IoU with the prompt."""
     prompts = session.objects[obj_id].prompts
     marked = min(prompts, key=lambda at: abs(at - frame))
-    return session.finds(Challenger(obj_id), frame, marked, prompts[marked].output.mask)
+    return session.finds(challenger(obj_id), frame, marked, prompts[marked].output.mask)
 
 
 def _box_of(mask: np.ndarray) -> Box:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
-def _iou(one: Box, other: Box) -> float:
-    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
-    shared = max(0.0, sides[0]) * max(0.0, sides[1])
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
-    return shared / (sum(areas) - shared)
 
 
 def from_detector(detector: Callable[[np.ndarray], Iterable[Any]]) -> Callable[[np.ndarray], Found]:
