@@ -29,6 +29,7 @@ def captured(predictor) -> SAM2LongVideoPredictor:
     return ours
 
 
+@pytest.mark.slow
 def test_the_same_masks_and_nothing_is_compiled_once_the_banks_are_full(tiny, graphs):
     predictor = captured(tiny)
     state = predictor.init_state(VIDEO)

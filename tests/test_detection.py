@@ -194,6 +194,7 @@ def test_what_is_neither_a_folder_nor_an_id_is_named(model):
         TextDetector("dog", model)
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_are_one_sentence(tmp_path):
     pytest.importorskip("transformers")
     video = write_video(tmp_path / "clip.mp4", 3)

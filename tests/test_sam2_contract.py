@@ -208,6 +208,7 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     assert len(fed) == 5
 
 
+@pytest.mark.slow
 def test_image_predictor_and_mask_generator_still_work():
     """At 1024 px: sam2's image predictor has that size written into it."""
     torch.manual_seed(3)

@@ -134,6 +134,7 @@ def specs(out, names=SETTINGS):
     return {out / name: TrackerSpec(sam2long=SETTINGS[name], device="cpu") for name in names}
 
 
+@pytest.mark.slow
 def test_run_folders_are_those_of_single_runs(with_model, davis, tmp_path):
     results = sweep.run(davis, specs(tmp_path / "sweep"))
     for out, spec in specs(tmp_path / "sweep").items():
