@@ -25,7 +25,7 @@ from eval import bootstrap
 from eval.machine import describe
 from eval.report import markdown_table
 from sam2long import build_sam2long_video_predictor
-from sam2long.tracking.reseed import Reseeding, propagate
+from sam2long.tracking.reseed import Reseeding, box_of, propagate
 
 MISSED, OFF, IMAGINED = 0.2, 0.1, 1 / 3
 SOON = 10  # frames after a return within which it counts as found
@@ -43,8 +43,7 @@ class TrueBoxes:
         height, width = mask.shape
         chance = self.chance.random
         if mask.any() and not (self.noisy and chance() < MISSED):
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            box = box_of(mask)
             if self.noisy:
                 sides = box[2] - box[0], box[3] - box[1]
                 box = [value + (2 * chance() - 1) * OFF * sides[i % 2] for i, value in enumerate(box)]

@@ -7,6 +7,7 @@ uncertain and pathways part; the tests that need it check that it does.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.network.sam2_adapter import Remembered
+from sam2long.tracking.session import Session
 from sam2long.video import VideoWriter
 
 TINY = Path(__file__).parent / "models" / "tiny.yaml"
@@ -112,6 +114,19 @@ def collect(predictor, state, **options) -> dict[int, torch.Tensor]:
 def same(a: dict[int, torch.Tensor], b: dict[int, torch.Tensor]) -> bool:
     """The same frames in the same order, the same bits."""
     return list(a) == list(b) and all(torch.equal(a[frame], b[frame]) for frame in a)
+
+
+def interrupt_every(monkeypatch, steps: int) -> None:
+    """Ctrl-C before every so many steps of whatever is tracked in this process."""
+    taken, step = [], Session._step
+
+    def counted(self, *args):
+        taken.append(None)
+        if len(taken) % steps == 0:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(Session, "_step", counted)
 
 
 class ScriptedModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from sam2long.cli import main
 from sam2long.export import MaskReader
 from sam2long.runs import run as cli_run
 from sam2long.tracking.session import Session
-from tests.fakes import TINY, noise_clip, tiny_flags
+from tests.fakes import TINY, interrupt_every, noise_clip, tiny_flags
 
 FRAMES = 24
 
@@ -55,16 +54,7 @@ def test_a_run_stopped_again_and_again_gives_the_masks_of_an_unbroken_one(
 ):
     flags = (clip, "--prompts", prompts, "--direction", direction, *model)
     assert track(*flags, "--out", tmp_path / "whole") == 0
-    steps = []
-    step = Session._step
-
-    def counted(self, *args):
-        steps.append(None)
-        if len(steps) % 7 == 0:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, *args)
-
-    monkeypatch.setattr(Session, "_step", counted)
+    interrupt_every(monkeypatch, 7)
     out = tmp_path / "stopped"
     codes = [track(*flags, "--out", out)]
     while codes[-1] == 130 and len(codes) < 12:

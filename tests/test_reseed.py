@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from sam2long.errors import ConfigError, PromptError
 from sam2long.export import MaskReader
 from sam2long.tracking import reseed
 from sam2long.tracking.reseed import Reseeding, is_challenger, propagate
-from sam2long.tracking.session import Session
-from tests.fakes import MASK, OTHER, noise_clip, noise_video, same, tiny_flags, tiny_predictor
+from tests.fakes import MASK, OTHER, interrupt_every, noise_clip, noise_video, same, tiny_flags, tiny_predictor
 
 VIDEO = noise_video(24)
 ELSEWHERE = (40.0, 40.0, 60.0, 60.0)
@@ -199,15 +197,7 @@ def test_track_reseeds_and_a_stopped_run_goes_on_to_the_same_masks(tmp_path, mon
     assert len(asked) > 3, "the model is never unsure: nothing was looked for"
     said = json.loads((tmp_path / "whole" / "run.json").read_text())["settings"]["reseed"]
     assert said["every"] == 3 and said["text"] == "dog"
-    steps, step = [], Session._step
-
-    def counted(self, *args):
-        steps.append(None)
-        if len(steps) % 11 == 0:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, *args)
-
-    monkeypatch.setattr(Session, "_step", counted)
+    interrupt_every(monkeypatch, 11)
     codes = [main(["track", "--quiet", *flags, "--out", stopped])]
     while codes[-1] == 130 and len(codes) < 20:
         codes.append(main(["track", "--quiet", "--resume", "--out", stopped]))

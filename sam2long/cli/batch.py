@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.cli.exit_codes import INCOMPLETE, INTERRUPTED
-from sam2long.errors import ConfigError, DataError, Sam2LongError, sentence
+from sam2long.errors import ConfigError, DataError, Sam2LongError
 from sam2long.export.atomic import replacing, write_json
 from sam2long.json_file import read_json
 from sam2long.runs import processes, prompting
 from sam2long.runs.opening import absolute, require_length
-from sam2long.runs.run import stopping_politely
+from sam2long.runs.run import say_stopping, stopping_politely
 from sam2long.runs.run_folder import COMPLETE, STOPPED, RunFolder
 
 if TYPE_CHECKING:
@@ -144,8 +143,7 @@ def _ended(flags: Track, folder: BatchFolder, rows: Mapping[str, Row]) -> int:
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         print(f"{len(rows)} clips: {said}; table in {folder.table}", flush=True)
     if counts[STOPPED] or counts[WAITING]:
-        again = shlex.join(["sam2long", "track", "--resume", "--out", str(flags.out)])
-        print(f"stopped; continue with: {again}", file=sys.stderr)
+        print(f"stopped; continue with: {RunFolder(flags.out).resume_command()}", file=sys.stderr)
         return INTERRUPTED
     return INCOMPLETE if counts[FAILED] else 0
 
@@ -157,7 +155,7 @@ def _say_failure(row: Row) -> None:
 
 def _stop(job: _Clips) -> None:
     job.stop.set()
-    print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
+    say_stopping()
 
 
 # ---- the clips -------------------------------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def _looked_at(clip: Track, going_on: bool) -> tuple[Row, int]:
             require_length(source, settings.video)
             return {}, source.num_frames
     except (Sam2LongError, OSError) as error:
-        return {"status": FAILED, "error": sentence(error) if isinstance(error, OSError) else str(error)}, 0
+        return {"status": FAILED, "error": processes.reason(error)}, 0
 
 
 def _row(info: Mapping[str, Any], folder: RunFolder) -> Row:

@@ -279,8 +279,8 @@ class Track:
         for prompt in prompts:
             prompt.give(predictor, state, indices[prompt.frame])
         clock.stage("prompt")
-        spans = {}
-        for obj_id in prompting.labels_of(prompts):
+        labels, spans = prompting.labels_of(prompts), {}
+        for obj_id in labels:
             frames = [indices[prompt.frame] for prompt in prompts if prompt.obj_id == obj_id]
             spans[obj_id] = Span(min(frames), max(frames))
         info = {
@@ -294,8 +294,8 @@ class Track:
         }
         run = Run(
             folder=folder, settings=settings, source=source, predictor=predictor, state=state, objects=spans,
-            labels=prompting.labels_of(prompts), info=info, quiet=self.quiet, batch=self.batch, seconds=clock.seconds,
-            reseeding=self._reseeding(settings, prompting.labels_of(prompts), predictor.device),
+            labels=labels, info=info, quiet=self.quiet, batch=self.batch, seconds=clock.seconds,
+            reseeding=self._reseeding(settings, labels, predictor.device),
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
         folder.clear()
@@ -315,6 +315,7 @@ class Track:
         predictor = self.built_predictor(settings)
         state = predictor.load_state(folder.resume / progress["state"], source)
         objects = {int(obj_id): entry for obj_id, entry in info["objects"].items()}
+        labels = {obj_id: entry["label"] for obj_id, entry in objects.items()}
         kept = ("command", "settings", "prompts", "versions", "device", "dtype", "video")
         run = Run(
             folder=folder,
@@ -323,13 +324,11 @@ class Track:
             predictor=predictor,
             state=state,
             objects={obj_id: Span(entry["first"], entry["last"]) for obj_id, entry in objects.items()},
-            labels={obj_id: entry["label"] for obj_id, entry in objects.items()},
+            labels=labels,
             info={key: info[key] for key in kept} | {"resumed": info.get("resumed", 0) + 1},
             quiet=self.quiet,
             batch=self.batch,
-            reseeding=self._reseeding(
-                settings, {int(obj_id): entry["label"] for obj_id, entry in info["objects"].items()}, predictor.device
-            ),
+            reseeding=self._reseeding(settings, labels, predictor.device),
         )
         run.go_back_to(progress)
         return run
@@ -367,7 +366,7 @@ class Track:
         from sam2long.cli.exit_codes import INTERRUPTED
 
         complete = run.track()
-        again = shlex.join(["sam2long", "track", "--resume", "--out", str(self.out)])
+        again = run.folder.resume_command()
         try:
             notes = run.finish(complete)
         except KeyboardInterrupt:

@@ -69,7 +69,7 @@ def write_page(
         VideoError: a frame for a still cannot be read.
     """
     clock = _Clock(source)
-    objects = [_Findings(obj_id, rows, clock) for obj_id, rows in report.groupby("obj_id", sort=False)]
+    objects = [_Findings(obj_id, rows) for obj_id, rows in report.groupby("obj_id", sort=False)]
     pictures = _stills(objects, source, masks, labels)
     order = list(labels)
     sections = [
@@ -124,7 +124,7 @@ class _Look:
 class _Findings:
     """What the report says of one object."""
 
-    def __init__(self, obj_id: int, rows: pd.DataFrame, clock: _Clock) -> None:
+    def __init__(self, obj_id: int, rows: pd.DataFrame) -> None:
         rows = rows.sort_values("frame")
         self.obj_id = int(obj_id)
         self.frames = [int(frame) for frame in rows["frame"]]

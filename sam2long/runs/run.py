@@ -108,7 +108,7 @@ class Run:
         info: what run.json says beside the progress.
         quiet: no progress bar.
         reseeding: a detector that looks again for what is lost.
-        batch: of many clips that this run is one of; it has the bar, and says when to stop.
+        batch: of many clips that this run, a quiet one, is one of; it has the bar, and says when to stop.
     """
 
     folder: RunFolder
@@ -178,9 +178,8 @@ class Run:
         done = sum(a_pass.frames for a_pass in self.passes[: self.pass_number]) + self._done_in_pass()
         started, written = time.monotonic(), self.seconds.get("write masks", 0.0)
         signals = nullcontext() if self.batch else stopping_politely(self._request_stop)
-        quiet = self.quiet or self.batch is not None
         with self.masks, signals, calling:
-            bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=quiet, dynamic_ncols=True)
+            bar = tqdm(total=total, initial=done, unit="frame", desc="track", disable=self.quiet, dynamic_ncols=True)
             try:
                 with bar:
                     while self.pass_number < len(self.passes):
@@ -251,7 +250,7 @@ class Run:
 
     def _request_stop(self) -> None:
         self.stop_requested = True
-        print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
+        say_stopping()
 
     def _save(self) -> None:
         begun = time.monotonic()
@@ -325,12 +324,7 @@ class Run:
             stop=self.source.source_index(last) + 1,
             stride=self.settings.stride,
         )
-        with (
-            source,
-            tqdm(
-                total=source.num_frames, unit="frame", desc="overlay", disable=self.quiet or self.batch is not None
-            ) as bar,
-        ):
+        with source, tqdm(total=source.num_frames, unit="frame", desc="overlay", disable=self.quiet) as bar:
             return write_overlay(source, masks, self.folder.overlay, self.labels, lambda done: bar.update(1))
 
     def _pass_report(self, number: int) -> Path:
@@ -381,6 +375,10 @@ class Run:
             yield
         finally:
             self._add_seconds(stage, time.monotonic() - begun)
+
+
+def say_stopping() -> None:
+    print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
 
 
 @contextmanager

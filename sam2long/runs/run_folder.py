@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,10 @@ class RunFolder:
         self.progress = self.resume / "progress.json"
         self._lock = FileLock(path / ".lock")
         self._made: list[Path] = []
+
+    def resume_command(self) -> str:
+        """How `sam2long track` goes on with what was stopped here."""
+        return shlex.join(["sam2long", "track", "--resume", "--out", str(self.path)])
 
     def annotate_command(self, video: str) -> list[str]:
         """How this run is opened in the browser."""

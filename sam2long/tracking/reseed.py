@@ -146,7 +146,7 @@ def _contradictions(
 ) -> dict[Any, Box]:
     """Object -> the box of the best detection that is not what the tracker has; only of objects that are lost."""
     masks = (logits[:, 0] > 0).cpu().numpy()
-    there = {obj_id: _box_of(mask) for obj_id, mask in zip(obj_ids, masks, strict=True) if mask.any()}
+    there = {obj_id: box_of(mask) for obj_id, mask in zip(obj_ids, masks, strict=True) if mask.any()}
     lost = [o for o in obj_ids if frame not in session.objects[o].prompts and _is_lost(session, o, frame, step, there)]
     if not lost:
         return {}
@@ -201,7 +201,8 @@ def _recognised(session: Session, obj_id: Any, frame: int) -> float:
     return session.finds(challenger(obj_id), frame, marked, prompts[marked].output.mask)
 
 
-def _box_of(mask: np.ndarray) -> Box:
+def box_of(mask: np.ndarray) -> Box:
+    """The box around a mask, [H, W] bool, that is not empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
