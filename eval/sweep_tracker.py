@@ -24,8 +24,8 @@ from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory, Reading
-from sam2long.network.image_encoder import FrameFeatures
-from sam2long.network.memory_read import MemoryReader
+from sam2long.network.features import FrameFeatures
+from sam2long.network.memory_read import Sam2MemoryReader
 from sam2long.network.sam2_adapter import Sam2Model
 from sam2long.tracking.report import to_frame
 from sam2long.tracking.session import FORWARD, Session
@@ -57,7 +57,7 @@ class _WeightedTrack(Track):
         ]
 
 
-class _MixedWeights(MemoryReader):
+class _MixedWeights(Sam2MemoryReader):
     """Reads rows of different key weights as one batch."""
 
     def _weights(self, readings: Sequence[_WeightedReading]) -> tuple[Tensor | None, Tensor | None]:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sam2long.config import Sam2LongConfig
+from sam2long.errors import ConfigError
+from sam2long.network import transformers_loading
 from sam2long.network.building import build, known_hub_id
+from sam2long.network.devices import best_device
 
 if TYPE_CHECKING:
     from sam2long.camera import SAM2LongCameraPredictor
@@ -37,7 +40,9 @@ def build_sam2long_video_predictor(
 
     Args:
         config_file: a short name ("sam2.1-large", "nano"), one of sam2's config names
-            ("configs/sam2.1/sam2.1_hiera_l.yaml"), or a path to a YAML. A short name brings its weights along.
+            ("configs/sam2.1/sam2.1_hiera_l.yaml"), or a path to a YAML. A short name brings its weights along. With
+            "hf:" before it, a model of transformers: a hub id or a folder ("hf:facebook/sam2.1-hiera-tiny"); ckpt_path,
+            hydra_overrides_extra, apply_postprocessing, vos_optimized and compile are sam2's and not for these.
         ckpt_path: .pt or .safetensors; None with a config name leaves the weights random, as in sam2.
         device: None takes the best there is.
         mode: "eval"; SAM2Long does not train.
@@ -51,6 +56,11 @@ def build_sam2long_video_predictor(
     Raises:
         ModelError: unknown config, weights that cannot be had or do not fit, a sam2 that is not the real one.
     """
+    if transformers_loading.names_one(config_file):
+        from sam2long.wrapped_predictor import TransformersVideoPredictor
+
+        _refuse(config_file, ckpt_path, hydra_overrides_extra, vos_optimized or compile)
+        return _from_transformers(TransformersVideoPredictor, config_file, device, sam2long, dtype)
     return build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
                  vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
@@ -76,6 +86,11 @@ def build_sam2long_camera_predictor(
     """
     if sam2long is None:
         sam2long = Sam2LongConfig(emit="online")
+    if transformers_loading.names_one(config_file):
+        from sam2long.camera import TransformersCameraPredictor
+
+        _refuse(config_file, ckpt_path, hydra_overrides_extra, vos_optimized or compile)
+        return _from_transformers(TransformersCameraPredictor, config_file, device, sam2long, dtype)
     return build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
                  vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
@@ -83,3 +98,14 @@ def build_sam2long_camera_predictor(
 def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
     """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`."""
     return build_sam2long_video_predictor(known_hub_id(model_id), **kwargs)
+
+
+def _refuse(name: str | os.PathLike, checkpoint: Any, overrides: Sequence[str], compiled: bool) -> None:
+    given = {"a checkpoint": checkpoint is not None, "overrides": bool(overrides), "compile": compiled}
+    if wrong := [what for what, there in given.items() if there]:
+        raise ConfigError(f"{name} takes no {wrong[0].removeprefix('a ')}: that is for sam2's models; leave it out")
+
+
+def _from_transformers(predictor: type, name: str | os.PathLike, device: Any, sam2long: Any, dtype: str) -> Any:
+    model, processor = transformers_loading.load(os.fspath(name))
+    return predictor(model.to(best_device() if device is None else device), processor, sam2long, dtype)

@@ -7,11 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from sam2long.errors import PromptError, StateError
-from sam2long.predictor import SAM2LongVideoPredictor, VideoMasks
+from sam2long.predictor import SAM2LongVideoPredictor
 from sam2long.tracking.inference_state import InferenceState
+from sam2long.tree_predictor import VideoMasks
+from sam2long.wrapped_predictor import TransformersVideoPredictor
 
 
-class SAM2LongCameraPredictor(SAM2LongVideoPredictor):
+class CameraMethods:
     """Live tracking: load the first frame, prompt, then feed frame after frame.
 
     One stream at a time; `load_first_frame` starts a new one. With emit="online", the default of
@@ -88,3 +90,11 @@ class SAM2LongCameraPredictor(SAM2LongVideoPredictor):
         if self.stream is None:
             raise PromptError("no stream has been started; call load_first_frame(image) first")
         return self.stream
+
+
+class SAM2LongCameraPredictor(CameraMethods, SAM2LongVideoPredictor):
+    """`CameraMethods` on a sam2 model."""
+
+
+class TransformersCameraPredictor(CameraMethods, TransformersVideoPredictor):
+    """`CameraMethods` on a model of transformers."""

@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,15 +104,15 @@ class Clock:
 def patched(clock: Clock) -> Iterator[None]:
     """Every stage of our way of a frame on the clock."""
     from sam2long import predictor
-    from sam2long.network.image_encoder import ImageEncoder
-    from sam2long.network.memory_read import MemoryReader
+    from sam2long.network.features import ImageEncoder
+    from sam2long.network.memory_read import Sam2MemoryReader
     from sam2long.network.sam2_adapter import Sam2Model
     from sam2long.tracking import session, track
     from sam2long.tracking.frames import FrameReader
 
     places = [
         (FrameReader, "encode", "decode"), (ImageEncoder, "encode", "encoder"), (Sam2Model, "_decode", "decoder"),
-        (MemoryReader, "assemble", "assemble"), (MemoryReader, "read", "memory read"),
+        (Sam2MemoryReader, "assemble", "assemble"), (Sam2MemoryReader, "read", "memory read"),
         (Sam2Model, "remember", "memory write"),
         (track.Track, "decide", "tree"), (track.Track, "grow", "tree"), (track.Track, "readings", "tree"),
         (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
@@ -309,8 +310,9 @@ def machine(args: argparse.Namespace) -> str:
 
 def decoding(size: int, frames: int = 48) -> float:
     """CPU milliseconds to decode a 1080p H.264 frame and make it a model input of `size`: the reading thread."""
-    from sam2long.video import VideoWriter, open_source
+    from sam2long.video import VideoWriter, open_source, to_model_input
 
+    prepare = partial(to_model_input, image_size=size)
     ((images, _),) = clips(4, 1)
     big = [np.repeat(np.repeat(image, 9, 0), 15, 1)[:1080, :1920] for image in images]
     with tempfile.TemporaryDirectory() as folder:
@@ -320,7 +322,7 @@ def decoding(size: int, frames: int = 48) -> float:
                 writer.write(big[t % len(big)])
         with closing(open_source(str(path))) as source:
             begin = time.process_time()
-            count = sum(1 for _ in source.iter_from(0, image_size=size))
+            count = sum(1 for _ in source.iter_from(0, prepare=prepare))
             return 1e3 * (time.process_time() - begin) / count
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
-from sam2long.network.sam2_adapter import Remembered
+from sam2long.network.tracker_model import Remembered
 from sam2long.tracking.session import Session
 from sam2long.video import VideoWriter
 

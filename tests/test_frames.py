@@ -160,8 +160,8 @@ class Breaks:
     def frame(self, index):
         return self.inner.frame(index)
 
-    def iter_from(self, index, reverse=False, image_size=None):
-        for frame in self.inner.iter_from(index, reverse, image_size):
+    def iter_from(self, index, reverse=False, prepare=None):
+        for frame in self.inner.iter_from(index, reverse, prepare):
             if frame.index == self.at:
                 raise VideoError(f"frame {self.at} cannot be read")
             yield frame

@@ -8,7 +8,7 @@ import torch
 from sam2long import Sam2LongConfig
 from sam2long.method.memory import FrameMemory, keep_tokens
 from sam2long.method.tree import Candidate
-from sam2long.network.memory_read import MemoryReader
+from sam2long.network.memory_read import Sam2MemoryReader
 from sam2long.tracking.track import Decision, Pathway, Track
 from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
 
@@ -27,7 +27,7 @@ def with_reader(predictor, share):
     """A state whose memories keep this share of their tokens."""
     state = started(predictor)
     model = state.session.model
-    model.reader = MemoryReader(model.model, model.reader.modulation, share)
+    model.reader = Sam2MemoryReader(model.model, model.reader.modulation, share)
     return state
 
 
@@ -73,7 +73,7 @@ def test_a_sparse_read_skips_tokens_and_changes_masks(tiny):
 
 def test_the_tokens_that_are_kept_are_those_that_got_the_attention(tiny):
     """Against softmax(q k) written out, for one layer and head count as it comes."""
-    reader = MemoryReader(tiny, (1.0, 1.0), sparse_share=0.25)
+    reader = Sam2MemoryReader(tiny, (1.0, 1.0), sparse_share=0.25)
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, 16, 8), torch.randn(2, 2, 40, 8)
     tokens = reader._mattered(q, k, slice(20, 36))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_jpeg_folder_gives_the_encoder_sam2s_input_bit_for_bit(tmp_path):
     table = normalize_table(MEAN, STD)
     source = open_source(tmp_path)
     assert (source.height, source.width) == (height, width) == (37, 53)
-    for frame in source.iter_from(0, image_size=64):
+    for frame in source.iter_from(0, prepare=partial(to_model_input, image_size=64)):
         np.testing.assert_array_equal(frame.model_input, to_model_input(frame.image, 64))
         ours = np.stack([table[c][frame.model_input[..., c]] for c in range(3)])
         assert torch.equal(torch.from_numpy(ours), theirs[frame.index])
@@ -49,7 +50,7 @@ def test_jpeg_folder_gives_the_encoder_sam2s_input_bit_for_bit(tmp_path):
 
 def test_model_input_is_made_in_the_reading_thread():
     frames = noise(3, 20, 30, 3)
-    for frame in open_source(frames).iter_from(2, reverse=True, image_size=16):
+    for frame in open_source(frames).iter_from(2, reverse=True, prepare=partial(to_model_input, image_size=16)):
         assert frame.model_input.shape == (16, 16, 3) and frame.model_input.dtype == np.uint8
     assert next(iter(open_source(frames))).model_input is None
 

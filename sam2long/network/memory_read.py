@@ -1,4 +1,4 @@
-"""The memory read: banks of many pathways assembled as tensors and attended to as one batch.
+"""The memory read through sam2's memory attention, whole or sparse.
 
 A sparse read gives every layer tokens of its own, so it drives the layers of sam2's memory attention itself.
 Names relied on, beside those of parts.py:
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,44 +22,22 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
-from sam2long.method.memory import Reading, SpatialRead
-from sam2long.method.modulation import rank_weights, weight_keys
-from sam2long.network.devices import moved, moved_once, tensor_on
+from sam2long.method.memory import Reading
+from sam2long.method.modulation import weight_keys
+from sam2long.network.devices import moved, tensor_on
+from sam2long.network.features import FrameFeatures
+from sam2long.network.memory_bank import Bank, MemoryReader, SparseTokens
 from sam2long.network.parts import Parts, entered, fed_forward
 
 JUDGES = 256  # queries that say which tokens of a new memory matter; spread evenly over the frame
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bank:
-    """What R rows attend to. L: tokens that every layer reads; n: tokens kept of a sparse memory, other ones per layer.
-
-    Tokens are in the order: whole spatial memories, [sparse ones, which are apart], object pointers.
-    """
-
-    memory: Tensor  # [L, R, C]
-    positions: Tensor  # [L, R, C], already weighted
-    pointer_tokens: int  # the last so many of L; they have no place in the frame
-    sparse: SparseTokens | None = None
-    newest: slice | None = None  # where the newest memory stands in L, when it is whole and not a prompted one
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SparseTokens:
-    """Kept tokens of S older memories for each of the layers."""
-
-    memory: Tensor  # [R, layers, S * n, C]
-    positions: Tensor  # [R, layers, S * n, C], already weighted
-    places: Tensor  # [R, layers, S * n] int64, token index in the frame
-
-
-class MemoryReader:
-    """Assembles banks and reads them.
+class Sam2MemoryReader(MemoryReader):
+    """Reads banks with sam2's memory attention.
 
     Args:
         model: any SAM2Base in eval mode; never changed.
-        modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
-        sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
+        modulation, sparse_share: as for `MemoryReader`.
         parts: the network's calls; None for eager ones. A sparse read is always eager.
     """
 
@@ -71,13 +48,14 @@ class MemoryReader:
         sparse_share: float = 1.0,
         parts: Parts | None = None,
     ) -> None:
+        super().__init__(modulation, sparse_share)
         self.model = model
         self.parts = parts or Parts.eager(model)
-        self.modulation = modulation
-        self.sparse_share = sparse_share
-        self._table: Tensor | None = None  # [slots, hw, 1, C]
-        self._table_key: tuple[torch.device, torch.dtype] | None = None  # what it was made for
         self._turns: Tensor | None = None  # [hw, d / 2] complex
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     @property
     def side(self) -> int:
@@ -85,132 +63,38 @@ class MemoryReader:
         return self.model.image_size // self.model.backbone_stride
 
     @property
-    def kept(self) -> int:
-        """Tokens that stay of a sparse memory, per layer."""
-        return min(self.side**2, math.ceil(self.sparse_share * self.side**2))
+    def queries(self) -> int:
+        return self.side**2
 
-    def tokens(self, reading: Reading) -> int:
-        """How many tokens a row of this reading attends to."""
-        whole, sparse = sum(read.whole for read in reading.spatial), sum(not read.whole for read in reading.spatial)
-        return whole * self.side**2 + sparse * self.kept + len(reading.pointers) * self._split
+    memory_tokens = queries
 
     @property
-    def _split(self) -> int:
-        """Tokens per object pointer: a pointer is wider than a memory token."""
+    def split(self) -> int:
         return max(1, self.model.hidden_dim // self.model.mem_dim)
 
     # ---- the bank --------------------------------------------------------------------------------------------
 
-    def assemble(self, readings: Sequence[Reading], num_pointers: int) -> Bank:
-        """The banks of R rows. Readings must have one layout.
+    def _make_table(self, dtype: torch.dtype) -> Tensor:
+        like = torch.zeros(1, self.model.mem_dim, self.side, self.side, device=self.device)
+        grid = self.model.memory_encoder.position_encoding(like).to(dtype)
+        grid = grid.flatten(2).permute(2, 0, 1)  # [hw, 1, C]
+        return torch.stack([grid + slot for slot in self.model.maskmem_tpos_enc])
 
-        Args:
-            readings: one per row.
-            num_pointers: M, which divides the pointers' temporal positions.
-        """
-        whole = [at for at, read in enumerate(readings[0].spatial) if read.whole]
-        older = [at for at, read in enumerate(readings[0].spatial) if not read.whole]
-        weights, pointer_weights = self._weights(readings)
-        memory, positions = self._spatial([[row.spatial[at] for at in whole] for row in readings])  # [L, R, C]
-        parts, positions_of, pointer_tokens = [memory], [positions], 0
-        if readings[0].pointers:
-            pointers, pointer_positions = self._pointers(readings, num_pointers)
-            parts.append(pointers)
-            positions_of.append(pointer_positions)
-            pointer_tokens = len(pointers)
-        memory, positions = torch.cat(parts), torch.cat(positions_of)
-        if memory.dtype != positions.dtype:
-            memory = memory.to(positions.dtype)  # without pointers nothing has promoted the bfloat16 features
-        if weights is not None:
-            each = [self.side**2] * len(whole) + [self._split] * len(readings[0].pointers)
-            ranked = weights[:, whole]
-            if pointer_weights is not None:
-                ranked = torch.cat([ranked, pointer_weights], dim=1)
-            # One number per memory goes over, and is spread over its tokens there.
-            by_memory = moved(ranked, memory.device).t()  # [memories, R]
-            by_token = torch.cat([weight.expand(n, -1) for weight, n in zip(by_memory.split(1), each, strict=True)])
-            positions = weight_keys(memory, positions, by_token)
-        sparse = self._sparse(readings, older, weights, memory.dtype) if older else None
-        return Bank(memory, positions, pointer_tokens, sparse, self._newest(readings[0], whole))
-
-    def _newest(self, reading: Reading, whole: list[int]) -> slice | None:
-        last = len(reading.spatial) - 1
-        if reading.spatial[last].prompted or last not in whole:
+    def _pointer_positions(self, steps: Tensor, num_pointers: int) -> Tensor | None:
+        model = self.model
+        if not model.add_tpos_enc_to_obj_ptrs:
             return None
-        hw = self.side**2
-        return slice((len(whole) - 1) * hw, len(whole) * hw)
+        width = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
+        return model.obj_ptr_tpos_proj(get_1d_sine_pe(steps / (num_pointers - 1), dim=width))
 
-    def _spatial(self, rows: list[list[SpatialRead]]) -> tuple[Tensor, Tensor]:
-        features = self._features(rows)  # [R * n, C, h, w]
-        count, channels = len(rows[0]), features.shape[1]
-        tokens = features.flatten(2).reshape(len(rows), count, channels, -1).permute(1, 3, 0, 2).flatten(0, 1)
-        table = self._spatial_table()
-        slots = [[read.slot for read in row] for row in rows]
-        if all(row == slots[0] for row in slots):
-            positions = torch.cat([table[slot] for slot in slots[0]]).expand(-1, len(rows), -1)  # [n*hw, R, C]
-        else:  # not table[list]: a list of indices goes to the device in a copy that waits for it
-            positions = torch.stack([torch.cat([table[slot] for slot in row])[:, 0] for row in slots], dim=1)
-        return tokens, positions
-
-    def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
-        # Pathways share memories: each is fetched once when they are kept on the host.
-        return torch.cat(moved_once([read.memory.mask_features for row in rows for read in row], self.model.device))
-
-    def _spatial_table(self) -> Tensor:
-        """Positions of a spatial memory for each temporal slot, [slots, hw, 1, C]; they never change."""
-        device = self.model.device
-        # The memory encoder hands its position encoding out in the precision of its features.
-        mixed = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
-        if self._table is None or self._table_key != (device, dtype):
-            like = torch.zeros(1, self.model.mem_dim, self.side, self.side, device=device)
-            grid = self.model.memory_encoder.position_encoding(like).to(dtype)
-            grid = grid.flatten(2).permute(2, 0, 1)  # [hw, 1, C]
-            self._table = torch.stack([grid + slot for slot in self.model.maskmem_tpos_enc])
-            self._table_key = (device, dtype)
-        return self._table
-
-    def _pointers(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor]:
-        model, rows, count = self.model, len(readings), len(readings[0].pointers)
-        pointers = torch.stack(
-            [torch.cat([row.pointers[i].memory.object_ptr for row in readings]) for i in range(count)]
-        )  # [n, R, D]
-        if model.add_tpos_enc_to_obj_ptrs:
-            distances = [[read.position for read in row.pointers] for row in readings]
-            shared = all(row == distances[0] for row in distances)
-            steps = tensor_on(model.device, distances[0] if shared else distances)
-            width = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
-            positions = model.obj_ptr_tpos_proj(get_1d_sine_pe(steps / (num_pointers - 1), dim=width))
-            # [n, C] when all rows agree, else [R, n, C]
-            positions = positions.unsqueeze(1).expand(-1, rows, -1) if shared else positions.transpose(0, 1)
-        else:
-            positions = pointers.new_zeros(count, rows, model.mem_dim)
-        if self._split > 1:
-            pointers = pointers.reshape(count, rows, self._split, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
-            positions = positions.repeat_interleave(self._split, dim=0)
-        return pointers, positions
-
-    def _weights(self, readings: Sequence[Reading]) -> tuple[Tensor | None, Tensor | None]:
-        """Key weights of spatial memories [R, n] and of pointers [R, m], ranked separately; None: leave alone."""
-        if len(readings[0].spatial) < 2 or self.modulation == (1.0, 1.0):
-            return None, None
-        spatial = [[read.memory.object_logit for read in row.spatial] for row in readings]
-        pointers = [[read.memory.object_logit for read in row.pointers] for row in readings]
-        # On the CPU: the logits are there already.
-        ranked = rank_weights(torch.tensor(spatial), *self.modulation)
-        return ranked, rank_weights(torch.tensor(pointers), *self.modulation) if pointers[0] else None
-
-    def _sparse(
-        self, readings: Sequence[Reading], older: list[int], weights: Tensor | None, dtype: torch.dtype
-    ) -> SparseTokens:
-        rows, device = len(readings), self.model.device
+    def _sparse(self, readings: Sequence[Reading], older: list[int], weights: Tensor | None) -> SparseTokens:
+        rows, device, table = len(readings), self.device, self._spatial_table()[:, :, 0]  # [slots, hw, C]
         reads = [[row.spatial[at] for at in older] for row in readings]
-        features = self._features(reads).flatten(2).transpose(1, 2).to(dtype)  # [R * S, hw, C]
+        features = self._features(reads).flatten(2).transpose(1, 2).to(table.dtype)  # [R * S, hw, C]
         places = torch.stack([read.memory.kept_tokens for row in reads for read in row]).to(device)  # [R*S, layers, n]
         layers = places.shape[1]
         flat = places.flatten(1).unsqueeze(-1)  # [R * S, layers * n, 1]
         memory = features.gather(1, flat.expand(-1, -1, features.shape[2]))
-        table = self._spatial_table()[:, :, 0]  # [slots, hw, C]
         slots = tensor_on(device, [[read.slot] for row in reads for read in row])
         positions = table[slots, flat[..., 0]]  # [R * S, layers * n, C]
         if weights is not None:
@@ -224,16 +108,8 @@ class MemoryReader:
 
     # ---- the read --------------------------------------------------------------------------------------------
 
-    def read(self, current: Tensor, position: Tensor, bank: Bank) -> tuple[Tensor, Tensor | None]:
-        """Image features that have read their memories.
-
-        Args:
-            current, position: of the coarsest level, [hw, 1, D].
-            bank: of R rows.
-        Returns:
-            [R, D, h, w]; and, when the reader is sparse, which tokens of the newest memory mattered to each layer,
-            [R, layers, n] int64.
-        """
+    def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, Tensor | None]:
+        current, position = features.levels[-1], features.positions[-1]  # [hw, 1, D]
         memory, memory_pos = bank.memory.transpose(0, 1), bank.positions.transpose(0, 1)  # [R, L, C]
         current, position = current.transpose(0, 1), position.transpose(0, 1)  # [1, hw, D]
         mattered = None

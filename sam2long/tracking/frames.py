@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,12 +14,9 @@ from torch import Tensor
 
 from sam2long.errors import StateError
 from sam2long.network.devices import moved
-from sam2long.network.image_encoder import FrameFeatures
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.features import FrameFeatures
+from sam2long.network.tracker_model import TrackerModel
 from sam2long.video import FrameSource, normalize_table, to_model_input
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)  # as in sam2's load_video_frames
-IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class FrameReader:
@@ -29,11 +27,12 @@ class FrameReader:
         model: whose image encoder is used, and says how many frames go through it at a time.
     """
 
-    def __init__(self, source: FrameSource, model: Sam2Model) -> None:
+    def __init__(self, source: FrameSource, model: TrackerModel) -> None:
         self.source = source
         self.model = model
-        table = torch.from_numpy(np.asarray(normalize_table(IMAGE_MEAN, IMAGE_STD)))  # [3, 256]
+        table = torch.from_numpy(np.asarray(normalize_table(model.mean, model.std)))  # [3, 256]
         self._tables = table.to(model.device).unbind()
+        self.prepare = partial(to_model_input, image_size=model.image_size, resize=model.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
 
     def features(self, frame: int) -> FrameFeatures:
@@ -62,8 +61,7 @@ class FrameReader:
 
     def push(self, frame: int, image: np.ndarray) -> FrameFeatures:
         """Features of a frame that the caller brings."""
-        resized = to_model_input(image, self.model.model.image_size)
-        self.latest = (frame, *self.encode([resized]))
+        self.latest = (frame, *self.encode([self.prepare(image)]))
         return self.latest[1]
 
     def encode(self, images: list[np.ndarray]) -> list[FrameFeatures]:
@@ -81,7 +79,7 @@ class _Ahead:
     def __init__(self, reader: FrameReader, start: int, end: int, direction: int) -> None:
         self.reader = reader
         source = reader.source
-        self.frames = source.iter_from(start, reverse=direction < 0, image_size=reader.model.model.image_size)
+        self.frames = source.iter_from(start, reverse=direction < 0, prepare=reader.prepare)
         self.left = (end - start) * direction + 1  # frames that have not been read
         self.encoded: deque[tuple[int, FrameFeatures]] = deque()
         self.error: Exception | None = None  # it belongs to a later frame than the one under way

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
-from sam2long.network.sam2_adapter import PromptOutput
+from sam2long.network.tracker_model import PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.packing import Reader, Writer
 from sam2long.tracking.report import TrackLog
@@ -74,7 +74,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
 
 def _video(session: Session) -> dict[str, Any]:
     """What must be the same for a saved state to fit."""
-    model = session.model.model
+    model = session.model
     return {
         "frames": session.source.num_frames,
         "height": session.source.height,
@@ -82,8 +82,8 @@ def _video(session: Session) -> dict[str, Any]:
         "image_size": model.image_size,
         "hidden_dim": model.hidden_dim,
         "mem_dim": model.mem_dim,
-        "weights": _fingerprint(model.maskmem_tpos_enc),
-        "dtype": str(session.model.dtype),
+        "weights": _fingerprint(model.telling_weights),
+        "dtype": str(model.dtype),
     }
 
 

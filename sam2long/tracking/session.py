@@ -19,9 +19,9 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.method import memory
 from sam2long.network.devices import moved
+from sam2long.network.features import FrameFeatures
 from sam2long.network.holes import fill_small_holes
-from sam2long.network.image_encoder import FrameFeatures
-from sam2long.network.sam2_adapter import Points, Sam2Model
+from sam2long.network.tracker_model import Points, TrackerModel
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import Track
@@ -45,7 +45,7 @@ class Session:
 
     Args:
         source: where frames come from.
-        model: the sam2 model, seen through the adapter.
+        model: the network.
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
@@ -54,7 +54,7 @@ class Session:
     def __init__(
         self,
         source: FrameSource,
-        model: Sam2Model,
+        model: TrackerModel,
         config: Sam2LongConfig,
         *,
         storage: torch.device | None = None,
@@ -420,7 +420,7 @@ class Session:
         crowded = len(obj.prompts) > self.config.most_prompted
         for frame, prompt in obj.prompts.items():
             if prompt.mask_features is None:
-                features = self.model.remember_prompt(self.reader.features(frame), prompt.output)
+                features = self.model.remember_prompt(self.reader.features(frame), prompt.output, prompt.mask)
                 home = torch.device("cpu") if crowded else self.storage or features.device
                 obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
         for track in obj.tracks.values():

@@ -13,7 +13,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.devices import HOST, moved, moved_once
-from sam2long.network.sam2_adapter import Remembered
+from sam2long.network.tracker_model import Remembered
 from sam2long.tracking.report import FrameReport, TrackLog
 
 Node = tuple[int, int]  # a candidate as the network gave it: row, k

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sam2long.method.memory import Reading
-from sam2long.network.image_encoder import FrameFeatures
-from sam2long.network.sam2_adapter import Proposals, Sam2Model
+from sam2long.network.features import FrameFeatures
+from sam2long.network.tracker_model import Proposals, TrackerModel
 from sam2long.tracking.track import Decision, Track
 
 
-def step(model: Sam2Model, tracks: Sequence[Track], frame: int, features: FrameFeatures) -> None:
+def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: FrameFeatures) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
     All unique pathways of all tracks go through the network as one batch; the decoder's numbers reach the
@@ -57,7 +57,7 @@ def _kept(rows_of: Sequence[range], decisions: Sequence[Decision]) -> list[tuple
 
 
 def _merged(
-    model: Sam2Model, tracks: Sequence[Track], frame: int, proposals: Proposals, rows_of: Sequence[range],
+    model: TrackerModel, tracks: Sequence[Track], frame: int, proposals: Proposals, rows_of: Sequence[range],
     decisions: list[Decision],
 ) -> list[Decision]:  # fmt: skip
     """Decisions after pathways that agree have become one; costs a second transfer of numbers."""

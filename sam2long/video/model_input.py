@@ -9,18 +9,21 @@ from PIL import Image
 
 from sam2long.errors import VideoError
 
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-def to_model_input(image: np.ndarray, image_size: int) -> np.ndarray:
+
+def to_model_input(image: np.ndarray, image_size: int, resize: str = "bicubic") -> np.ndarray:
     """Resize a frame as sam2 resizes JPEG frames: PIL's bicubic on 8 bits, aspect ratio ignored.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         image_size: S, the side of the model's input.
+        resize: "bicubic", or "bilinear" for models that were trained with it.
     Returns:
         [S, S, 3] uint8.
     """
     check_image(image, "image")
-    return np.array(Image.fromarray(image).resize((image_size, image_size)))
+    return np.array(Image.fromarray(image).resize((image_size, image_size), FILTERS[resize]))
 
 
 def normalize_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sam2long.errors import VideoError
-from sam2long.video.model_input import to_model_input
 from sam2long.video.picture import ORDINARY
 from sam2long.video.prefetch import prefetched
 
@@ -142,7 +141,7 @@ class FrameSource(ABC):
         return self.iter_from(0)
 
     def iter_from(
-        self, index: int, reverse: bool = False, image_size: int | None = None
+        self, index: int, reverse: bool = False, prepare: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> Generator[Frame, None, None]:
         """Frames from `index` on, forwards or backwards, read ahead in a thread.
 
@@ -151,10 +150,10 @@ class FrameSource(ABC):
         Args:
             index: where to begin.
             reverse: towards frame 0, which is included.
-            image_size: also resize each frame for the model, in the thread: `Frame.model_input`.
+            prepare: makes each frame ready for the model, in the thread: `Frame.model_input`.
         """
         self._check_index(index)
-        return prefetched(self._selected(index, -1 if reverse else 1, image_size), self.prefetch)
+        return prefetched(self._selected(index, -1 if reverse else 1, prepare), self.prefetch)
 
     def __len__(self) -> int:
         if self.num_frames is None:
@@ -170,13 +169,12 @@ class FrameSource(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_frames} frames, {self.width}x{self.height}, fps={self.fps})"
 
-    def _selected(self, index: int, direction: int, image_size: int | None) -> Iterator[Frame]:
+    def _selected(self, index: int, direction: int, prepare: Callable | None) -> Iterator[Frame]:
         stop = self.selection.stop
         walk = self._walk(self.source_index(index), direction * self.selection.stride)
         try:
             for source_index, image, time in walk:
-                resized = None if image_size is None else to_model_input(image, image_size)
-                yield Frame(index, image, time, resized)
+                yield Frame(index, image, time, None if prepare is None else prepare(image))
                 index += direction
                 # Leave before the next frame is decoded for nothing.
                 if index < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -46,13 +46,13 @@ class StreamSource(FrameSource):
     def native_fps(self) -> float | None:
         return self._fps
 
-    def iter_from(self, index: int, reverse: bool = False, image_size: int | None = None):
+    def iter_from(self, index: int, reverse: bool = False, prepare: Callable | None = None):
         if reverse or index != 0:
             raise VideoError(f"{self._name} can only be read forward from its first frame; use a file to go elsewhere")
         if self._started:
             raise VideoError(f"{self._name} has been read already and cannot start again; open it anew, or use a file")
         self._started = True
-        return super().iter_from(0, False, image_size)
+        return super().iter_from(0, False, prepare)
 
     def _numbered(self, frames: Iterator) -> Iterator[tuple[int, np.ndarray, float | None]]:
         try:

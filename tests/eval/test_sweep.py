@@ -17,7 +17,7 @@ from eval.sweep_tracker import Sweep
 from eval.trackers import Sam2Long, TrackerSpec
 from sam2long import Sam2LongConfig
 from sam2long.errors import ConfigError
-from sam2long.network.image_encoder import ImageEncoder
+from sam2long.network.features import ImageEncoder
 from sam2long.network.sam2_adapter import Sam2Model
 from tests.eval import trees
 

@@ -1,0 +1,208 @@
+"""Banks of many pathways assembled as tensors, so that a network attends to all of them as one batch.
+
+Source: SAM2Long, arXiv 2410.16268, Sec. 3.3, and SAM 2's memory attention.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sam2long.method.memory import Reading, SpatialRead
+from sam2long.method.modulation import rank_weights, weight_keys
+from sam2long.network.devices import moved, moved_once, tensor_on
+from sam2long.network.features import FrameFeatures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """What R rows attend to. L: tokens that every layer reads; n: tokens kept of a sparse memory, other ones per layer.
+
+    Tokens are in the order: whole spatial memories, [sparse ones, which are apart], object pointers.
+    """
+
+    memory: Tensor  # [L, R, C]
+    positions: Tensor  # [L, R, C], already weighted
+    pointer_tokens: int  # the last so many of L; they have no place in the frame
+    sparse: SparseTokens | None = None
+    newest: slice | None = None  # where the newest memory stands in L, when it is whole and not a prompted one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseTokens:
+    """Kept tokens of S older memories for each of the layers."""
+
+    memory: Tensor  # [R, layers, S * n, C]
+    positions: Tensor  # [R, layers, S * n, C], already weighted
+    places: Tensor  # [R, layers, S * n] int64, token index in the frame
+
+
+class MemoryReader(ABC):
+    """Assembles banks, and reads them with a network's memory attention.
+
+    Args:
+        modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
+        sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
+    """
+
+    def __init__(self, modulation: tuple[float, float], sparse_share: float = 1.0) -> None:
+        self.modulation = modulation
+        self.sparse_share = sparse_share
+        self._table: Tensor | None = None  # [slots, n, 1, C]
+        self._table_key: tuple[torch.device, torch.dtype] | None = None  # what it was made for
+
+    # ---- what a back end brings ------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def queries(self) -> int:
+        """Tokens of a frame, h * w."""
+
+    @property
+    @abstractmethod
+    def memory_tokens(self) -> int:
+        """n, the tokens of a spatial memory: h * w, or fewer where memories are compressed."""
+
+    @property
+    @abstractmethod
+    def split(self) -> int:
+        """Tokens per object pointer: a pointer is wider than a memory token."""
+
+    @abstractmethod
+    def _make_table(self, dtype: torch.dtype) -> Tensor:
+        """Positions of a spatial memory for each temporal slot, [slots, n, 1, C]."""
+
+    @abstractmethod
+    def _pointer_positions(self, steps: Tensor, num_pointers: int) -> Tensor | None:
+        """Of temporal distances [...], their positions [..., C]; None: pointers have none."""
+
+    @abstractmethod
+    def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, Tensor | None]:
+        """Image features that have read their memories.
+
+        Args:
+            features: of the frame.
+            bank: of R rows.
+        Returns:
+            [R, D, h, w]; and, when the reader is sparse, which tokens of the newest memory mattered to each layer,
+            [R, layers, n] int64.
+        """
+
+    def _sparse(self, readings: Sequence[Reading], older: list[int], weights: Tensor | None) -> SparseTokens:
+        """The kept tokens of older memories. Only a reader that takes sparse_share below 1 is asked."""
+        raise NotImplementedError
+
+    # ---- what all have ---------------------------------------------------------------------------------------
+
+    @property
+    def kept(self) -> int:
+        """Tokens that stay of a sparse memory, per layer."""
+        return min(self.memory_tokens, math.ceil(self.sparse_share * self.memory_tokens))
+
+    def tokens(self, reading: Reading) -> int:
+        """How many tokens a row of this reading attends to."""
+        whole, sparse = sum(read.whole for read in reading.spatial), sum(not read.whole for read in reading.spatial)
+        return whole * self.memory_tokens + sparse * self.kept + len(reading.pointers) * self.split
+
+    def assemble(self, readings: Sequence[Reading], num_pointers: int) -> Bank:
+        """The banks of R rows. Readings must have one layout.
+
+        Args:
+            readings: one per row.
+            num_pointers: M, which divides the pointers' temporal positions.
+        """
+        whole = [at for at, read in enumerate(readings[0].spatial) if read.whole]
+        older = [at for at, read in enumerate(readings[0].spatial) if not read.whole]
+        weights, pointer_weights = self._weights(readings)
+        memory, positions = self._spatial([[row.spatial[at] for at in whole] for row in readings])  # [L, R, C]
+        parts, positions_of, pointer_tokens = [memory], [positions], 0
+        if readings[0].pointers:
+            pointers, pointer_positions = self._pointers(readings, num_pointers)
+            parts.append(pointers)
+            positions_of.append(pointer_positions)
+            pointer_tokens = len(pointers)
+        memory, positions = torch.cat(parts), torch.cat(positions_of)
+        if memory.dtype != positions.dtype:
+            memory = memory.to(positions.dtype)  # without pointers nothing has promoted the bfloat16 features
+        if weights is not None:
+            each = [self.memory_tokens] * len(whole) + [self.split] * len(readings[0].pointers)
+            ranked = weights[:, whole]
+            if pointer_weights is not None:
+                ranked = torch.cat([ranked, pointer_weights], dim=1)
+            # One number per memory goes over, and is spread over its tokens there.
+            by_memory = moved(ranked, memory.device).t()  # [memories, R]
+            by_token = torch.cat([weight.expand(n, -1) for weight, n in zip(by_memory.split(1), each, strict=True)])
+            positions = weight_keys(memory, positions, by_token)
+        sparse = self._sparse(readings, older, weights) if older else None
+        return Bank(memory, positions, pointer_tokens, sparse, self._newest(readings[0], whole))
+
+    def _newest(self, reading: Reading, whole: list[int]) -> slice | None:
+        last = len(reading.spatial) - 1
+        if reading.spatial[last].prompted or last not in whole:
+            return None
+        n = self.memory_tokens
+        return slice((len(whole) - 1) * n, len(whole) * n)
+
+    def _spatial(self, rows: list[list[SpatialRead]]) -> tuple[Tensor, Tensor]:
+        features = self._features(rows)  # [R * n, C, h, w] or [R * n, C, tokens]
+        count, channels = len(rows[0]), features.shape[1]
+        tokens = features.flatten(2).reshape(len(rows), count, channels, -1).permute(1, 3, 0, 2).flatten(0, 1)
+        table = self._spatial_table()
+        slots = [[read.slot for read in row] for row in rows]
+        if all(row == slots[0] for row in slots):
+            positions = torch.cat([table[slot] for slot in slots[0]]).expand(-1, len(rows), -1)  # [n*hw, R, C]
+        else:  # not table[list]: a list of indices goes to the device in a copy that waits for it
+            positions = torch.stack([torch.cat([table[slot] for slot in row])[:, 0] for row in slots], dim=1)
+        return tokens, positions
+
+    def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
+        # Pathways share memories: each is fetched once when they are kept on the host.
+        return torch.cat(moved_once([read.memory.mask_features for row in rows for read in row], self.device))
+
+    def _spatial_table(self) -> Tensor:
+        """Positions of a spatial memory for each temporal slot, [slots, n, 1, C]; they never change."""
+        device = self.device
+        # The memory encoder hands its position encoding out in the precision of its features.
+        mixed = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
+        if self._table is None or self._table_key != (device, dtype):
+            self._table = self._make_table(dtype)
+            self._table_key = (device, dtype)
+        return self._table
+
+    def _pointers(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor]:
+        rows, count = len(readings), len(readings[0].pointers)
+        pointers = torch.stack(
+            [torch.cat([row.pointers[i].memory.object_ptr for row in readings]) for i in range(count)]
+        )  # [n, R, D]
+        distances = [[read.position for read in row.pointers] for row in readings]
+        shared = all(row == distances[0] for row in distances)
+        positions = self._pointer_positions(tensor_on(self.device, distances[0] if shared else distances), num_pointers)
+        width = pointers.shape[2] // self.split
+        if positions is None:
+            positions = pointers.new_zeros(count, rows, width)
+        else:  # [n, C] when all rows agree, else [R, n, C]
+            positions = positions.unsqueeze(1).expand(-1, rows, -1) if shared else positions.transpose(0, 1)
+        if self.split > 1:
+            pointers = pointers.reshape(count, rows, self.split, width).permute(0, 2, 1, 3).flatten(0, 1)
+            positions = positions.repeat_interleave(self.split, dim=0)
+        return pointers, positions
+
+    def _weights(self, readings: Sequence[Reading]) -> tuple[Tensor | None, Tensor | None]:
+        """Key weights of spatial memories [R, n] and of pointers [R, m], ranked separately; None: leave alone."""
+        if len(readings[0].spatial) < 2 or self.modulation == (1.0, 1.0):
+            return None, None
+        spatial = [[read.memory.object_logit for read in row.spatial] for row in readings]
+        pointers = [[read.memory.object_logit for read in row.pointers] for row in readings]
+        # On the CPU: the logits are there already.
+        ranked = rank_weights(torch.tensor(spatial), *self.modulation)
+        return ranked, rank_weights(torch.tensor(pointers), *self.modulation) if pointers[0] else None

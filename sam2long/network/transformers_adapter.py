@@ -1,0 +1,317 @@
+"""The seam into transformers: SAM 2, EdgeTAM and SAM 3's tracker, which are one machine under three class names.
+
+Names relied on, of Sam2VideoModel, EdgeTamVideoModel and Sam3TrackerVideoModel, as of transformers 5.24.
+tests/test_transformers.py compares with their own sessions, so that a new release fails there first.
+
+  get_image_features, backbone_feature_sizes          image features, once per frame
+  get_image_wide_positional_embeddings,
+    prompt_encoder, mask_decoder                      the decoder; `_single_frame_forward` gives only the best pointer
+  object_pointer_proj, no_object_pointer              the pointers of the other candidates
+  _use_multimask, _single_frame_forward,
+    _use_mask_as_output, no_memory_embedding          prompts
+  _encode_new_memory                                  the memory write
+  memory_attention                                    the memory read
+  memory_encoder.position_encoding, spatial_perceiver,
+    memory_temporal_positional_encoding               positions of spatial memories
+  temporal_positional_encoding_projection_layer       positions of object pointers
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2long.config import Sam2LongConfig
+from sam2long.method.memory import BankRules, Reading
+from sam2long.network.features import FrameFeatures, ImageEncoder
+from sam2long.network.memory_bank import Bank, MemoryReader
+from sam2long.network.tracker_model import (
+    NO_OBJ_SCORE,
+    ROW_BUDGET,
+    Points,
+    PromptOutput,
+    Proposals,
+    Remembered,
+    TrackerModel,
+)
+
+NEEDED = (
+    "get_image_features", "backbone_feature_sizes", "get_image_wide_positional_embeddings", "prompt_encoder",
+    "mask_decoder", "object_pointer_proj", "no_object_pointer", "no_memory_embedding", "memory_attention",
+    "memory_encoder", "memory_temporal_positional_encoding", "temporal_positional_encoding_projection_layer",
+    "_use_multimask", "_single_frame_forward", "_use_mask_as_output", "_encode_new_memory",
+)  # fmt: skip
+
+
+def lacking(model: Any) -> str | None:
+    """The first name that a model lacks to be one of those above; None: it is."""
+    return next((name for name in NEEDED if not hasattr(model, name)), None)
+
+
+def coarsest(model: nn.Module) -> tuple[int, int]:
+    """Height and width of the feature map that memories are made of."""
+    height, width = model.backbone_feature_sizes[-1]
+    return int(height), int(width)
+
+
+class TransformersMemoryReader(MemoryReader):
+    """Reads banks with a transformers model's memory attention.
+
+    Args:
+        model: in eval mode; never changed.
+        modulation: as for `MemoryReader`.
+    """
+
+    def __init__(self, model: nn.Module, modulation: tuple[float, float]) -> None:
+        super().__init__(modulation)
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def queries(self) -> int:
+        height, width = coarsest(self.model)
+        return height * width
+
+    @functools.cached_property
+    def memory_tokens(self) -> int:
+        return self._make_table(torch.float32).shape[1]
+
+    @property
+    def split(self) -> int:
+        return max(1, self.model.hidden_dim // self.model.mem_dim)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether a memory is compressed into fewer tokens, by EdgeTAM's perceiver."""
+        return hasattr(self.model, "spatial_perceiver")
+
+    def _make_table(self, dtype: torch.dtype) -> Tensor:
+        model, (height, width) = self.model, coarsest(self.model)
+        shape = torch.Size((1, model.mem_dim, height, width))
+        grid = model.memory_encoder.position_encoding(shape, self.device, dtype)  # [1, C, h, w]
+        if not self.compressed:
+            grid = grid.flatten(2).permute(2, 0, 1)  # [hw, 1, C]
+        else:  # its positions depend on nothing that is in the memory
+            blank = torch.zeros(shape, device=self.device, dtype=model.dtype)
+            grid = model.spatial_perceiver(blank, grid.to(model.dtype))[1].to(dtype).transpose(0, 1)  # [n, 1, C]
+        return torch.stack([grid + slot for slot in model.memory_temporal_positional_encoding])
+
+    def _pointer_positions(self, steps: Tensor, num_pointers: int) -> Tensor | None:
+        from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
+
+        model = self.model
+        if not model.config.enable_temporal_pos_encoding_for_object_pointers:
+            return None
+        waves = get_1d_sine_pe(steps / float(num_pointers - 1), dim=model.hidden_dim)
+        return model.temporal_positional_encoding_projection_layer(waves.to(model.dtype))
+
+    def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, None]:
+        model, rows = self.model, bank.memory.shape[1]
+        more = {}
+        if self.compressed:
+            spatial = bank.memory.shape[0] - bank.pointer_tokens
+            more["num_spatial_memory_tokens"] = spatial // self.memory_tokens  # of memories, whatever its name
+        read = model.memory_attention(
+            current_vision_features=features.levels[-1].expand(-1, rows, -1),
+            current_vision_position_embeddings=features.positions[-1].expand(-1, rows, -1),
+            memory=bank.memory.to(model.dtype),
+            memory_posision_embeddings=bank.positions.to(model.dtype),  # spelt like that there
+            num_object_pointer_tokens=bank.pointer_tokens,
+            **more,
+        )  # [1, R, hw, D]
+        return read[0].transpose(1, 2).reshape(rows, model.hidden_dim, *coarsest(model)), None
+
+
+class TransformersModel(TrackerModel):
+    """A transformers video model as a `TrackerModel`.
+
+    Args:
+        model: Sam2VideoModel, EdgeTamVideoModel or Sam3TrackerVideoModel in eval mode. Used as it is, never changed.
+        modulation, dtype, row_budget: as for `Sam2Model`.
+        mean, std, resize: what the model's processor does to frames.
+        frames_per_pass: of a stored video, for the `ImageEncoder`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modulation: tuple[float, float],
+        dtype: torch.dtype = torch.float32,
+        row_budget: int = ROW_BUDGET,
+        *,
+        mean: Sequence[float] = TrackerModel.mean,
+        std: Sequence[float] = TrackerModel.std,
+        resize: str = "bilinear",
+        frames_per_pass: int | None = None,
+    ) -> None:
+        encoder = ImageEncoder(self._encode, int(model.image_size), frames_per_pass)
+        super().__init__(encoder, TransformersMemoryReader(model, modulation), dtype, row_budget)
+        self.model = model
+        self.mean, self.std, self.resize = tuple(mean), tuple(std), resize
+        self._empty_prompt: tuple[Tensor, Tensor] | None = None
+
+    def read_as(self, config: Sam2LongConfig) -> None:
+        self.reader = TransformersMemoryReader(self.model, config.modulation)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def image_size(self) -> int:
+        return int(self.model.image_size)
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.model.hidden_dim
+
+    @property
+    def mem_dim(self) -> int:
+        return self.model.mem_dim
+
+    @property
+    def mask_size(self) -> int:
+        return self.model.prompt_encoder.mask_input_size[0]
+
+    @property
+    def absent_alike(self) -> bool:
+        return True  # the mask is a constant then, and the pointer is the one for "not there"
+
+    @property
+    def telling_weights(self) -> Tensor:
+        return self.model.memory_temporal_positional_encoding
+
+    def rules(
+        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+    ) -> BankRules:
+        config = self.model.config
+        limit = config.max_object_pointers_in_encoder
+        if config.max_cond_frame_num > 0:
+            max_prompted = min(max_prompted, config.max_cond_frame_num)
+        return BankRules(
+            num_spatial=self.model.num_maskmem - 1,
+            num_pointers=limit if num_frames is None else min(num_frames, limit),
+            iou_threshold=iou_threshold,
+            object_aware=object_aware,
+            max_prompted=max_prompted,
+            direction=direction,
+        )
+
+    def _encode(self, images: Tensor) -> list[FrameFeatures]:
+        out = self.model.get_image_features(images.to(self.model.dtype), return_dict=True)
+        sizes = [(int(height), int(width)) for height, width in self.model.backbone_feature_sizes]
+
+        def of(maps: Sequence[Tensor], i: int) -> list[Tensor]:
+            return [each[:, i : i + 1] if each.shape[1] > 1 else each for each in maps]
+
+        maps, positions = out.fpn_hidden_states, out.fpn_position_encoding
+        return [FrameFeatures(of(maps, i), of(positions, i), sizes) for i in range(len(images))]
+
+    # ---- propose ---------------------------------------------------------------------------------------------
+
+    def _decode(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        model, rows = self.model, conditioned.shape[0]
+        sparse, dense = self._no_prompt()
+        masks, ious, tokens, logits = model.mask_decoder(
+            image_embeddings=conditioned,
+            image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(rows, -1, -1, -1),
+            sparse_prompt_embeddings=sparse.expand(rows, -1, -1, -1),
+            dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
+            multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
+            high_resolution_features=self._fine_maps(features, rows),
+        )  # each with a dimension for several prompts per image, of which there is one
+        masks, ious, tokens, logits = (each[:, 0] for each in (masks, ious, tokens, logits))
+        masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
+        return masks.float(), ious, tokens, logits
+
+    def _no_prompt(self) -> tuple[Tensor, Tensor]:
+        """The prompt encoder's embedding of "nothing was clicked"; it never changes."""
+        if self._empty_prompt is None or self._empty_prompt[0].device != self.device:
+            nowhere = torch.zeros(1, 1, 1, 2, device=self.device, dtype=self.model.dtype)
+            padding = -torch.ones(1, 1, 1, dtype=torch.int32, device=self.device)
+            self._empty_prompt = self.model.prompt_encoder(nowhere, padding, None, None)
+        return self._empty_prompt
+
+    def _fine_maps(self, features: FrameFeatures, rows: int) -> list[Tensor]:
+        return [features.maps(level, rows) for level in range(len(features.levels) - 1)]
+
+    # ---- remember --------------------------------------------------------------------------------------------
+
+    def _remember_batch(
+        self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
+    ) -> list[Remembered]:
+        rows, ks = proposals.at(kept)
+        masks = proposals.masks[rows, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
+        tokens = proposals.tokens[rows, ks] if proposals.tokens.shape[1] > 1 else proposals.tokens[rows, 0]
+        logits = proposals.object_logits[rows]  # [U, 1]
+        present = (logits > 0).to(tokens.dtype)
+        pointers = present * self.model.object_pointer_proj(tokens) + (1 - present) * self.model.no_object_pointer
+        spatial = self._write(features, self._enlarge(masks), logits, prompted=False)
+        return self._remembered(masks, spatial, pointers)
+
+    def _enlarge(self, masks: Tensor) -> Tensor:
+        side = self.image_size
+        return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
+
+    def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, prompted: bool) -> Tensor:
+        """Spatial memories [U, C, n] of masks [U, 1, S, S], in the precision in which they are kept there."""
+        compressed, rows = self.reader.compressed, len(high_res)
+        # EdgeTAM's perceiver takes one memory at a time, as of transformers 5.24.
+        parts = [slice(i, i + 1) for i in range(rows)] if compressed else [slice(0, rows)]
+        written = [
+            self.model._encode_new_memory(
+                current_vision_feats=features.levels[-1].expand(-1, part.stop - part.start, -1),
+                pred_masks_high_res=high_res[part].to(self.model.dtype),
+                object_score_logits=object_logits[part, None],
+                is_mask_from_pts=prompted,
+            )[0]
+            for part in parts
+        ]
+        return torch.cat(written).transpose(1, 2) if compressed else written[0].permute(1, 2, 0)
+
+    # ---- prompts ---------------------------------------------------------------------------------------------
+
+    def prompt(
+        self,
+        features: FrameFeatures,
+        *,
+        points: Points | None = None,
+        mask: Tensor | None = None,
+        previous: Tensor | None = None,
+        reading: Reading | None = None,
+        num_pointers: int = 1,
+    ) -> PromptOutput:
+        model, fine = self.model, self._fine_maps(features, 1)
+        if mask is not None:
+            out = model._use_mask_as_output(features.maps(-1, 1), fine, mask.to(model.dtype))
+        else:
+            labels = points[1][:, None]
+            if reading is None:
+                conditioned = features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1)
+            else:
+                conditioned, _ = self.condition(features, [reading], num_pointers)
+            out = model._single_frame_forward(
+                input_points=points[0][:, None].to(model.dtype),
+                input_labels=labels,
+                input_masks=None if previous is None else previous.to(model.dtype),
+                image_embeddings=[*fine, conditioned],
+                multimask_output=model._use_multimask(reading is None, {"point_labels": labels}),
+            )
+        return PromptOutput(
+            out.pred_masks.float().reshape(1, 1, self.mask_size, self.mask_size),
+            out.object_pointer.reshape(1, -1),
+            out.object_score_logits.float().reshape(1, 1),
+        )
+
+    def remember_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None = None) -> Tensor:
+        # A mask that was given is remembered as it was given; sam2's predictor remembers it at low resolution.
+        high_res = self._enlarge(output.mask) if mask is None else torch.where(mask, 10.0, -10.0)[None, None]
+        return self._write(features, high_res, output.object_logit, prompted=True)
