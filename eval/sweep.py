@@ -24,6 +24,7 @@ from eval.progress import Progress
 from eval.runner import RunResult
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError
+from sam2long.network import transformers_loading
 from sam2long.runs import processes
 
 
@@ -45,6 +46,8 @@ def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1
         (spec.method, spec.prompt) != ("sam2long", "mask") for spec in specs.values()
     ):
         raise ConfigError("a sweep takes sam2long settings of one model; run the others one by one")
+    if any(transformers_loading.names_one(spec.model) for spec in specs.values()):
+        raise ConfigError("a sweep takes models of sam2's package; run settings of a model hf:... with --no-sweep")
     runner.require_sound(dataset)
     names = dataset.names()
     for out, spec in specs.items():

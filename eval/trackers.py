@@ -13,16 +13,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from eval.datasets.base import Prompt, Video
 from sam2long.errors import ConfigError
 from sam2long.models import figures
+from sam2long.network import transformers_loading
+from sam2long.video import to_model_input
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sam2long.network.tracker_model import TrackerModel
 
 NO_OBJECT = -1024.0  # logit of an object before its prompt, as in sam2
 OLD_OUTPUTS_KEPT = 40  # sam2 reads at most 15 frames back; the rest of its outputs would only fill memory
@@ -93,7 +97,9 @@ def build(spec: TrackerSpec) -> Tracker:
             ) from None
     if spec.method not in ("sam2long", "sam2"):
         raise ConfigError(f"the tracker is {spec.method!r}; expected sam2long, sam2 or module:function")
-    return (Sam2Long if spec.method == "sam2long" else PlainSam2)(spec)
+    if spec.method == "sam2long":
+        return Sam2Long(spec)
+    return (PlainTransformers if transformers_loading.names_one(spec.model) else PlainSam2)(spec)
 
 
 def checkpoint_hash(spec: TrackerSpec) -> str | None:
@@ -109,6 +115,8 @@ def checkpoint_hash(spec: TrackerSpec) -> str | None:
 def _named_checkpoint(model: str) -> Path | None:
     from sam2long.weights import CHECKPOINTS
 
+    if transformers_loading.names_one(model):
+        return transformers_loading.weights_file(model)
     return CHECKPOINTS[model].fetch() if model in CHECKPOINTS else None
 
 
@@ -233,7 +241,7 @@ class PlainSam2(_Torch):
         with tempfile.TemporaryDirectory() as first:  # init_state would read the whole video: show it one frame
             (Path(first) / "0.jpg").symlink_to((folder / "00000.jpg").resolve())
             states = [self.plain.init_state(first, offload_video_to_cpu=True) for _ in prompts]
-        frames = LazyFrames(folder, len(video.frame_names), self.plain.image_size)
+        frames = LazyFrames(folder, len(video.frame_names), self.predictor._tracker_model())
         for state in states:
             state.update(images=frames, num_frames=len(frames), cached_features={})
         return states
@@ -267,6 +275,80 @@ class PlainSam2(_Torch):
             yield frame, logits
 
 
+class PlainTransformers(_Torch):
+    """The own session of a transformers model, one object at a time: the baseline of a model `hf:...`.
+
+    As with sam2's: frames are read when needed, features are shared, and outputs too old to be read again are dropped.
+    """
+
+    def __init__(self, spec: TrackerSpec):
+        super().__init__(spec)
+        self._logits: list[tuple[int, int, float]] = []
+
+    def object_logits(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self._logits, columns=["obj_id", "frame", "object_logit"])
+
+    def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
+        import torch.nn.functional as F
+
+        self._seed()
+        self._logits = []
+        network, model = self.predictor._tracker_model(), self.predictor.model
+        frames = LazyFrames(folder, len(video.frame_names), network)
+        with network.running():
+            sessions = [_Session(model, frames, video.size) for _ in prompts]
+            for session, p in zip(sessions, prompts, strict=True):
+                session.theirs.cache = sessions[0].theirs.cache
+                give(session, None, p, self.spec.prompt)
+        for frame in range(min(p.frame for p in prompts), len(video.frame_names)):
+            logits = np.full((len(prompts), *video.size), NO_OBJECT, np.float32)
+            with network.running():
+                for row, (session, p) in enumerate(zip(sessions, prompts, strict=True)):
+                    if frame < p.frame:
+                        continue
+                    out = model(session.theirs, frame_idx=frame)
+                    masks = out.pred_masks.reshape(1, 1, *out.pred_masks.shape[-2:]).float()
+                    masks = F.interpolate(masks, size=video.size, mode="bilinear", align_corners=False)
+                    logits[row] = masks[0, 0].cpu().numpy()
+                    self._logits.append((p.obj, frame, float(out.object_score_logits.reshape(-1)[0])))
+                    _forget({"output_dict_per_obj": session.theirs.output_dict_per_obj}, frame - OLD_OUTPUTS_KEPT)
+                    for old in [t for t in session.theirs.frames_tracked_per_obj[0] if t < frame - OLD_OUTPUTS_KEPT]:
+                        del session.theirs.frames_tracked_per_obj[0][old]
+            yield frame, logits
+
+
+class _Session:
+    """A session of transformers that takes prompts as a predictor does, for one object."""
+
+    def __init__(self, model: Any, frames: LazyFrames, size: tuple[int, int]) -> None:
+        name = type(model).__name__.removesuffix("Model") + "InferenceSession"
+        make = getattr(sys.modules[type(model).__module__], name)
+        self.size, self.options = size, {"image_size": int(model.image_size), "device": model.device}
+        self.theirs = make(None, *size, model.device, model.device, model.device, model.dtype)
+        self.theirs.processed_frames = frames
+
+    def add_new_mask(self, _state: None, frame: int, obj: int, mask: np.ndarray) -> None:
+        from sam2long.tracking.prompts import check_mask
+
+        height, width = self.size
+        checked = check_mask(mask, height=height, width=width, **self.options)
+        self.theirs.add_mask_inputs(self.theirs.obj_id_to_idx(obj), frame, checked.float()[None, None])
+        self.theirs.obj_with_new_inputs.append(obj)
+
+    def add_new_points_or_box(self, _state: None, frame: int, obj: int, points=None, labels=None, box=None) -> None:
+        from sam2long.tracking.prompts import check_points
+
+        height, width = self.size
+        coords, marks = check_points(
+            points, labels, box, height=height, width=width, normalized_input=False, **self.options
+        )
+        said = {"point_coords": coords[:, None], "point_labels": marks[:, None]}
+        self.theirs.add_point_inputs(self.theirs.obj_id_to_idx(obj), frame, said)
+        self.theirs.obj_with_new_inputs.append(obj)
+
+
 def _outputs(state: dict, frame: int) -> list[dict]:
     """What sam2 has kept of a frame: one entry, of the state's only object."""
     (kept,) = state["output_dict_per_obj"].values()
@@ -282,10 +364,8 @@ def _forget(state: dict, before: int) -> None:
 class LazyFrames:
     """The frames of a folder as sam2 loads them (float32, normalised after the cast), one at a time."""
 
-    _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-    def __init__(self, folder: Path, count: int, image_size: int):
-        self.folder, self.count, self.image_size = folder, count, image_size
+    def __init__(self, folder: Path, count: int, model: TrackerModel):
+        self.folder, self.count, self.model = folder, count, model
 
     def __len__(self) -> int:
         return self.count
@@ -295,8 +375,8 @@ class LazyFrames:
         from PIL import Image
 
         with Image.open(self.folder / f"{index:05d}.jpg") as image:
-            pixels = np.array(image.convert("RGB").resize((self.image_size, self.image_size)))
+            pixels = to_model_input(np.array(image.convert("RGB")), self.model.image_size, self.model.resize)
         frame = torch.from_numpy(pixels / 255.0).permute(2, 0, 1).float()
-        frame -= torch.tensor(self._MEAN)[:, None, None]
-        frame /= torch.tensor(self._STD)[:, None, None]
+        frame -= torch.tensor(self.model.mean)[:, None, None]
+        frame /= torch.tensor(self.model.std)[:, None, None]
         return frame

@@ -32,8 +32,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny():
+def tiny_on_sam2():
     """A lively random model with the paper's settings; tests take other settings with `reconfigured`."""
     from tests.fakes import tiny_predictor
 
     return tiny_predictor()
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_on_sam2):
+    """The same; modules whose tests run over every network put their own in its place."""
+    return tiny_on_sam2

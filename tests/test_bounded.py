@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
+from tests.back_ends import back_end
 from tests.fakes import MASK, OTHER, noise_video, reconfigured, run, tiny_predictor
+from tests.transformers_models import KINDS
 
 FRAMES = 2000
 
@@ -18,9 +20,14 @@ def live_tensors():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("route", ["file", "settled stream", "online stream"])
-def test_2000_frames_take_the_memory_of_100(route, tmp_path):
-    predictor = tiny_predictor(sam2long=Sam2LongConfig(max_lag=32, emit="online" if "online" in route else "settled"))
+@pytest.mark.parametrize(
+    "route, network",
+    [("file", "sam2"), ("settled stream", "sam2"), ("online stream", "sam2")]
+    + [("settled stream", f"transformers {kind}") for kind in KINDS],
+)
+def test_2000_frames_take_the_memory_of_100(route, network, tmp_path):
+    config = Sam2LongConfig(max_lag=32, emit="online" if "online" in route else "settled")
+    predictor = back_end(network, sam2long=config)
     images = noise_video(50)
     process = psutil.Process()
     seen, memory, tensors = 0, {}, {}

@@ -5,11 +5,21 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
-from sam2long.camera import SAM2LongCameraPredictor
+from sam2long.camera import SAM2LongCameraPredictor, TransformersCameraPredictor
 from sam2long.errors import PromptError, StateError
+from tests.back_ends import BACK_ENDS, back_end
 from tests.fakes import MASK, OTHER, THIRD, noise_video, reconfigured, run, same
 
 VIDEO = noise_video(40)
+
+
+@pytest.fixture(scope="module", params=BACK_ENDS)
+def tiny(request):
+    return back_end(request.param)
+
+
+def network(tiny):
+    return getattr(tiny, "model", tiny)
 
 
 @pytest.mark.parametrize("emit", ["settled", "online"])
@@ -25,7 +35,10 @@ def test_feeding_frames_equals_giving_the_file(tiny, emit):
 
 
 def camera(tiny):
-    return SAM2LongCameraPredictor.from_sam2(tiny, Sam2LongConfig(emit="online"))
+    online = Sam2LongConfig(emit="online")
+    if network(tiny) is not tiny:
+        return TransformersCameraPredictor(tiny.model, sam2long=online)
+    return SAM2LongCameraPredictor.from_sam2(tiny, online)
 
 
 def test_the_camera_interface_equals_online_propagation(tiny):
@@ -95,16 +108,22 @@ def test_masks_that_wait_survive_a_correction(tiny):
     assert [frame for frame, _, _ in out] == list(range(40)), "each frame once, in order"
 
 
-@pytest.mark.parametrize("part", ["memory_attention.norm", "image_encoder", "memory_encoder"])
+@pytest.mark.parametrize("part", ["memory_attention", "image_encoder", "memory_encoder"])
 def test_a_frame_that_failed_is_tried_again(tiny, part, monkeypatch):
     expected = run(tiny, VIDEO)
     state = tiny.init_stream(VIDEO[0])
     tiny.add_new_mask(state, 0, 1, MASK)
     out, index = [], 1
+    names = {
+        "memory_attention": ["memory_attention.norm", "memory_attention.layer_norm"],
+        "image_encoder": ["image_encoder", "vision_encoder"],
+        "memory_encoder": ["memory_encoder"],
+    }[part]
+    broken_part = next(m for name, m in network(tiny).named_modules() if name in names)
     while index < len(VIDEO):
         with monkeypatch.context() as broken:
             if index == 6 and part:
-                broken.setattr(tiny.get_submodule(part), "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+                broken.setattr(broken_part, "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
             try:
                 out += tiny.track(state, VIDEO[index])
                 index += 1

@@ -10,9 +10,15 @@ import torch
 from sam2long import Sam2LongConfig, Sam2LongError
 from sam2long.errors import ConfigError, ModelError, PromptError, StateError
 from sam2long.predictor import SAM2LongVideoPredictor
+from tests.back_ends import BACK_ENDS, back_end, name_of
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, reconfigured, run, same, tiny_predictor
 
 VIDEO = noise_video(50)
+
+
+@pytest.fixture(scope="module", params=BACK_ENDS)
+def tiny(request):
+    return back_end(request.param)
 
 
 def started(predictor, prompts=((0, 1, MASK),)):
@@ -315,7 +321,7 @@ def test_a_saved_and_loaded_run_equals_the_unbroken_one(tiny, tmp_path, emit, st
         if frame == stop:
             break
     predictor.save_state(state, tmp_path / "state.safetensors")
-    fresh = reconfigured(tiny_predictor(), Sam2LongConfig(emit=emit))
+    fresh = reconfigured(back_end(name_of(tiny)), Sam2LongConfig(emit=emit))
     loaded = fresh.load_state(tmp_path / "state.safetensors", VIDEO)
     pieces |= collect(fresh, loaded, start_frame_idx=stop + 1)
     assert same(pieces, whole)
@@ -364,7 +370,8 @@ def test_a_state_of_something_else_is_refused(tiny, tmp_path):
 def test_an_error_in_the_middle_leaves_a_state_that_goes_on(tiny, monkeypatch):
     whole = run(tiny, VIDEO)
     state, pieces = started(tiny), {}
-    original = tiny.memory_encoder.forward
+    encoder = getattr(tiny, "model", tiny).memory_encoder
+    original = encoder.forward
     calls = []
 
     def failing(*args, **kwargs):
@@ -373,7 +380,7 @@ def test_an_error_in_the_middle_leaves_a_state_that_goes_on(tiny, monkeypatch):
             raise MemoryError("no memory left")
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(tiny.memory_encoder, "forward", failing)
+    monkeypatch.setattr(encoder, "forward", failing)
     with pytest.raises(MemoryError):
         for frame, _, masks in tiny.propagate_in_video(state):
             pieces[frame] = masks.clone()
@@ -428,7 +435,7 @@ def test_a_loaded_state_keeps_the_settings_that_it_was_saved_with(tiny, tmp_path
     after = collect(others, loaded, start_frame_idx=1)
     assert same(after, {frame: masks for frame, masks in whole.items() if frame >= 1})
     with pytest.raises(StateError, match="another video or model"):
-        tiny_predictor(seed=5).load_state(tmp_path / "state", VIDEO)
+        back_end(name_of(tiny), seed=9).load_state(tmp_path / "state", VIDEO)
 
 
 @pytest.mark.parametrize(
@@ -564,14 +571,14 @@ def test_wrapping_a_model_in_training_mode_is_refused():
     assert model.training
 
 
-def test_an_unknown_dtype_is_refused(tiny):
+def test_an_unknown_dtype_is_refused(tiny_on_sam2):
     with pytest.raises(ConfigError, match="float8"):
-        SAM2LongVideoPredictor.from_sam2(tiny, dtype="float8")
+        SAM2LongVideoPredictor.from_sam2(tiny_on_sam2, dtype="float8")
 
 
-def test_bfloat16_on_the_cpu_tracks_about_the_same(tiny):
-    half = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=1), dtype="bfloat16")
-    full = reconfigured(tiny, Sam2LongConfig(num_pathways=1))
+def test_bfloat16_on_the_cpu_tracks_about_the_same(tiny_on_sam2):
+    half = SAM2LongVideoPredictor.from_sam2(tiny_on_sam2, Sam2LongConfig(num_pathways=1), dtype="bfloat16")
+    full = reconfigured(tiny_on_sam2, Sam2LongConfig(num_pathways=1))
     a, b = run(half, VIDEO[:6]), run(full, VIDEO[:6])
     assert a[5].dtype == torch.float32
     assert not torch.equal(a[1], b[1])
@@ -585,35 +592,35 @@ def test_the_callers_autocast_does_not_reach_us(tiny):
     assert same(inside, run(tiny, VIDEO[:8]))
 
 
-def test_modules_that_sam2_compiled_in_place_are_taken_without_their_graphs(tiny):
+def test_modules_that_sam2_compiled_in_place_are_taken_without_their_graphs(tiny_on_sam2):
     def graph(*args, **kwargs):
         raise AssertionError("the next call overwrites what this gives")
 
-    theirs = SAM2LongVideoPredictor.from_sam2(tiny)
+    theirs = SAM2LongVideoPredictor.from_sam2(tiny_on_sam2)
     for name in ("memory_encoder", "sam_mask_decoder", "sam_prompt_encoder"):  # as SAM2VideoPredictorVOS does
-        theirs._modules[name] = copy.copy(getattr(tiny, name))
+        theirs._modules[name] = copy.copy(getattr(tiny_on_sam2, name))
         theirs._modules[name].forward = graph
     ours = SAM2LongVideoPredictor.from_sam2(theirs)
-    assert same(run(ours, VIDEO[:8]), run(tiny, VIDEO[:8]))
+    assert same(run(ours, VIDEO[:8]), run(tiny_on_sam2, VIDEO[:8]))
     assert vars(theirs.memory_encoder)["forward"] is graph, "theirs stays as it is"
 
 
-def test_an_image_encoder_that_reuses_its_outputs_is_no_trouble(tiny):
+def test_an_image_encoder_that_reuses_its_outputs_is_no_trouble(tiny_on_sam2):
     """CUDA graphs do; a correction replays other frames between encoding its own and reading it."""
-    encoder, buffers = copy.copy(tiny.image_encoder), {}
+    encoder, buffers = copy.copy(tiny_on_sam2.image_encoder), {}
 
     def graph(image):
-        out = tiny.image_encoder(image)
+        out = tiny_on_sam2.image_encoder(image)
         for name in ("backbone_fpn", "vision_pos_enc"):
             for level, tensor in enumerate(out[name]):
                 out[name][level] = buffers.setdefault((name, level), torch.empty_like(tensor)).copy_(tensor)
         return out
 
     encoder.forward = graph
-    reusing = SAM2LongVideoPredictor.from_sam2(tiny)
+    reusing = SAM2LongVideoPredictor.from_sam2(tiny_on_sam2)
     reusing._modules["image_encoder"] = encoder
     found = []
-    for predictor in (reusing, tiny):
+    for predictor in (reusing, tiny_on_sam2):
         state = predictor.init_state(VIDEO)
         predictor.add_new_mask(state, 0, 1, MASK)
         collect(predictor, state)

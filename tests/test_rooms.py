@@ -73,7 +73,7 @@ def inside(room: str) -> list[str]:
     [
         ("sam2long.method", {"sam2long.method", "sam2long.config", "sam2long.errors"}),
         ("sam2long.network", {"sam2long.network", "sam2long.method", "sam2long.config", "sam2long.errors",
-                              "sam2long.weights"}),
+                              "sam2long.weights", "sam2long.extras"}),
         ("sam2long.video", {"sam2long.video", "sam2long.errors"}),
         ("sam2long.models", {"sam2long.models"}),
     ],

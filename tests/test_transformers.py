@@ -1,14 +1,19 @@
 """The back end of transformers: their own sessions when everything is off, sam2's decisions on the same weights."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from eval import trackers
+from eval.datasets.base import Prompt, Video
+from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ConfigError, ModelError
 from sam2long.network import transformers_loading
 from sam2long.synthetic import generate
-from tests.fakes import MASK, OTHER, SIDE, noise_video, run
+from tests.fakes import MASK, OTHER, SIDE, jpeg_folder, noise_clip, noise_video, run
 from tests.transformers_models import KINDS, converted, model_of, pixels, predictor_of
 
 pytest.importorskip("transformers")
@@ -134,6 +139,46 @@ def test_a_model_folder_is_loaded_by_name(tmp_path, model):
     alike = SAM2LongVideoPredictor.from_transformers(model)
     one, other = (run(p, VIDEO[:6]) for p in (predictor, alike))
     assert max(float((one[frame] - other[frame]).abs().max()) for frame in other) < CLOSE
+
+
+def folder_of(model, path):
+    model.save_pretrained(path)
+    return f"hf:{path}"
+
+
+def test_the_command_line_tracks_and_resumes_with_one(tmp_path, model, monkeypatch, capsys):
+    from sam2long.cli import main
+
+    clip, out, name = noise_clip(tmp_path / "clip.mp4", 12, 10), tmp_path / "run", folder_of(model, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["track", clip, "--box", "10,12,50,44", "--model", "hf:model", "--device", "cpu", "--out", str(out)]) == 0
+    )
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["model"] == name and record["status"] == "complete"
+    assert len((out / "masks.jsonl").read_text().splitlines()) >= 12
+    capsys.readouterr()
+    for flags in (["--auto"], ["--checkpoint", clip], ["--compile"]):
+        where = [] if flags == ["--auto"] else ["--box", "10,12,50,44"]
+        command = ["track", clip, *where, "--model", name, *flags, "--out", str(tmp_path / "other")]
+        assert main(command) == 2
+        assert capsys.readouterr().err.rstrip().splitlines()[-1].startswith("sam2long: ")
+
+
+def test_benchmarks_run_it_beside_its_own_session(tmp_path, model):
+    """`eval run --model hf:... --baseline sam2`: with everything off the two give the same masks."""
+    folder = jpeg_folder(tmp_path / "jpegs", VIDEO[:16])
+    video = Video(name="clip", frame_names=tuple(f"{i:05d}" for i in range(16)), size=(SIDE, SIDE), saved=())
+    prompts = [Prompt(obj=1, label="1", frame=0, mask=MASK), Prompt(obj=2, label="2", frame=4, mask=OTHER)]
+    name, found = folder_of(model, tmp_path / "model"), []
+    for method, config in (("sam2", {}), ("sam2long", Sam2LongConfig.sam2().to_dict())):
+        tracker = trackers.build(TrackerSpec(method=method, model=name, sam2long=config, device="cpu"))
+        found.append(list(tracker.track(folder, video, prompts)))
+        assert len(tracker.object_logits()) == 16 + 12
+    for (frame, theirs), (same_frame, got) in zip(*found, strict=True):
+        assert frame == same_frame
+        assert np.abs(theirs - got).max() < 100 * CLOSE, frame
+    assert trackers.checkpoint_hash(TrackerSpec(model=name)) is not None
 
 
 def test_frames_are_made_ready_as_the_processor_says():

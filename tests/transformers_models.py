@@ -76,12 +76,16 @@ def config_of(kind: str):
     )
 
 
-def model_of(kind: str, seed: int = 1, presence: float = 6.0) -> nn.Module:
+LIVELY = {"sam2": (1, 6.0), "edgetam": (2, 10.0), "sam3": (5, 6.0)}  # seed, and what is added to the object logit
+
+
+def model_of(kind: str, seed: int | None = None, presence: float | None = None) -> nn.Module:
     """A tiny random model whose IoUs differ, whose objects come and go, and whose masks move."""
     import transformers
 
     name = {"sam2": "Sam2VideoModel", "edgetam": "EdgeTamVideoModel", "sam3": "Sam3TrackerVideoModel"}[kind]
-    torch.manual_seed(seed)
+    torch.manual_seed(LIVELY[kind][0] if seed is None else seed)
+    presence = LIVELY[kind][1] if presence is None else presence
     model = getattr(transformers, name)(config_of(kind)).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # theirs are too small to part anything
@@ -100,7 +104,9 @@ def model_of(kind: str, seed: int = 1, presence: float = 6.0) -> nn.Module:
     return model
 
 
-def predictor_of(kind: str, seed: int = 1, presence: float = 6.0, **options) -> TransformersVideoPredictor:
+def predictor_of(
+    kind: str, seed: int | None = None, presence: float | None = None, **options
+) -> TransformersVideoPredictor:
     return TransformersVideoPredictor(model_of(kind, seed, presence), **options)
 
 

@@ -44,9 +44,10 @@ class Annotate:
     """Folder of the project; one that is there is opened where you left it, and a run of `sam2long track` can be
     corrected. Default: beside the video, with its name and .sam2long."""
     model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    """Short name (see `sam2long models`), hf:HUB_ID or hf:FOLDER for transformers, sam2 config name, or path of a YAML.
+    Default: nano."""
     checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    """Weights, .pt or .safetensors; needed when --model is a config name or a YAML."""
     config: Annotated[Path | None, shown("YAML")] = None
     """Settings that differ from the defaults, e.g. configs/online.yaml."""
     device: Annotated[str | None, shown("DEVICE")] = None

@@ -71,9 +71,10 @@ class Live:
     max_frames: Annotated[int | None, shown("N")] = None
     """End after this many tracked frames."""
     model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    """Short name (see `sam2long models`), hf:HUB_ID or hf:FOLDER for transformers, sam2 config name, or path of a YAML.
+    Default: nano."""
     checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    """Weights, .pt or .safetensors; needed when --model is a config name or a YAML."""
     config: Annotated[Path | None, shown("YAML")] = None
     """Settings that differ from the defaults; live tracking always decides at once (emit: online)."""
     device: Annotated[str | None, shown("DEVICE")] = None

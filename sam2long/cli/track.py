@@ -107,9 +107,10 @@ class Network:
     """Which network, where."""
 
     model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), sam2 config name, or path of a YAML. Default: nano."""
+    """Short name (see `sam2long models`), hf:HUB_ID or hf:FOLDER for transformers, sam2 config name, or path of a YAML.
+    Default: nano."""
     checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is not a short name."""
+    """Weights, .pt or .safetensors; needed when --model is a config name or a YAML."""
     device: Annotated[str | None, shown("DEVICE")] = None
     """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None

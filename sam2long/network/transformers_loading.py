@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -50,6 +51,17 @@ def frame_treatment(model: nn.Module, processor: Any = None) -> dict[str, Any]:
     if (resize := FILTERS.get(None if resample is None else int(resample))) is None:
         raise ModelError(f"the processor resizes with filter {resample!r}; expected bilinear or bicubic")
     return {"mean": tuple(own.image_mean), "std": tuple(own.image_std), "resize": resize}
+
+
+def weights_file(name: str) -> Path | None:
+    """Where the weights of a model lie, when they lie on this machine in one file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    source, file = name.removeprefix(PREFIX), "model.safetensors"
+    if Path(source).is_dir():
+        return Path(source) / file
+    found = try_to_load_from_cache(source, file)
+    return Path(found) if isinstance(found, str) else None
 
 
 def load(name: str) -> tuple[nn.Module, Any]:

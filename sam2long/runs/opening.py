@@ -16,9 +16,13 @@ def build_predictor(settings: RunSettings) -> Any:
         ModelError: no weights; the message says how to get them.
         ConfigError: a device that is not there.
     """
+    from sam2long.network import transformers_loading
     from sam2long.weights import BY_HUB_ID, CHECKPOINTS
 
-    if settings.checkpoint is None and settings.model not in CHECKPOINTS and settings.model not in BY_HUB_ID:
+    known = (
+        settings.model in CHECKPOINTS or settings.model in BY_HUB_ID or transformers_loading.names_one(settings.model)
+    )
+    if settings.checkpoint is None and not known:
         raise ModelError(
             f"the model {settings.model} has no weights of its own; add --checkpoint, "
             f"or use a short name: {', '.join(CHECKPOINTS)}"
@@ -82,4 +86,6 @@ def index_of(frame: int, source: Any, do: str = "prompt") -> int:
 
 def absolute(text: str) -> str:
     """Paths that exist become absolute, so that a run can be resumed from anywhere; names stay as they are."""
+    if text.startswith("hf:"):
+        return "hf:" + absolute(text.removeprefix("hf:"))
     return os.path.abspath(text) if text and os.path.exists(text) else text
