@@ -4,8 +4,8 @@
     python scripts/bench.py --models nano sam2.1-base-plus --sizes 512 1024 --objects 1 5 20 --out runs/bench
 
 Writes bench.csv, bench.md and bench.png to --out. Every system takes its turn over the same frames, so whatever else
-the machine does hits all of them: one frame a turn, or as many as ours sends through the image encoder at a time (eight
-of nano's 128 px). Medians and p95 are those of turns and leave out the frames until the memory banks are full; "times
+the machine does hits all of them: one frame a turn, or as many as ours sends through the image encoder at a time (two
+of nano's 256 px). Medians and p95 are those of turns and leave out the frames until the memory banks are full; "times
 sam2" is the median over the rounds of a system's time by plain sam2's in the same round. On a CPU the process's CPU
 time is given as well, which other jobs disturb less (with --threads 1: threads that wait count).
 sam2 has read all its frames before the first turn; ours reads each in its turn. Meta's models run with seeded random
@@ -383,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
         for size in [None] if model == "nano" else args.sizes:
             many = args.objects if model == "nano" or args.all_objects else args.objects[:1]
             for objects in many:
-                print(f"{model}, {size or 128} px, {objects} objects", flush=True)
+                print(f"{model}, {size or 256} px, {objects} objects", flush=True)
                 rows += measure(model, size, objects, args.frames if model == "nano" else short, args)
     table = pd.DataFrame(rows)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The measuring scripts run and say what they measured; the figures themselves are not tested."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -65,3 +66,26 @@ def test_long_videos_come_and_go():
     assert (video[3] == video[3 + 298]).all() and (video[499] != video[500]).any()
     assert [video.absent(t) for t in (499, 500, 1499, 1500)] == [False, True, True, False]
     assert all(video.mask(obj_id).any() for obj_id in (1, 2, 3))
+
+
+@pytest.mark.slow
+def test_gpu_day_runs_on_a_cpu(tmp_path, capsys):
+    """So that the day is not spent on typing errors."""
+    day = script("gpu_day")
+    assert day.main(["--device", "cpu", "--tiny", "--dtype", "float32", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu_day.json").read_text())
+    assert list(found["steps"]) == ["tests", "speed of nano, 1 objects", "waits", "memory"]
+    systems = {row["system"]: row for row in found["steps"]["speed of nano, 1 objects"]["systems"]}
+    assert {"plain sam2", "agree", "distinct", "distinct, sparse", "default"} <= set(systems)
+    assert systems["plain sam2"]["times sam2"] == 1 and systems["distinct"]["rows per frame"] > 2
+    assert found["steps"]["waits"]["asked per frame"] == 1
+    assert "distinct, sparse" in (tmp_path / "gpu_day.md").read_text()
+    assert day.main(["--device", "cpu", "--tiny", "--minutes", "-1", "--out", str(tmp_path)]) == 0
+    assert all("not run" in step for step in json.loads((tmp_path / "gpu_day.json").read_text())["steps"].values())
+
+
+def test_gpu_day_without_a_gpu_says_how_to_try_it(monkeypatch, capsys, tmp_path):
+    day = script("gpu_day")
+    monkeypatch.setattr(day.torch.cuda, "is_available", lambda: False)
+    assert day.main(["--out", str(tmp_path / "out")]) == 2
+    assert "--device cpu --tiny" in capsys.readouterr().err and not (tmp_path / "out").exists()
