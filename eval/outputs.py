@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from eval import pngs
 from eval.datasets.base import Prompt, Video
 
+MOST_WAITING = 8  # frames that the thread may be behind: logits of a 4K frame take 33 MB an object
 SCORE_ABOVE = 0.0  # a pixel is the object above this logit
 
 
@@ -41,7 +44,8 @@ class VideoWriter:
     """The masks of one video: written beside their place, moved there when complete.
 
     per_object False: <video>/<frame>.png, an id map. True: <video>/<object>/<frame>.png, masks may overlap.
-    Frames that no one wrote (before the first prompt) become empty masks.
+    Frames that no one wrote (before the first prompt) become empty masks. `write` leaves encoding to a thread of its
+    own, so that the tracker need not wait for it; what goes wrong there is raised by a later `write` or by `close`.
     """
 
     def __init__(self, root: Path, video: Video, prompts: list[Prompt], per_object: bool):
@@ -52,13 +56,22 @@ class VideoWriter:
         for folder in self._folders():
             folder.mkdir(parents=True)
         self._left = set(video.saved)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="eval-masks")
+        self._waiting: deque[Future] = deque()
 
     def _folders(self) -> list[Path]:
         return [self.part / p.label for p in self.prompts] if self.per_object else [self.part]
 
     def write(self, frame: int, logits: np.ndarray) -> None:
+        """Take a frame's logits, [N, H, W]; they must not be changed afterwards."""
         if frame in self._left:
-            self.put(frame, self.encode(logits))
+            self._waiting.append(self._thread.submit(lambda: self.put(frame, self.encode(logits))))
+        self._settle(MOST_WAITING)
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many frames are left to be encoded."""
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
 
     def encode(self, logits: np.ndarray) -> list[bytes]:
         """The PNGs of a frame, one for each folder."""
@@ -76,6 +89,8 @@ class VideoWriter:
 
     def close(self) -> None:
         """Fill in frames before the first prompt and put the folder in its place."""
+        self._settle(0)
+        self._thread.shutdown()
         empty = png_bytes(np.zeros(self.video.size, np.uint8))
         for frame in self._left:
             for folder in self._folders():
@@ -85,4 +100,5 @@ class VideoWriter:
         os.replace(self.part, self.final)
 
     def abandon(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
         shutil.rmtree(self.part, ignore_errors=True)
