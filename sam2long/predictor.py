@@ -16,7 +16,7 @@ from sam2long.network.install import NEEDED
 from sam2long.network.parts import Parts
 from sam2long.network.sam2_adapter import Sam2Model
 from sam2long.tree_predictor import DTYPES, TreePredictor, VideoMasks
-from sam2long.wrapped_predictor import Sam2LikeVideoPredictor, TransformersVideoPredictor
+from sam2long.wrapped_predictor import Sam2LikeVideoPredictor, TransformersVideoPredictor, sam2_model
 
 __all__ = ["DTYPES", "SAM2LongVideoPredictor", "VideoMasks"]
 
@@ -126,15 +126,7 @@ class SAM2LongVideoPredictor(TreePredictor, SAM2VideoPredictor):
         self._parts = Parts.compiled(self)
 
     def _tracker_model(self) -> Sam2Model:
-        return Sam2Model(
-            self,
-            self.sam2long.modulation,
-            self.compute_dtype(),
-            row_budget=self.row_budget,
-            sparse_share=self.sam2long.sparse_share,
-            parts=self._parts,
-            frames_per_pass=self.frames_per_pass,
-        )
+        return sam2_model(self, self, self._parts)
 
     def _enlarged(self, masks: Tensor, height: int, width: int) -> Tensor:
         like_sam2 = {"device": self.device, "video_height": height, "video_width": width}

@@ -18,6 +18,19 @@ from sam2long.network.transformers_loading import frame_treatment
 from sam2long.tree_predictor import TreePredictor
 
 
+def sam2_model(predictor: TreePredictor, network: nn.Module, parts: Parts | None) -> Sam2Model:
+    """A network of sam2's class shape, seen with a predictor's settings."""
+    return Sam2Model(
+        network,
+        predictor.sam2long.modulation,
+        predictor.compute_dtype(),
+        row_budget=predictor.row_budget,
+        sparse_share=predictor.sam2long.sparse_share,
+        parts=parts,
+        frames_per_pass=predictor.frames_per_pass,
+    )
+
+
 class WrappedPredictor(TreePredictor, nn.Module):
     """The methods of `SAM2LongVideoPredictor` around a model, which stays as it is.
 
@@ -66,15 +79,7 @@ class Sam2LikeVideoPredictor(WrappedPredictor):
         self._parts = Parts.compiled(self.model)
 
     def _tracker_model(self) -> Sam2Model:
-        return Sam2Model(
-            self.model,
-            self.sam2long.modulation,
-            self.compute_dtype(),
-            row_budget=self.row_budget,
-            sparse_share=self.sam2long.sparse_share,
-            parts=self._parts,
-            frames_per_pass=self.frames_per_pass,
-        )
+        return sam2_model(self, self.model, self._parts)
 
 
 class TransformersVideoPredictor(WrappedPredictor):

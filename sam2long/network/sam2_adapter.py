@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
@@ -88,33 +87,17 @@ class Sam2Model(TrackerModel):
     ) -> None:
         parts = parts or Parts.eager(model)
         super().__init__(
+            model,
             sam2_image_encoder(model, parts, frames_per_pass),
             Sam2MemoryReader(model, modulation, sparse_share, parts),
             dtype,
             row_budget,
         )
-        self.model = model
         self.parts = parts
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
 
     def read_as(self, config: Sam2LongConfig) -> None:
         self.reader = Sam2MemoryReader(self.model, config.modulation, config.sparse_share, self.parts)
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def image_size(self) -> int:
-        return self.model.image_size
-
-    @property
-    def hidden_dim(self) -> int:
-        return self.model.hidden_dim
-
-    @property
-    def mem_dim(self) -> int:
-        return self.model.mem_dim
 
     @property
     def mask_size(self) -> int:
@@ -210,10 +193,6 @@ class Sam2Model(TrackerModel):
                 pointers = present * pointers
             pointers = pointers + (1 - present) * model.no_obj_ptr
         return pointers
-
-    def _enlarge(self, masks: Tensor) -> Tensor:
-        side = self.model.image_size
-        return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
 
     def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
         """Spatial memories [U, C, h, w] bfloat16 of masks [U, 1, S, S]."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
@@ -71,6 +72,7 @@ class TrackerModel(ABC):
     """A network seen as five steps: `encoder`, propose, remember, prompt, remember_prompt.
 
     Args:
+        model: in eval mode, with `device`, `image_size`, `hidden_dim` and `mem_dim`. Used as it is, never changed.
         encoder: image features of frames.
         reader: memories as the network attends to them.
         dtype: float32, or what autocast computes in.
@@ -81,7 +83,10 @@ class TrackerModel(ABC):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     resize: str = "bicubic"  # how frames are brought to the model's size: "bicubic" or "bilinear"
 
-    def __init__(self, encoder: ImageEncoder, reader: MemoryReader, dtype: torch.dtype, row_budget: int) -> None:
+    def __init__(
+        self, model: nn.Module, encoder: ImageEncoder, reader: MemoryReader, dtype: torch.dtype, row_budget: int
+    ) -> None:
+        self.model = model
         self.encoder = encoder
         self.reader = reader
         self.dtype = dtype
@@ -90,25 +95,6 @@ class TrackerModel(ABC):
         self.rows_read = 0  # how many rows went through memory attention and decoder
 
     # ---- what a back end brings ------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
-
-    @property
-    @abstractmethod
-    def image_size(self) -> int:
-        """S, the side of the model's input."""
-
-    @property
-    @abstractmethod
-    def hidden_dim(self) -> int:
-        """D, the width of image features and object pointers."""
-
-    @property
-    @abstractmethod
-    def mem_dim(self) -> int:
-        """C, the width of spatial memories."""
 
     @property
     @abstractmethod
@@ -177,6 +163,25 @@ class TrackerModel(ABC):
         """
 
     # ---- what all have ---------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the model's input."""
+        return int(self.model.image_size)
+
+    @property
+    def hidden_dim(self) -> int:
+        """D, the width of image features and object pointers."""
+        return self.model.hidden_dim
+
+    @property
+    def mem_dim(self) -> int:
+        """C, the width of spatial memories."""
+        return self.model.mem_dim
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -309,6 +314,11 @@ class TrackerModel(ABC):
     def _bytes_per_candidate(self, proposals: Proposals) -> int:
         # All K masks at the model's size, and the mask downsampler's first maps, which are about as large.
         return 4 * 3 * proposals.masks.shape[1] * self.image_size**2
+
+    def _enlarge(self, masks: Tensor) -> Tensor:
+        """Low-resolution logits at the size of the model's input."""
+        side = self.image_size
+        return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
 
     def _remembered(self, masks: Tensor, spatial: Tensor, pointers: Tensor) -> list[Remembered]:
         """U rows of a batch as U memories."""

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2long.config import Sam2LongConfig
@@ -153,29 +152,12 @@ class TransformersModel(TrackerModel):
         frames_per_pass: int | None = None,
     ) -> None:
         encoder = ImageEncoder(self._encode, int(model.image_size), frames_per_pass)
-        super().__init__(encoder, TransformersMemoryReader(model, modulation), dtype, row_budget)
-        self.model = model
+        super().__init__(model, encoder, TransformersMemoryReader(model, modulation), dtype, row_budget)
         self.mean, self.std, self.resize = tuple(mean), tuple(std), resize
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
 
     def read_as(self, config: Sam2LongConfig) -> None:
         self.reader = TransformersMemoryReader(self.model, config.modulation)
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def image_size(self) -> int:
-        return int(self.model.image_size)
-
-    @property
-    def hidden_dim(self) -> int:
-        return self.model.hidden_dim
-
-    @property
-    def mem_dim(self) -> int:
-        return self.model.mem_dim
 
     @property
     def mask_size(self) -> int:
@@ -256,10 +238,6 @@ class TransformersModel(TrackerModel):
         pointers = present * self.model.object_pointer_proj(tokens) + (1 - present) * self.model.no_object_pointer
         spatial = self._write(features, self._enlarge(masks), logits, prompted=False)
         return self._remembered(masks, spatial, pointers)
-
-    def _enlarge(self, masks: Tensor) -> Tensor:
-        side = self.image_size
-        return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
 
     def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, prompted: bool) -> Tensor:
         """Spatial memories [U, C, n] of masks [U, 1, S, S], in the precision in which they are kept there."""
