@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,13 +193,38 @@ def test_a_tracker_that_skips_frames_is_a_failed_video(davis, tmp_path):
 
 
 def test_masks_are_written_as_they_come(tmp_path):
-    """A long video does not wait in memory: the frame before is on disk when the next one is asked for."""
-    video = Video("v", ("0", "1", "2"), (4, 4), (0, 1, 2))
-    prompts = [Prompt(1, "1", 0, np.ones((4, 4), bool))]
-    writer = outputs.VideoWriter(tmp_path, video, prompts, per_object=False)
-    writer.write(0, np.ones((1, 4, 4)))
-    assert (tmp_path / ".v.part" / "0.png").exists()
+    """A long video does not wait in memory: the frames before the last few are on disk."""
+    names = tuple(str(i) for i in range(12))
+    video = Video("v", names, (4, 4), tuple(range(12)))
+    writer = outputs.VideoWriter(tmp_path, video, [Prompt(1, "1", 0, np.ones((4, 4), bool))], per_object=False)
+    for frame in range(10):
+        writer.write(frame, np.ones((1, 4, 4)))
+    assert {"0.png", "1.png"} <= {path.name for path in (tmp_path / ".v.part").iterdir()}
     assert not (tmp_path / "v").exists()
     writer.close()
-    assert pngs.png_stems(tmp_path / "v") == ["0", "1", "2"]
-    assert not pngs.read_ids(tmp_path / "v" / "2.png").any()
+    assert set(pngs.png_stems(tmp_path / "v")) == set(names)
+    assert not pngs.read_ids(tmp_path / "v" / "11.png").any()
+
+
+def test_what_goes_wrong_while_masks_are_encoded_is_the_videos_error_and_leaves_nothing(tmp_path, monkeypatch):
+    """Encoding has a thread of its own; its error comes up in the one that tracks."""
+    video = Video("clip", tuple(f"{i:05d}" for i in range(40)), (6, 8), tuple(range(40)))
+    prompts = [Prompt(1, "1", 0, np.ones((6, 8), bool))]
+    logits = np.ones((1, 6, 8), np.float32)
+    encode = outputs.VideoWriter.encode
+    monkeypatch.setattr(
+        outputs.VideoWriter, "encode", lambda self, own: encode(self, own) if own[0, 0, 0] > 0 else 1 / 0
+    )
+    writer = outputs.VideoWriter(tmp_path, video, prompts, per_object=False)
+    with pytest.raises(ZeroDivisionError):
+        for frame in range(40):
+            writer.write(frame, -logits if frame == 5 else logits)
+            assert frame < 5 + outputs.MOST_WAITING + 1, "the error waits until the end"
+    writer.abandon()
+    assert not list(tmp_path.iterdir())
+    assert not [t for t in threading.enumerate() if t.name.startswith("eval-masks")]
+    writer = outputs.VideoWriter(tmp_path, video, prompts, per_object=False)
+    for frame in range(1, 40):
+        writer.write(frame, logits)
+    writer.close()
+    assert len(list((tmp_path / "clip").iterdir())) == 40
