@@ -7,6 +7,7 @@ convolutions with biases. scripts/nano/imagenet.py folds the ImageNet weights.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,8 +51,8 @@ class Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self.widen(x)) if isinstance(self.widen, nn.Conv2d) else x
-        y = self.narrow(F.relu6(self.filter(y)))
+        y = F.relu6(self.widen(x), inplace=True) if isinstance(self.widen, nn.Conv2d) else x
+        y = self.narrow(F.relu6(self.filter(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -73,9 +74,10 @@ class EfficientNetLite0(nn.Module):
             self.stages.append(nn.Sequential(*stage))
             inputs = outputs
         self.channel_list = [STAGES[n][1] for n in reversed(LEVELS)]
+        self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(x))
+        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         levels = []
         for n, stage in enumerate(self.stages):
             x = stage(x)
