@@ -78,8 +78,8 @@ def load(name: str) -> tuple[nn.Module, Any]:
         config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"no model at {name!r} ({_first_line(error)}); give a hub id, as in hf:facebook/sam2.1-hiera-tiny, or a folder "
-            "with config.json and weights"
+            f"no model at {name!r} ({_first_line(error)}); give a hub id, as in hf:facebook/sam2.1-hiera-tiny, or a "
+            "folder with config.json and weights"
         ) from None
     class_name = CLASSES.get(config.model_type)
     if class_name is None:
