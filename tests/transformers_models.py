@@ -76,7 +76,7 @@ def config_of(kind: str):
     )
 
 
-LIVELY = {"sam2": (1, 6.0), "edgetam": (2, 10.0), "sam3": (5, 6.0)}  # seed, and what is added to the object logit
+LIVELY = {"sam2": (1, 6.0), "edgetam": (9, 12.0), "sam3": (5, 6.0)}  # seed, and what is added to the object logit
 
 
 def model_of(kind: str, seed: int | None = None, presence: float | None = None) -> nn.Module:
