@@ -72,15 +72,13 @@ def scores(masks: dict[int, np.ndarray], truth: list[np.ndarray], first: int) ->
     return j_and_f(masks, truth, {first}), [any(iou(t) > 0.5 for t in span if truth[t].any()) for span in soon]
 
 
-def track(
-    predictor, images: np.ndarray, truth: list[np.ndarray], first: int, detect: Callable | None, every: int, sure: bool
-):
+def track(predictor, images: np.ndarray, truth: list[np.ndarray], first: int, detect: Callable | None, every: int):
     state = predictor.init_state(images)
     predictor.add_new_mask(state, first, OBJECT, truth[first])
     if detect is None:
         results = predictor.propagate_in_video(state, start_frame_idx=first)
     else:
-        results = propagate(predictor, state, Reseeding(detect=detect, every=every, sure=sure), first)
+        results = propagate(predictor, state, Reseeding(detect=detect, every=every), first)
     masks = {frame: (logits[0, 0] > 0).cpu().numpy() for frame, _, logits in results}
     return masks, len(state.session.objects[OBJECT].prompts) - 1
 
@@ -91,7 +89,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--videos", type=int, default=10, help="of synthlong, from all over the list")
     parser.add_argument("--size", type=int, default=128, help="side of synthlong's frames")
     parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--sure", action="store_true", help="also challenge objects that the tracker is sure of")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
@@ -105,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         first = next(t for t, mask in enumerate(truth) if mask.any())
         for kind in ("alone", "exact", "noisy"):
             detect = None if kind == "alone" else TrueBoxes(images, truth, kind == "noisy", args.seed + number)
-            masks, prompts = track(predictor, images, truth, first, detect, args.every, args.sure)
+            masks, prompts = track(predictor, images, truth, first, detect, args.every)
             score, found = scores(masks, truth, first)
             rows.append((name, kind, score, sum(found), len(found), prompts))
             print(

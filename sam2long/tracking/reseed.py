@@ -38,8 +38,6 @@ class Reseeding:
         agreement: IoU of boxes from which a detection and a mask are the same thing.
         recognition: IoU that a challenger's memory has to reach on the object's own prompted frame.
         labels: object id -> what it is called; detections called otherwise are not it. Others take any.
-        sure: also challenge an object that the tracker is sure of, when nothing is detected where its mask is. For
-            models that say "visible" too easily, and detectors that miss little.
     """
 
     detect: Callable[[np.ndarray], Found]
@@ -48,7 +46,6 @@ class Reseeding:
     agreement: float = 0.3
     recognition: float = 0.25
     labels: Mapping[Any, str] = field(default_factory=dict)
-    sure: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.frames < 1:
@@ -147,11 +144,10 @@ def _drop_challengers(predictor: Any, state: Any) -> None:
 def _contradictions(
     session: Session, reseeding: Reseeding, frame: int, obj_ids: Sequence[Any], logits: Tensor, step: int
 ) -> dict[Any, Box]:
-    """Object -> the box of the best detection that is not what the tracker has; of objects that may be challenged."""
+    """Object -> the box of the best detection that is not what the tracker has; only of objects that are lost."""
     masks = (logits[:, 0] > 0).cpu().numpy()
     there = {obj_id: box_of(mask) for obj_id, mask in zip(obj_ids, masks, strict=True) if mask.any()}
-    unprompted = [obj_id for obj_id in obj_ids if frame not in session.objects[obj_id].prompts]
-    lost = [o for o in unprompted if reseeding.sure or _is_lost(session, o, frame, step, there)]
+    lost = [o for o in obj_ids if frame not in session.objects[o].prompts and _is_lost(session, o, frame, step, there)]
     if not lost:
         return {}
     found = reseeding.look(session.source.frame(frame))
