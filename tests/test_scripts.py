@@ -77,7 +77,8 @@ def test_gpu_day_runs_on_a_cpu(tmp_path, capsys):
     assert list(found["steps"]) == ["tests", "speed of nano, 1 objects", "waits", "memory"]
     systems = {row["system"]: row for row in found["steps"]["speed of nano, 1 objects"]["systems"]}
     assert {"plain sam2", "agree", "distinct", "distinct, sparse", "default"} <= set(systems)
-    assert systems["plain sam2"]["times sam2"] == 1 and systems["distinct"]["rows per frame"] > 2
+    assert systems["plain sam2"]["times sam2"] == 1
+    assert systems["distinct"]["rows per frame"] > systems["agree"]["rows per frame"] == 1
     assert found["steps"]["waits"]["asked per frame"] == 1
     assert "distinct, sparse" in (tmp_path / "gpu_day.md").read_text()
     assert day.main(["--device", "cpu", "--tiny", "--minutes", "-1", "--out", str(tmp_path)]) == 0
