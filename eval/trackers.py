@@ -207,7 +207,20 @@ def as_sam2(predictor):
     return plain
 
 
-class PlainSam2(_Torch):
+class _Plain(_Torch):
+    """A baseline writes down each object's logits as it goes."""
+
+    def __init__(self, spec: TrackerSpec):
+        super().__init__(spec)
+        self._logits: list[tuple[int, int, float]] = []
+
+    def object_logits(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self._logits, columns=["obj_id", "frame", "object_logit"])
+
+
+class PlainSam2(_Plain):
     """sam2's own predictor class, one object at a time from its own first mask on, as SAM2Long's evaluation runs it.
 
     The objects' states go through the video in step, so that a frame is decoded and encoded once and logits of all
@@ -217,12 +230,6 @@ class PlainSam2(_Torch):
     def __init__(self, spec: TrackerSpec):
         super().__init__(spec)
         self.plain = as_sam2(self.predictor)
-        self._logits: list[tuple[int, int, float]] = []
-
-    def object_logits(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.DataFrame(self._logits, columns=["obj_id", "frame", "object_logit"])
 
     def _autocast(self):
         import contextlib
@@ -271,28 +278,17 @@ class PlainSam2(_Torch):
                     logits[row] = masks[0, 0].float().cpu().numpy()
                     for output in _outputs(state, frame):
                         self._logits.append((p.obj, frame, float(output["object_score_logits"])))
-                    _forget(state, frame - OLD_OUTPUTS_KEPT)
+                    _forget(state["output_dict_per_obj"], frame - OLD_OUTPUTS_KEPT)
             yield frame, logits
 
 
-class PlainTransformers(_Torch):
+class PlainTransformers(_Plain):
     """The own session of a transformers model, one object at a time: the baseline of a model `hf:...`.
 
     As with sam2's: frames are read when needed, features are shared, and outputs too old to be read again are dropped.
     """
 
-    def __init__(self, spec: TrackerSpec):
-        super().__init__(spec)
-        self._logits: list[tuple[int, int, float]] = []
-
-    def object_logits(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.DataFrame(self._logits, columns=["obj_id", "frame", "object_logit"])
-
     def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
-        import torch.nn.functional as F
-
         self._seed()
         self._logits = []
         network, model = self.predictor._tracker_model(), self.predictor.model
@@ -310,10 +306,9 @@ class PlainTransformers(_Torch):
                         continue
                     out = model(session.theirs, frame_idx=frame)
                     masks = out.pred_masks.reshape(1, 1, *out.pred_masks.shape[-2:]).float()
-                    masks = F.interpolate(masks, size=video.size, mode="bilinear", align_corners=False)
-                    logits[row] = masks[0, 0].cpu().numpy()
+                    logits[row] = self.predictor._enlarged(masks, *video.size)[0, 0].cpu().numpy()
                     self._logits.append((p.obj, frame, float(out.object_score_logits.reshape(-1)[0])))
-                    _forget({"output_dict_per_obj": session.theirs.output_dict_per_obj}, frame - OLD_OUTPUTS_KEPT)
+                    _forget(session.theirs.output_dict_per_obj, frame - OLD_OUTPUTS_KEPT)
                     for old in [t for t in session.theirs.frames_tracked_per_obj[0] if t < frame - OLD_OUTPUTS_KEPT]:
                         del session.theirs.frames_tracked_per_obj[0][old]
             yield frame, logits
@@ -355,8 +350,8 @@ def _outputs(state: dict, frame: int) -> list[dict]:
     return [outputs[frame] for outputs in kept.values() if frame in outputs]
 
 
-def _forget(state: dict, before: int) -> None:
-    for outputs in state["output_dict_per_obj"].values():
+def _forget(outputs_per_object: dict, before: int) -> None:
+    for outputs in outputs_per_object.values():
         for old in [t for t in outputs["non_cond_frame_outputs"] if t < before]:
             del outputs["non_cond_frame_outputs"][old]
 

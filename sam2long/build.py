@@ -59,8 +59,9 @@ def build_sam2long_video_predictor(
     if transformers_loading.names_one(config_file):
         from sam2long.wrapped_predictor import TransformersVideoPredictor
 
-        _refuse(config_file, ckpt_path, hydra_overrides_extra, vos_optimized or compile)
-        return _from_transformers(TransformersVideoPredictor, config_file, device, sam2long, dtype)
+        return _from_transformers(TransformersVideoPredictor, config_file, device, sam2long, dtype,
+                                  checkpoint=ckpt_path, overrides=hydra_overrides_extra,
+                                  compile=vos_optimized or compile)  # fmt: skip
     return build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
                  vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
@@ -89,8 +90,9 @@ def build_sam2long_camera_predictor(
     if transformers_loading.names_one(config_file):
         from sam2long.camera import TransformersCameraPredictor
 
-        _refuse(config_file, ckpt_path, hydra_overrides_extra, vos_optimized or compile)
-        return _from_transformers(TransformersCameraPredictor, config_file, device, sam2long, dtype)
+        return _from_transformers(TransformersCameraPredictor, config_file, device, sam2long, dtype,
+                                  checkpoint=ckpt_path, overrides=hydra_overrides_extra,
+                                  compile=vos_optimized or compile)  # fmt: skip
     return build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
                  vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
 
@@ -100,12 +102,11 @@ def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongV
     return build_sam2long_video_predictor(known_hub_id(model_id), **kwargs)
 
 
-def _refuse(name: str | os.PathLike, checkpoint: Any, overrides: Sequence[str], compiled: bool) -> None:
-    given = {"a checkpoint": checkpoint is not None, "overrides": bool(overrides), "compile": compiled}
-    if wrong := [what for what, there in given.items() if there]:
-        raise ConfigError(f"{name} takes no {wrong[0].removeprefix('a ')}: that is for sam2's models; leave it out")
-
-
-def _from_transformers(predictor: type, name: str | os.PathLike, device: Any, sam2long: Any, dtype: str) -> Any:
+def _from_transformers(
+    predictor: type, name: str | os.PathLike, device: Any, sam2long: Any, dtype: str, **of_sam2: Any
+) -> Any:
+    """A predictor of a class for models of transformers. of_sam2: options that only sam2's models have."""
+    if given := [option for option, value in of_sam2.items() if value]:
+        raise ConfigError(f"{name} takes no {given[0]}: that is for sam2's models; leave it out")
     model, processor = transformers_loading.load(os.fspath(name))
     return predictor(model.to(best_device() if device is None else device), processor, sam2long, dtype)

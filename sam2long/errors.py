@@ -31,6 +31,11 @@ class DataError(Sam2LongError, ValueError):
     """A dataset, prompt file or prediction tree that is not as its format says."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library said, without what it added below."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def sentence(error: OSError) -> str:
     """What the system refused, and about which file."""
     where = f"{error.filename}: " if error.filename else ""

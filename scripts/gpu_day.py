@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import bench
+import bench_long
 
 from eval.machine import describe
 from eval.report import markdown_table
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.network import devices
-from sam2long.synthetic import generate
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,7 +129,8 @@ def speed(
 def waits(model: str, args: argparse.Namespace, frames: int = 20) -> dict[str, Any]:
     """How often the host asks the device for numbers, and how often it waits unasked, per frame with full banks."""
     predictor = _online(bench.build(model, None, args.device, args.dtype))
-    images, state = _started(predictor, bench.POINTERS + frames)
+    ((images, ids),) = bench.clips(bench.POINTERS + frames, 1)
+    state = bench.prompted(predictor, images, ids[0], 1)
     run = predictor.propagate_in_video(state)
     for _ in range(bench.POINTERS):
         next(run)
@@ -156,13 +157,13 @@ def waits(model: str, args: argparse.Namespace, frames: int = 20) -> dict[str, A
 def memory(model: str, at: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
     """MiB in use at two frames of a stream with three objects."""
     predictor = _online(bench.build(model, None, args.device, args.dtype))
-    images, ids = _scene(60)
-    state = predictor.init_stream(images[0])
-    for obj_id in (1, 2, 3):
-        predictor.add_new_mask(state, 0, obj_id, _mask(ids, obj_id))
+    video = bench_long.LongVideo(at[1])
+    state = predictor.init_stream(video[0])
+    for obj_id in range(1, bench_long.OBJECTS + 1):
+        predictor.add_new_mask(state, 0, obj_id, video.mask(obj_id))
     seen = {}
     for frame in range(1, at[1] + 1):
-        predictor.track(state, images[frame % 60])
+        predictor.track(state, video[frame])
         if frame in at:
             gc.collect()
             seen[f"MiB at frame {frame}"] = round(_in_use(args.device) / 2**20, 1)
@@ -179,27 +180,6 @@ def _in_use(device: str) -> int:
 
 def _online(predictor: SAM2LongVideoPredictor) -> SAM2LongVideoPredictor:
     return SAM2LongVideoPredictor.from_sam2(predictor, Sam2LongConfig(emit="online"), predictor.dtype)
-
-
-def _scene(frames: int) -> tuple[list, Any]:
-    scene = list(generate("crowd", seed=11, num_frames=frames, size=128, num_objects=3))
-    return [frame.image for frame in scene], scene[0].ids
-
-
-def _mask(ids: Any, obj_id: int) -> Any:
-    mask = ids == obj_id
-    if not mask.any():  # out of sight on the first frame: some pixels in its place
-        mask[8 * obj_id : 8 * obj_id + 16, 8:40] = True
-    return mask
-
-
-def _started(predictor: SAM2LongVideoPredictor, frames: int) -> tuple[list, Any]:
-    import numpy as np
-
-    images, ids = _scene(frames)
-    state = predictor.init_state(np.stack(images))
-    predictor.add_new_mask(state, 0, 1, _mask(ids, 1))
-    return images, state
 
 
 def _tried(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -20,13 +20,14 @@ def segment_everything(
         points_per_side: of the grid of points.
         max_objects: how many to keep.
     """
-    from sam2long.network.sam2_adapter import SAM2Base, automatic_mask_generator
+    from sam2long import SAM2LongVideoPredictor
+    from sam2long.network.sam2_adapter import automatic_mask_generator
 
     if points_per_side < 1 or max_objects < 1:
         raise ConfigError(
             f"--points-per-side is {points_per_side} and --max-objects {max_objects}; expected 1 or more of each"
         )
-    if not isinstance(predictor, SAM2Base):
+    if not isinstance(predictor, SAM2LongVideoPredictor):
         raise ConfigError(
             "--auto needs a model of sam2's package (--model sam2.1-tiny, ...); with this one, say where the objects "
             "are with --box, --point or --text"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ModelError
+from sam2long.errors import ModelError, first_line
 from sam2long.network.devices import best_device
 from sam2long.network.host import with_plain_torch
 from sam2long.network.install import require_sam2
@@ -115,7 +115,7 @@ def _instantiate(config: str, overrides: Sequence[str]) -> torch.nn.Module:
             raise ModelError(f"{config} describes no model; expected a section 'model' like in Meta's configs")
         return instantiate(composed.model, _recursive_=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ModelError(f"the model config {config} cannot be used: {_first_line(error)}") from error
+        raise ModelError(f"the model config {config} cannot be used: {first_line(error)}") from error
 
 
 def _compose(path: Path, overrides: Sequence[str]) -> DictConfig:
@@ -128,7 +128,3 @@ def _compose(path: Path, overrides: Sequence[str]) -> DictConfig:
     with _HYDRA:  # its plug-ins are found once per process, without a lock of their own
         loader = ConfigLoaderImpl(create_config_search_path(str(path.parent)))
         return loader.load_configuration(path.name, list(overrides), RunMode.RUN, from_shell=False)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -30,6 +30,10 @@ class FrameFeatures:
         feature = self.levels[level]
         return feature.permute(1, 2, 0).reshape(1, feature.shape[2], *self.sizes[level]).expand(count, -1, -1, -1)
 
+    def fine_maps(self, count: int) -> list[Tensor]:
+        """All levels but the coarsest, as maps."""
+        return [self.maps(level, count) for level in range(len(self.levels) - 1)]
+
 
 class ImageEncoder:
     """Image features of one frame or of several at a time.

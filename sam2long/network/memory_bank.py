@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2long.method.memory import Reading, SpatialRead
 from sam2long.method.modulation import rank_weights, weight_keys
@@ -46,21 +46,19 @@ class MemoryReader(ABC):
     """Assembles banks, and reads them with a network's memory attention.
 
     Args:
+        model: in eval mode, with `device`, `hidden_dim` and `mem_dim`; never changed.
         modulation: key weights of the least and the most visible memory; (1, 1) leaves attention untouched.
         sparse_share: of a memory's tokens, how many stay readable once it is no longer the newest; 1 keeps all.
     """
 
-    def __init__(self, modulation: tuple[float, float], sparse_share: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, modulation: tuple[float, float], sparse_share: float = 1.0) -> None:
+        self.model = model
         self.modulation = modulation
         self.sparse_share = sparse_share
         self._table: Tensor | None = None  # [slots, n, 1, C]
         self._table_key: tuple[torch.device, torch.dtype] | None = None  # what it was made for
 
     # ---- what a back end brings ------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
 
     @property
     @abstractmethod
@@ -71,11 +69,6 @@ class MemoryReader(ABC):
     @abstractmethod
     def memory_tokens(self) -> int:
         """n, the tokens of a spatial memory: h * w, or fewer where memories are compressed."""
-
-    @property
-    @abstractmethod
-    def split(self) -> int:
-        """Tokens per object pointer: a pointer is wider than a memory token."""
 
     @abstractmethod
     def _make_table(self, dtype: torch.dtype) -> Tensor:
@@ -102,6 +95,15 @@ class MemoryReader(ABC):
         raise NotImplementedError
 
     # ---- what all have ---------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def split(self) -> int:
+        """Tokens per object pointer: a pointer is wider than a memory token."""
+        return max(1, self.model.hidden_dim // self.model.mem_dim)
 
     @property
     def kept(self) -> int:

@@ -48,14 +48,9 @@ class Sam2MemoryReader(MemoryReader):
         sparse_share: float = 1.0,
         parts: Parts | None = None,
     ) -> None:
-        super().__init__(modulation, sparse_share)
-        self.model = model
+        super().__init__(model, modulation, sparse_share)
         self.parts = parts or Parts.eager(model)
         self._turns: Tensor | None = None  # [hw, d / 2] complex
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
 
     @property
     def side(self) -> int:
@@ -67,10 +62,6 @@ class Sam2MemoryReader(MemoryReader):
         return self.side**2
 
     memory_tokens = queries
-
-    @property
-    def split(self) -> int:
-        return max(1, self.model.hidden_dim // self.model.mem_dim)
 
     # ---- the bank --------------------------------------------------------------------------------------------
 

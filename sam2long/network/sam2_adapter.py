@@ -147,7 +147,7 @@ class Sam2Model(TrackerModel):
             dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
             multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
             repeat_image=False,
-            high_res_features=self._high_res(features, rows),
+            high_res_features=features.fine_maps(rows) or None,
         )
         if model.pred_obj_scores:
             masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
@@ -160,11 +160,6 @@ class Sam2Model(TrackerModel):
             padding = -torch.ones(1, 1, dtype=torch.int32, device=self.device)
             self._empty_prompt = self.model.sam_prompt_encoder(points=(nowhere, padding), boxes=None, masks=None)
         return self._empty_prompt
-
-    def _high_res(self, features: FrameFeatures, rows: int) -> list[Tensor] | None:
-        if len(features.levels) < 2:
-            return None
-        return [features.maps(level, rows) for level in range(len(features.levels) - 1)]
 
     # ---- remember --------------------------------------------------------------------------------------------
 
@@ -179,8 +174,7 @@ class Sam2Model(TrackerModel):
         # All K are enlarged although one is needed: torch's kernel, and with it the last bit, depends on
         # the number of channels, and sam2 enlarges all K.
         high_res = self._enlarge(candidates)[each, ks].unsqueeze(1)
-        tokens = proposals.tokens[rows, ks] if proposals.tokens.shape[1] > 1 else proposals.tokens[rows, 0]
-        pointers = self._pointers(tokens, logits)
+        pointers = self._pointers(proposals.tokens_of(rows, ks), logits)
         spatial = self._write(features, high_res, logits, from_points=False)
         return self._remembered(masks, spatial, pointers)
 
@@ -223,7 +217,7 @@ class Sam2Model(TrackerModel):
                 backbone_features=self.condition(features, [reading], num_pointers)[0],
                 point_inputs=point_inputs,
                 mask_inputs=previous,
-                high_res_features=self._high_res(features, 1),
+                high_res_features=features.fine_maps(1) or None,
                 multimask_output=self.model._use_multimask(is_init_cond_frame=False, point_inputs=point_inputs),
             )
             return PromptOutput(low_res, pointer, logit)

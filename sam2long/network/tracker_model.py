@@ -49,6 +49,10 @@ class Proposals:
         """Indices into the tensors of (row, k) pairs, on the device."""
         return tensor_on(self.masks.device, [(self.places[row], k) for row, k in kept]).unbind(1)
 
+    def tokens_of(self, rows: Tensor, ks: Tensor) -> Tensor:
+        """[U, D] tokens of candidates, by what `at` gave; all of a row may share one."""
+        return self.tokens[rows, ks] if self.tokens.shape[1] > 1 else self.tokens[rows, 0]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remembered:

@@ -18,7 +18,6 @@ tests/test_transformers.py compares with their own sessions, so that a new relea
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,33 +58,16 @@ def coarsest(model: nn.Module) -> tuple[int, int]:
 
 
 class TransformersMemoryReader(MemoryReader):
-    """Reads banks with a transformers model's memory attention.
-
-    Args:
-        model: in eval mode; never changed.
-        modulation: as for `MemoryReader`.
-    """
-
-    def __init__(self, model: nn.Module, modulation: tuple[float, float]) -> None:
-        super().__init__(modulation)
-        self.model = model
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
+    """Reads banks with a transformers model's memory attention."""
 
     @property
     def queries(self) -> int:
         height, width = coarsest(self.model)
         return height * width
 
-    @functools.cached_property
-    def memory_tokens(self) -> int:
-        return self._make_table(torch.float32).shape[1]
-
     @property
-    def split(self) -> int:
-        return max(1, self.model.hidden_dim // self.model.mem_dim)
+    def memory_tokens(self) -> int:
+        return self._spatial_table().shape[1]
 
     @property
     def compressed(self) -> bool:
@@ -146,9 +128,9 @@ class TransformersModel(TrackerModel):
         dtype: torch.dtype = torch.float32,
         row_budget: int = ROW_BUDGET,
         *,
-        mean: Sequence[float] = TrackerModel.mean,
-        std: Sequence[float] = TrackerModel.std,
-        resize: str = "bilinear",
+        mean: Sequence[float],
+        std: Sequence[float],
+        resize: str,
         frames_per_pass: int | None = None,
     ) -> None:
         encoder = ImageEncoder(self._encode, int(model.image_size), frames_per_pass)
@@ -208,7 +190,7 @@ class TransformersModel(TrackerModel):
             sparse_prompt_embeddings=sparse.expand(rows, -1, -1, -1),
             dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
             multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
-            high_resolution_features=self._fine_maps(features, rows),
+            high_resolution_features=features.fine_maps(rows),
         )  # each with a dimension for several prompts per image, of which there is one
         masks, ious, tokens, logits = (each[:, 0] for each in (masks, ious, tokens, logits))
         masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
@@ -222,9 +204,6 @@ class TransformersModel(TrackerModel):
             self._empty_prompt = self.model.prompt_encoder(nowhere, padding, None, None)
         return self._empty_prompt
 
-    def _fine_maps(self, features: FrameFeatures, rows: int) -> list[Tensor]:
-        return [features.maps(level, rows) for level in range(len(features.levels) - 1)]
-
     # ---- remember --------------------------------------------------------------------------------------------
 
     def _remember_batch(
@@ -232,7 +211,7 @@ class TransformersModel(TrackerModel):
     ) -> list[Remembered]:
         rows, ks = proposals.at(kept)
         masks = proposals.masks[rows, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
-        tokens = proposals.tokens[rows, ks] if proposals.tokens.shape[1] > 1 else proposals.tokens[rows, 0]
+        tokens = proposals.tokens_of(rows, ks)
         logits = proposals.object_logits[rows]  # [U, 1]
         present = (logits > 0).to(tokens.dtype)
         pointers = present * self.model.object_pointer_proj(tokens) + (1 - present) * self.model.no_object_pointer
@@ -267,7 +246,7 @@ class TransformersModel(TrackerModel):
         reading: Reading | None = None,
         num_pointers: int = 1,
     ) -> PromptOutput:
-        model, fine = self.model, self._fine_maps(features, 1)
+        model, fine = self.model, features.fine_maps(1)
         if mask is not None:
             out = model._use_mask_as_output(features.maps(-1, 1), fine, mask.to(model.dtype))
         else:

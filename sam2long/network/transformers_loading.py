@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from sam2long.errors import ModelError
+from sam2long.errors import ModelError, first_line
 from sam2long.extras import require
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PREFIX = "hf:"  # before a hub id or a folder
 
@@ -28,8 +29,7 @@ KNOWN = {  # short names that `sam2long models` lists, with the licence of their
     "hf:yonigozlan/EdgeTAM-hf": "Apache-2.0",
     "hf:facebook/sam3": "SAM License; ask for access on its page first",
 }
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "resize": "bilinear"}
-HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": "bilinear"}
+HALVES = (0.5, 0.5, 0.5)  # mean and std of SAM 3's frames
 FILTERS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -45,7 +45,11 @@ def frame_treatment(model: nn.Module, processor: Any = None) -> dict[str, Any]:
         ModelError: the processor resizes in a way that is not known here.
     """
     if processor is None:
-        return HALVES if type(model).__name__.startswith("Sam3") else IMAGENET
+        from sam2long.network.tracker_model import TrackerModel
+
+        of_sam3 = type(model).__name__.startswith("Sam3")
+        mean, std = (HALVES, HALVES) if of_sam3 else (TrackerModel.mean, TrackerModel.std)
+        return {"mean": mean, "std": std, "resize": "bilinear"}
     own = getattr(processor, "video_processor", None) or getattr(processor, "image_processor", None) or processor
     resample = getattr(own, "resample", 2)
     if (resize := FILTERS.get(None if resample is None else int(resample))) is None:
@@ -78,7 +82,7 @@ def load(name: str) -> tuple[nn.Module, Any]:
         config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"no model at {name!r} ({_first_line(error)}); give a hub id, as in hf:facebook/sam2.1-hiera-tiny, or a "
+            f"no model at {name!r} ({first_line(error)}); give a hub id, as in hf:facebook/sam2.1-hiera-tiny, or a "
             "folder with config.json and weights"
         ) from None
     class_name = CLASSES.get(config.model_type)
@@ -89,13 +93,9 @@ def load(name: str) -> tuple[nn.Module, Any]:
     try:
         model = getattr(transformers, class_name).from_pretrained(source)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the weights of {source} cannot be had: {_first_line(error)}") from None
+        raise ModelError(f"the weights of {source} cannot be had: {first_line(error)}") from None
     try:
         processor = transformers.AutoProcessor.from_pretrained(source)
     except (OSError, ValueError, ImportError, KeyError):  # a folder may hold the weights alone
         processor = None
     return model.eval(), processor
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from sam2long.errors import ConfigError, ModelError, PromptError
+from sam2long.network import transformers_loading
 from sam2long.runs.settings import RunSettings
 
 
@@ -16,7 +17,6 @@ def build_predictor(settings: RunSettings) -> Any:
         ModelError: no weights; the message says how to get them.
         ConfigError: a device that is not there.
     """
-    from sam2long.network import transformers_loading
     from sam2long.weights import BY_HUB_ID, CHECKPOINTS
 
     known = (
@@ -86,6 +86,6 @@ def index_of(frame: int, source: Any, do: str = "prompt") -> int:
 
 def absolute(text: str) -> str:
     """Paths that exist become absolute, so that a run can be resumed from anywhere; names stay as they are."""
-    if text.startswith("hf:"):
-        return "hf:" + absolute(text.removeprefix("hf:"))
+    if transformers_loading.names_one(text):
+        return transformers_loading.PREFIX + absolute(text.removeprefix(transformers_loading.PREFIX))
     return os.path.abspath(text) if text and os.path.exists(text) else text

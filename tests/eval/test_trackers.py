@@ -72,9 +72,9 @@ def test_a_long_baseline_run_forgets_old_outputs(with_model, tmp_path, monkeypat
     tracker, kept = PlainSam2(TrackerSpec(method="sam2")), []
     forget = trackers._forget
 
-    def spy(state, before):
-        forget(state, before)
-        kept.append(len(state["output_dict_per_obj"][0]["non_cond_frame_outputs"]))
+    def spy(outputs, before):
+        forget(outputs, before)
+        kept.append(len(outputs[0]["non_cond_frame_outputs"]))
 
     monkeypatch.setattr(trackers, "_forget", spy)
     with dataset.frames_folder(video, tmp_path / "work") as folder:
