@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.network.parts import Compiled, Parts
+from sam2long.network.parts import STEADY, Compiled, Parts, Steadied, bucket
 from tests.fakes import MASK, OTHER, noise_video, run, tiny_predictor
 
 VIDEO = noise_video(40)
@@ -41,9 +41,62 @@ def test_the_same_masks_and_nothing_is_compiled_once_the_banks_are_full(tiny, gr
     eager = run(tiny, VIDEO, PROMPTS)
     assert all((masks[frame] - eager[frame]).abs().max() < 1e-3 for frame in eager)
     assert 4 <= made[39] <= 40
-    assert made[39] == made[25], "a full bank must not cost another graph"
+    assert made[39] == made[32], "a full bank must not cost another graph"
     run(predictor, VIDEO[:20], PROMPTS)
     assert graphs() == made[39], "another state must use the same graphs"
+
+
+def test_rows_are_filled_up_to_a_few_sizes_and_the_masks_are_those_of_eager(tiny):
+    """Static shapes without a compiler: what the parts are given, and what comes of it."""
+    shapes: dict[str, set[int]] = {"attend": set(), "decode": set(), "write": set()}
+
+    def noting(name, function, rows_of):
+        def part(*args, **kwargs):
+            shapes[name].add(rows_of(*args, **kwargs))
+            return function(*args, **kwargs)
+
+        return part
+
+    eager = Parts.eager(tiny)
+    predictor = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=5, certainty_threshold=1e9))
+    predictor._parts = Padded(
+        eager.encode,
+        noting("attend", eager.attend, lambda current, position, memory, *_: len(memory)),
+        noting("decode", eager.decode, lambda **given: len(given["image_embeddings"])),
+        noting("write", eager.write, lambda **given: len(given["pred_masks_high_res"])),
+    )
+    masks = run(predictor, VIDEO[:20], PROMPTS)
+    for seen in (shapes["attend"], shapes["decode"]):
+        assert max(seen) > 4 and seen <= {1, 2, 3, 4, 6, 8, 12}
+    expected = run(
+        SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=5, certainty_threshold=1e9)),
+        VIDEO[:20], PROMPTS,
+    )  # fmt: skip
+    assert masks.keys() == expected.keys()
+    assert all((masks[frame] - expected[frame]).abs().max() < 1e-3 for frame in expected)
+
+
+class Padded(Parts):
+    rows = property(lambda self: bucket)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16)])
+def test_buckets(rows, size):
+    assert bucket(rows) == size
+
+
+def test_a_bank_of_one_size_gets_a_graph_of_its_own(graphs):
+    """While banks fill, one dynamic graph serves; what is read again and again is compiled for its shape."""
+    read = Steadied(lambda current, position, memory, memory_pos, n: current + memory.sum(1, keepdim=True) + n,
+                    "the read", "eager", replayed=False)  # fmt: skip
+    one = torch.ones(1, 4, 2)
+    for tokens in range(2, 12):
+        assert read(one, one, torch.ones(2, tokens, 2), one, 1).shape == (2, 4, 2)
+    filling = graphs()
+    assert filling <= 3
+    for _ in range(2 * STEADY):
+        assert read(one, one, torch.ones(2, 11, 2), one, 1)[0, 0, 0] == 13
+    assert graphs() == filling + 1
 
 
 def test_what_cannot_be_compiled_runs_eagerly_after_one_warning(graphs):

@@ -36,6 +36,18 @@ def test_the_weights_fit_the_wheel_and_the_yaml(model):
     assert model.num_maskmem == 7 and model.pred_obj_scores and model.multimask_output_for_tracking
 
 
+def test_frames_encoded_together_have_the_bits_of_frames_alone(model):
+    """What the neck is for; the trunk keeps its bits on the processors that were at hand (Intel, AMD)."""
+    torch.manual_seed(0)
+    neck = model.image_encoder.neck
+    with torch.inference_mode():
+        levels = model.image_encoder.trunk(torch.randn(2, 3, 256, 256))
+        together = neck(levels)[0]
+        for at in range(2):
+            alone = neck([level[at : at + 1] for level in levels])[0]
+            assert all(torch.equal(one[at : at + 1], other) for one, other in zip(together, alone, strict=True))
+
+
 def test_it_tracks_held_out_videos(model):
     run = scoring.track_clips(model, scoring.held_out_clips("easy", clips=4, frames=20))
     assert float(run.iou.mean()) > 0.5  # the model card has the real figure; this catches broken weights or paths

@@ -203,7 +203,9 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
         with model.running():
             ours = model.reader.assemble([read(frame, memories, prompted, rules)], rules.num_pointers)
         assert ours.pointer_tokens == tokens
-        assert torch.equal(ours.memory, memory) and torch.equal(ours.positions, memory_pos)
+        # sam2 feeds [L, R, C].
+        assert torch.equal(ours.memory, memory.transpose(0, 1))
+        assert torch.equal(ours.positions, memory_pos.transpose(0, 1))
         memories = remember(memories, entry(frame, outputs["non_cond_frame_outputs"][frame]), rules)
     assert len(fed) == 5
 

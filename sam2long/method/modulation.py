@@ -39,11 +39,11 @@ def weight_keys(memory: Tensor, memory_pos: Tensor, token_weights: Tensor) -> Te
     before RoPE, in every layer, with no layer patched.
 
     Args:
-        memory: [L, B, C] memory tokens.
-        memory_pos: [L, B, C] their position encodings.
-        token_weights: [L, B] one weight per token.
+        memory: [B, L, C] memory tokens.
+        memory_pos: [B or 1, L, C] their position encodings.
+        token_weights: [B, L] one weight per token.
     Returns:
-        [L, B, C] the position encoding to pass instead of `memory_pos`.
+        [B, L, C] the position encoding to pass instead of `memory_pos`.
     Source: SAM2Long, arXiv 2410.16268, Sec. 3.3.
     """
-    return token_weights.unsqueeze(-1) * (memory + memory_pos) - memory
+    return (token_weights.unsqueeze(-1) * (memory + memory_pos)).sub_(memory)

@@ -26,8 +26,8 @@ class Bank:
     Tokens are in the order: whole spatial memories, [sparse ones, which are apart], object pointers.
     """
 
-    memory: Tensor  # [L, R, C]
-    positions: Tensor  # [L, R, C], already weighted
+    memory: Tensor  # [R, L, C]
+    positions: Tensor  # [R, L, C], already weighted; [1, L, C] where all rows have the same
     pointer_tokens: int  # the last so many of L; they have no place in the frame
     sparse: SparseTokens | None = None
     newest: slice | None = None  # where the newest memory stands in L, when it is whole and not a prompted one
@@ -125,27 +125,18 @@ class MemoryReader(ABC):
         whole = [at for at, read in enumerate(readings[0].spatial) if read.whole]
         older = [at for at, read in enumerate(readings[0].spatial) if not read.whole]
         weights, pointer_weights = self._weights(readings)
-        memory, positions = self._spatial([[row.spatial[at] for at in whole] for row in readings])  # [L, R, C]
-        parts, positions_of, pointer_tokens = [memory], [positions], 0
-        if readings[0].pointers:
-            pointers, pointer_positions = self._pointers(readings, num_pointers)
-            parts.append(pointers)
-            positions_of.append(pointer_positions)
-            pointer_tokens = len(pointers)
-        memory, positions = torch.cat(parts), torch.cat(positions_of)
-        if memory.dtype != positions.dtype:
-            memory = memory.to(positions.dtype)  # without pointers nothing has promoted the bfloat16 features
+        read = [[row.spatial[at] for at in whole] for row in readings]
+        pointers = self._pointers(readings)  # [R, m * split, C]
+        positions = self._positions(read, self._placed(readings, num_pointers))
+        memory = self._memory(read, pointers, positions.dtype)
         if weights is not None:
-            each = [self.memory_tokens] * len(whole) + [self.split] * len(readings[0].pointers)
-            ranked = weights[:, whole]
-            if pointer_weights is not None:
-                ranked = torch.cat([ranked, pointer_weights], dim=1)
             # One number per memory goes over, and is spread over its tokens there.
-            by_memory = moved(ranked, memory.device).t()  # [memories, R]
-            by_token = torch.cat([weight.expand(n, -1) for weight, n in zip(by_memory.split(1), each, strict=True)])
-            positions = weight_keys(memory, positions, by_token)
+            by_token = [moved(weights[:, whole], memory.device).repeat_interleave(self.memory_tokens, dim=1)]
+            if pointer_weights is not None:
+                by_token.append(moved(pointer_weights, memory.device).repeat_interleave(self.split, dim=1))
+            positions = weight_keys(memory, positions, torch.cat(by_token, dim=1))
         sparse = self._sparse(readings, older, weights) if older else None
-        return Bank(memory, positions, pointer_tokens, sparse, self._newest(readings[0], whole))
+        return Bank(memory, positions, pointers.shape[1], sparse, self._newest(readings[0], whole))
 
     def _newest(self, reading: Reading, whole: list[int]) -> slice | None:
         last = len(reading.spatial) - 1
@@ -154,17 +145,27 @@ class MemoryReader(ABC):
         n = self.memory_tokens
         return slice((len(whole) - 1) * n, len(whole) * n)
 
-    def _spatial(self, rows: list[list[SpatialRead]]) -> tuple[Tensor, Tensor]:
-        features = self._features(rows)  # [R * n, C, h, w] or [R * n, C, tokens]
-        count, channels = len(rows[0]), features.shape[1]
-        tokens = features.flatten(2).reshape(len(rows), count, channels, -1).permute(1, 3, 0, 2).flatten(0, 1)
+    def _memory(self, rows: list[list[SpatialRead]], pointers: Tensor, dtype: torch.dtype) -> Tensor:
+        """Whole spatial memories, and pointers [R, n, C] behind them: [R, L, C]."""
+        features = self._features(rows).flatten(2).unflatten(0, (len(rows), -1))  # [R, memories, C, tokens]
+        spatial = features.shape[1] * features.shape[3]
+        # Everything is written once, where it stays.
+        memory = features.new_empty(len(rows), spatial + pointers.shape[1], features.shape[2], dtype=dtype)
+        memory[:, :spatial].unflatten(1, (features.shape[1], -1)).copy_(features.transpose(2, 3))
+        memory[:, spatial:] = pointers
+        return memory
+
+    def _positions(self, rows: list[list[SpatialRead]], of_pointers: Tensor) -> Tensor:
+        """Positions of whole spatial memories, and those of pointers [R or 1, n, C] behind them: [R or 1, L, C]."""
         table = self._spatial_table()
         slots = [[read.slot for read in row] for row in rows]
         if all(row == slots[0] for row in slots):
-            positions = torch.cat([table[slot] for slot in slots[0]]).expand(-1, len(rows), -1)  # [n*hw, R, C]
-        else:  # not table[list]: a list of indices goes to the device in a copy that waits for it
-            positions = torch.stack([torch.cat([table[slot] for slot in row])[:, 0] for row in slots], dim=1)
-        return tokens, positions
+            slots = slots[:1]
+        count = max(len(slots), len(of_pointers))
+        # Not table[list]: a list of indices goes to the device in a copy that waits for it.
+        each = [torch.cat([table[slot] for slot in row])[:, 0] for row in slots]  # [memories * tokens, C]
+        spatial = torch.stack(each) if len(each) > 1 else each[0].expand(count, -1, -1)
+        return torch.cat([spatial, of_pointers.expand(count, -1, -1)], dim=1)
 
     def _features(self, rows: list[list[SpatialRead]]) -> Tensor:
         # Pathways share memories: each is fetched once when they are kept on the host.
@@ -181,23 +182,26 @@ class MemoryReader(ABC):
             self._table_key = (device, dtype)
         return self._table
 
-    def _pointers(self, readings: Sequence[Reading], num_pointers: int) -> tuple[Tensor, Tensor]:
-        rows, count = len(readings), len(readings[0].pointers)
-        pointers = torch.stack(
-            [torch.cat([row.pointers[i].memory.object_ptr for row in readings]) for i in range(count)]
-        )  # [n, R, D]
+    def _pointers(self, readings: Sequence[Reading]) -> Tensor:
+        """Object pointers as tokens, [R, n, C]."""
+        width = self.model.hidden_dim // self.split
+        reads = [read.memory.object_ptr for row in readings for read in row.pointers]
+        if not reads:
+            return torch.empty(len(readings), 0, width, device=self.device)
+        return torch.cat(reads).view(len(readings), -1, width)
+
+    def _placed(self, readings: Sequence[Reading], num_pointers: int) -> Tensor:
+        """Positions of the pointers' tokens, [R or 1, n, C]; one row where all agree."""
         distances = [[read.position for read in row.pointers] for row in readings]
-        shared = all(row == distances[0] for row in distances)
-        positions = self._pointer_positions(tensor_on(self.device, distances[0] if shared else distances), num_pointers)
-        width = pointers.shape[2] // self.split
+        if all(row == distances[0] for row in distances):
+            distances = distances[:1]
+        positions = None
+        if distances[0]:
+            positions = self._pointer_positions(tensor_on(self.device, distances), num_pointers)
         if positions is None:
-            positions = pointers.new_zeros(count, rows, width)
-        else:  # [n, C] when all rows agree, else [R, n, C]
-            positions = positions.unsqueeze(1).expand(-1, rows, -1) if shared else positions.transpose(0, 1)
-        if self.split > 1:
-            pointers = pointers.reshape(count, rows, self.split, width).permute(0, 2, 1, 3).flatten(0, 1)
-            positions = positions.repeat_interleave(self.split, dim=0)
-        return pointers, positions
+            width = self.model.hidden_dim // self.split
+            return self._spatial_table().new_zeros(1, len(distances[0]) * self.split, width)
+        return positions.repeat_interleave(self.split, dim=1) if self.split > 1 else positions
 
     def _weights(self, readings: Sequence[Reading]) -> tuple[Tensor | None, Tensor | None]:
         """Key weights of spatial memories [R, n] and of pointers [R, m], ranked separately; None: leave alone."""

@@ -101,7 +101,7 @@ class Sam2MemoryReader(MemoryReader):
 
     def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, Tensor | None]:
         current, position = features.levels[-1], features.positions[-1]  # [hw, 1, D]
-        memory, memory_pos = bank.memory.transpose(0, 1), bank.positions.transpose(0, 1)  # [R, L, C]
+        memory, memory_pos = bank.memory, bank.positions
         current, position = current.transpose(0, 1), position.transpose(0, 1)  # [1, hw, D]
         mattered = None
         if self.sparse_share < 1:

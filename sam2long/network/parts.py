@@ -1,8 +1,9 @@
 """The network as four calls, eager or compiled.
 
-Compiled parts keep their graphs for as long as the predictor lives. Numbers of rows and of memory tokens are dynamic,
-so that a few graphs serve all frames: torch makes one for a single row, one for several, and the like; a test watches
-that nothing is compiled once the banks are full. Names relied on in sam2:
+Compiled parts keep their graphs for as long as the predictor lives. Their shapes stand still, so that a GPU can replay
+a frame's launches as CUDA graphs: rows come in `bucket`s, the last one repeated to fill them, and memory attention
+takes a graph with dynamic shapes until a bank's size has been seen often enough. A test watches that nothing is
+compiled once the banks are full. Names relied on in sam2:
 
   forward_image, sam_mask_decoder, _encode_new_memory    called as they are
   memory_attention.layers, .norm, .pos_enc_at_input      the memory read, layer by layer, so that all pathways of a
@@ -13,6 +14,7 @@ that nothing is compiled once the banks are full. Names relied on in sam2:
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +22,18 @@ from typing import Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 GRAPHS = 16  # per part; torch runs eagerly what would need more
 # Its name before torch 2.7.
 GRAPH_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+STEADY = 8  # frames with banks of one size, after which that size gets a graph of its own
+
+
+def bucket(rows: int) -> int:
+    """The number of rows that a batch of `rows` is filled up to: 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on."""
+    power = 1 << (rows - 1).bit_length()
+    return next(size for size in (power * 3 // 4, power) if size >= rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,33 +56,70 @@ class Parts:
     def compiled(cls, model: SAM2Base, backend: str | Callable = "inductor") -> Parts:
         """The same through torch.compile, on first use; what cannot be compiled stays eager, with one warning."""
         eager = cls.eager(model)
+        replayed = backend == "inductor" and model.device.type == "cuda"
         return cls(
-            Compiled(eager.encode, "the image encoder", backend, dynamic=False),
-            Compiled(eager.attend, "memory attention", backend, dynamic=True),
-            Compiled(eager.decode, "the mask decoder", backend, dynamic=True),
-            Compiled(eager.write, "the memory encoder", backend, dynamic=True),
+            Compiled(eager.encode, "the image encoder", backend, replayed=replayed),
+            Steadied(eager.attend, "memory attention", backend, replayed=replayed),
+            Compiled(eager.decode, "the mask decoder", backend, replayed=replayed),
+            Compiled(eager.write, "the memory encoder", backend, replayed=replayed),
         )
+
+    @property
+    def rows(self) -> Callable[[int], int]:
+        """How many rows a batch is filled up to."""
+        return bucket if isinstance(self.decode, Compiled) else int
 
 
 class Compiled:
-    """A function through torch.compile, or eager from the first failure on."""
+    """A function through torch.compile, or eager from the first failure on.
 
-    def __init__(self, function: Callable, name: str, backend: str | Callable, dynamic: bool) -> None:
+    Args:
+        function: of tensors. name: for the warning.
+        backend: torch.compile's.
+        dynamic: one graph for many shapes.
+        replayed: its launches are recorded once per shape as a CUDA graph and replayed; results are cloned, since the
+            next replay overwrites them.
+    """
+
+    def __init__(
+        self, function: Callable, name: str, backend: str | Callable, dynamic: bool = False, replayed: bool = False
+    ) -> None:
         self.function = function
         self.name = name
-        self._compiled: Callable | None = torch.compile(function, backend=backend, dynamic=dynamic)
+        self.replayed = replayed
+        mode = "reduce-overhead" if replayed else None
+        self._compiled: Callable | None = torch.compile(function, backend=backend, dynamic=dynamic, mode=mode)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._compiled is None:
             return self.function(*args, **kwargs)
         try:
             with torch._dynamo.config.patch({GRAPH_LIMIT: GRAPHS}):
-                return self._compiled(*args, **kwargs)
+                if not self.replayed:
+                    return self._compiled(*args, **kwargs)
+                torch.compiler.cudagraph_mark_step_begin()
+                return tree_map_only(Tensor, Tensor.clone, self._compiled(*args, **kwargs))
         except torch._dynamo.exc.TorchDynamoException as error:
             self._compiled = None
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"{self.name} cannot be compiled here and runs eagerly ({reason})", stacklevel=2)
             return self.function(*args, **kwargs)
+
+
+class Steadied(Compiled):
+    """Memory attention: a graph for each size of bank that has been read `STEADY` times, and one for all others."""
+
+    def __init__(self, function: Callable, name: str, backend: str | Callable, replayed: bool) -> None:
+        super().__init__(function, name, backend, replayed=replayed)
+        self._filling = Compiled(function, name, backend, dynamic=True)
+        self._seen: Counter[tuple[int, ...]] = Counter()
+
+    def __call__(
+        self, current: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int
+    ) -> Tensor:
+        args = current, position, memory, memory_pos, pointer_tokens
+        self._seen[size := (*memory.shape, len(memory_pos), pointer_tokens)] += 1
+        return super().__call__(*args) if self._seen[size] > STEADY else self._filling(*args)
 
 
 def attend(

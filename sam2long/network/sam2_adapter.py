@@ -94,7 +94,8 @@ class Sam2Model(TrackerModel):
             row_budget,
         )
         self.parts = parts
-        self._empty_prompt: tuple[Tensor, Tensor] | None = None
+        self.batch_of = parts.rows
+        self._empty_prompt: tuple[Tensor, Tensor, Tensor] | None = None
 
     def read_as(self, config: Sam2LongConfig) -> None:
         self.reader = Sam2MemoryReader(self.model, config.modulation, config.sparse_share, self.parts)
@@ -139,10 +140,10 @@ class Sam2Model(TrackerModel):
 
     def _decode(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         model, rows = self.model, conditioned.shape[0]
-        sparse, dense = self._no_prompt()
+        sparse, dense, places = self._no_prompt()
         masks, ious, tokens, logits = self.parts.decode(
             image_embeddings=conditioned,
-            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            image_pe=places,
             sparse_prompt_embeddings=sparse.expand(rows, -1, -1),
             dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
             multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
@@ -153,12 +154,14 @@ class Sam2Model(TrackerModel):
             masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
         return masks.float(), ious, tokens, logits
 
-    def _no_prompt(self) -> tuple[Tensor, Tensor]:
-        """The prompt encoder's embedding of "nothing was clicked"; it never changes."""
+    def _no_prompt(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompt encoder's embedding of "nothing was clicked", and that of places; they never change."""
         if self._empty_prompt is None or self._empty_prompt[0].device != self.device:
             nowhere = torch.zeros(1, 1, 2, device=self.device)
             padding = -torch.ones(1, 1, dtype=torch.int32, device=self.device)
-            self._empty_prompt = self.model.sam_prompt_encoder(points=(nowhere, padding), boxes=None, masks=None)
+            encoder = self.model.sam_prompt_encoder
+            sparse, dense = encoder(points=(nowhere, padding), boxes=None, masks=None)
+            self._empty_prompt = sparse, dense, encoder.get_dense_pe()
         return self._empty_prompt
 
     # ---- remember --------------------------------------------------------------------------------------------

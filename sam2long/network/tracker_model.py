@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from sam2long.network.memory_bank import MemoryReader
 
 ROW_BUDGET = 2 << 30  # bytes
 NO_OBJ_SCORE = -1024.0  # the logit of every pixel of an object that is not there
+T = TypeVar("T")
 Points = tuple[Tensor, Tensor]  # coordinates [1, n, 2] in model pixels, labels [1, n] int32
 
 
@@ -96,6 +97,7 @@ class TrackerModel(ABC):
         self.dtype = dtype
         self.row_budget = row_budget
         self.while_waiting: Callable[[], None] | None = None  # gives a GPU something to do while the host decides
+        self.batch_of: Callable[[int], int] = int  # rows that a batch of so many is filled up to, the last one repeated
         self.rows_read = 0  # how many rows went through memory attention and decoder
 
     # ---- what a back end brings ------------------------------------------------------------------------------
@@ -275,8 +277,14 @@ class TrackerModel(ABC):
     def _propose_batch(
         self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
     ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor | None]:
-        conditioned, mattered = self.condition(features, readings, num_pointers)
-        return self._decode(features, conditioned), mattered
+        rows = len(readings)
+        conditioned, mattered = self.condition(features, self._filled_up(readings), num_pointers)
+        masks, ious, tokens, logits = (each[:rows] for each in self._decode(features, conditioned))
+        return (masks, ious, tokens, logits), None if mattered is None else mattered[:rows]
+
+    def _filled_up(self, rows: Sequence[T]) -> list[T]:
+        """A batch of rows with the last one repeated, as `batch_of` says."""
+        return [*rows, *[rows[-1]] * (self.batch_of(len(rows)) - len(rows))]
 
     def condition(
         self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
@@ -306,7 +314,8 @@ class TrackerModel(ABC):
         )
         for start in range(0, len(unique), size):
             part = unique[start : start + size]
-            entries |= zip(part, self._remember_batch(features, proposals, part), strict=True)
+            filled = self._filled_up(part)
+            entries |= zip(filled, self._remember_batch(features, proposals, filled), strict=True)
         return [entries[candidate] for candidate in same]
 
     def _content(self, proposals: Proposals, row: int, k: int) -> Any:

@@ -95,16 +95,16 @@ class TransformersMemoryReader(MemoryReader):
         return model.temporal_positional_encoding_projection_layer(waves.to(model.dtype))
 
     def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, None]:
-        model, rows = self.model, bank.memory.shape[1]
+        model, rows = self.model, len(bank.memory)
         more = {}
         if self.compressed:
-            spatial = bank.memory.shape[0] - bank.pointer_tokens
+            spatial = bank.memory.shape[1] - bank.pointer_tokens
             more["num_spatial_memory_tokens"] = spatial // self.memory_tokens  # of memories, whatever its name
         read = model.memory_attention(
             current_vision_features=features.levels[-1].expand(-1, rows, -1),
             current_vision_position_embeddings=features.positions[-1].expand(-1, rows, -1),
-            memory=bank.memory.to(model.dtype),
-            memory_posision_embeddings=bank.positions.to(model.dtype),  # spelt like that there
+            memory=bank.memory.transpose(0, 1).to(model.dtype),
+            memory_posision_embeddings=bank.positions.expand_as(bank.memory).transpose(0, 1).to(model.dtype),  # spelt like that there
             num_object_pointer_tokens=bank.pointer_tokens,
             **more,
         )  # [1, R, hw, D]

@@ -66,9 +66,12 @@ class FrameReader:
 
     def encode(self, images: list[np.ndarray]) -> list[FrameFeatures]:
         """Features of frames [S, S, 3] uint8, in one pass of the encoder."""
-        pixels = moved(torch.from_numpy(np.stack(images)), self.model.device).long()
+        pixels = moved(torch.from_numpy(np.stack(images)), self.model.device).int()
         # A table look-up gives sam2's float32 values to the bit, on every device.
-        channels = [table[values] for table, values in zip(self._tables, pixels.unbind(-1), strict=True)]
+        channels = [
+            table.index_select(0, values.flatten()).view(values.shape)
+            for table, values in zip(self._tables, pixels.unbind(-1), strict=True)
+        ]
         with self.model.running():
             return self.model.encoder.encode(torch.stack(channels, dim=1))
 
