@@ -1,6 +1,7 @@
 """The memory read: shared where it can be, sparse where it is asked to be."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sam2long import Sam2LongConfig
 from sam2long.method.memory import FrameMemory, keep_tokens
 from sam2long.method.tree import Candidate
 from sam2long.network.memory_read import Sam2MemoryReader
+from sam2long.network.sam2_adapter import Sam2Model
 from sam2long.tracking.track import Decision, Pathway, Track
 from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
 
@@ -182,3 +184,38 @@ def test_merging_nothing_changes_nothing(tiny):
     """With one pathway there is nothing to merge: the same bits."""
     one, merged = (reconfigured(tiny, Sam2LongConfig(num_pathways=1, merge_agreeing=merge)) for merge in (None, 0.9))
     assert same(run(one, VIDEO), run(merged, VIDEO))
+
+
+def test_objects_with_banks_of_different_sizes_share_one_run_of_the_decoder(tiny):
+    model = Sam2Model(tiny, (0.95, 1.05))
+    state = started(tiny)
+    collect(tiny, state)
+    track = state.session.objects[1].tracks[1]
+    long = track.readings(len(VIDEO))[0]
+    short = replace(long, spatial=long.spatial[:2], pointers=long.pointers[:2])
+    features = state.session.reader.features(0)
+    rows = [long, short, replace(long, pointers=long.pointers[:1])]
+    with model.running():
+        alone = [model.propose(features, [row], 16) for row in rows]
+        calls = counted(model)
+        together = model.propose(features, rows, 16)
+        assert calls == [3]
+        model.row_budget = 1
+        calls.clear()
+        split = model.propose(features, rows, 16)
+        assert calls == [1, 1, 1]
+    for at, one in enumerate(alone):
+        for several in (together, split):
+            assert (several.masks[several.places[at]] - one.masks[0]).abs().max() < 1e-3
+
+
+def counted(model):
+    """How many rows each run of the decoder has."""
+    calls, inner = [], model._decode
+
+    def decode(features, conditioned):
+        calls.append(len(conditioned))
+        return inner(features, conditioned)
+
+    model._decode = decode
+    return calls

@@ -19,5 +19,7 @@ class FrameByFrameNeck(FpnNeck):
         if len(xs[0]) == 1:
             return super().forward(xs)
         frames = [super(FrameByFrameNeck, self).forward([x[at : at + 1] for x in xs]) for at in range(len(xs[0]))]
-        maps, positions = ([torch.cat(level) for level in zip(*part, strict=True)] for part in zip(*frames, strict=True))
+        maps, positions = (
+            [torch.cat(level) for level in zip(*part, strict=True)] for part in zip(*frames, strict=True)
+        )
         return maps, positions

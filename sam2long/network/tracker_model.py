@@ -219,20 +219,8 @@ class TrackerModel(ABC):
         place_of = {key: place for place, key in enumerate(distinct)}
         places, readings = [place_of[key] for key in keys], list(distinct.values())
         self.rows_read += len(readings)
-        batches = self._batches(readings)
-        parts, kept_tokens = [], [None] * len(readings)
-        for batch in batches:
-            part, mattered = self._propose_batch(features, [readings[row] for row in batch], num_pointers)
-            parts.append(part)
-            if mattered is not None:
-                for row, tokens in zip(batch, mattered, strict=True):
-                    kept_tokens[row] = tokens.clone()  # a view would keep the whole batch alive
-        if len(batches) == 1:
-            masks, ious, tokens, logits = parts[0]
-        else:
-            order = [row for batch in batches for row in batch]
-            back = tensor_on(self.device, sorted(range(len(order)), key=order.__getitem__))
-            masks, ious, tokens, logits = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+        conditioned, kept_tokens = self._conditioned(features, readings, num_pointers)
+        masks, ious, tokens, logits = self._decoded(features, conditioned)
         numbers = read_out(torch.cat([ious.float(), logits.float()], dim=1), self.while_waiting)  # the one host sync
         verdicts = []
         for *row_ious, logit in numbers:
@@ -274,13 +262,35 @@ class TrackerModel(ABC):
         token_bytes = 4 * (6 * self.hidden_dim + 2 * self.mem_dim)
         return max(1, self.row_budget // ((self.reader.tokens(reading) + self.reader.queries) * token_bytes))
 
-    def _propose_batch(
+    def _conditioned(
         self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
-    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor | None]:
-        rows = len(readings)
-        conditioned, mattered = self.condition(features, self._filled_up(readings), num_pointers)
-        masks, ious, tokens, logits = (each[:rows] for each in self._decode(features, conditioned))
-        return (masks, ious, tokens, logits), None if mattered is None else mattered[:rows]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """`condition` for readings of any layout, and what to keep of each row's newest memory."""
+        kept_tokens: list[Tensor | None] = [None] * len(readings)
+        batches, parts = self._batches(readings), []
+        for batch in batches:
+            rows = self._filled_up([readings[row] for row in batch])
+            conditioned, mattered = self.condition(features, rows, num_pointers)
+            parts.append(conditioned[: len(batch)])
+            if mattered is not None:
+                for row, tokens in zip(batch, mattered[: len(batch)], strict=True):
+                    kept_tokens[row] = tokens.clone()  # a view would keep the whole batch alive
+        if len(parts) == 1:
+            return parts[0], kept_tokens
+        order = [row for batch in batches for row in batch]
+        back = tensor_on(self.device, sorted(range(len(order)), key=order.__getitem__))
+        return torch.cat(parts)[back], kept_tokens
+
+    def _decoded(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`_decode` for any number of rows, whatever they have read."""
+        # What the decoder's transformer and its enlarging hold of a row, in float32.
+        size = max(1, self.row_budget // (4 * 20 * self.reader.queries * self.hidden_dim))
+        parts = []
+        for part in conditioned.split(size):
+            filling = self.batch_of(len(part)) - len(part)
+            filled = torch.cat([part, part[-1:].expand(filling, -1, -1, -1)]) if filling else part
+            parts.append([each[: len(part)] for each in self._decode(features, filled)])
+        return tuple(parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True)))
 
     def _filled_up(self, rows: Sequence[T]) -> list[T]:
         """A batch of rows with the last one repeated, as `batch_of` says."""
