@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from sam2.modeling.backbones.image_encoder import FpnNeck
 from torch import Tensor
@@ -18,8 +20,11 @@ class FrameByFrameNeck(FpnNeck):
     def forward(self, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         if len(xs[0]) == 1:
             return super().forward(xs)
-        frames = [super(FrameByFrameNeck, self).forward([x[at : at + 1] for x in xs]) for at in range(len(xs[0]))]
-        maps, positions = (
-            [torch.cat(level) for level in zip(*part, strict=True)] for part in zip(*frames, strict=True)
-        )
-        return maps, positions
+        each = [super(FrameByFrameNeck, self).forward([x[at : at + 1] for x in xs]) for at in range(len(xs[0]))]
+        maps, positions = zip(*each, strict=True)
+        return _joined(maps), _joined(positions)
+
+
+def _joined(frames: Sequence[list[Tensor]]) -> list[Tensor]:
+    """Levels of single frames as levels of them all."""
+    return [torch.cat(level) for level in zip(*frames, strict=True)]

@@ -112,14 +112,14 @@ class Steadied(Compiled):
     def __init__(self, function: Callable, name: str, backend: str | Callable, replayed: bool) -> None:
         super().__init__(function, name, backend, replayed=replayed)
         self._filling = Compiled(function, name, backend, dynamic=True)
-        self._seen: Counter[tuple[int, ...]] = Counter()
+        self.seen: Counter[tuple[int, ...]] = Counter()
 
     def __call__(
         self, current: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int
     ) -> Tensor:
         args = current, position, memory, memory_pos, pointer_tokens
-        self._seen[size := (*memory.shape, len(memory_pos), pointer_tokens)] += 1
-        return super().__call__(*args) if self._seen[size] > STEADY else self._filling(*args)
+        self.seen[size := (*memory.shape, len(memory_pos), pointer_tokens)] += 1
+        return super().__call__(*args) if self.seen[size] > STEADY else self._filling(*args)
 
 
 def attend(

@@ -96,6 +96,7 @@ class TransformersMemoryReader(MemoryReader):
 
     def read(self, features: FrameFeatures, bank: Bank) -> tuple[Tensor, None]:
         model, rows = self.model, len(bank.memory)
+        positions = bank.positions.expand(rows, -1, -1).transpose(0, 1).to(model.dtype)
         more = {}
         if self.compressed:
             spatial = bank.memory.shape[1] - bank.pointer_tokens
@@ -104,9 +105,7 @@ class TransformersMemoryReader(MemoryReader):
             current_vision_features=features.levels[-1].expand(-1, rows, -1),
             current_vision_position_embeddings=features.positions[-1].expand(-1, rows, -1),
             memory=bank.memory.transpose(0, 1).to(model.dtype),
-            memory_posision_embeddings=bank.positions.expand_as(bank.memory)
-            .transpose(0, 1)
-            .to(model.dtype),  # spelt like that there
+            memory_posision_embeddings=positions,  # spelt like that there
             num_object_pointer_tokens=bank.pointer_tokens,
             **more,
         )  # [1, R, hw, D]
