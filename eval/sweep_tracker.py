@@ -21,6 +21,8 @@ from torch import Tensor
 
 from eval import trackers
 from eval.datasets.base import Prompt, Video
+from eval.policies import track_class
+from eval.policies.recovery import Recovering
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory, Reading
@@ -51,10 +53,10 @@ class _WeightedReading(Reading):
 
 class _WeightedTrack(Track):
     def readings(self, frame: int) -> list[_WeightedReading]:
-        return [
-            _WeightedReading(reading.spatial, reading.pointers, self.config.modulation)
-            for reading in super().readings(frame)
-        ]
+        return [self.weighted(reading) for reading in super().readings(frame)]
+
+    def weighted(self, reading: Reading) -> _WeightedReading:
+        return _WeightedReading(reading.spatial, reading.pointers, self.config.modulation)
 
 
 class _MixedWeights(Sam2MemoryReader):
@@ -98,11 +100,17 @@ class Sweep:
         self._objects: list[int] = []
 
     def track(
-        self, folder: Path, video: Video, prompts: list[Prompt], configs: Mapping[Key, Sam2LongConfig]
+        self,
+        folder: Path,
+        video: Video,
+        prompts: list[Prompt],
+        configs: Mapping[Key, Sam2LongConfig],
+        policies: Mapping[Key, Mapping[str, Any]] | None = None,
     ) -> Iterator[tuple[Key, int, Masks]]:
         """(setting, frame, masks) of every setting and frame from the first prompt on; each setting's frames in order.
 
-        `logits` makes masks of the video's size of them. Settings that agree on a frame give the same tensors.
+        `policies` are those of eval/policies, by setting. `logits` makes masks of the video's size of them. Settings
+        that agree on a frame give the same tensors.
         """
         self._tracker._seed()
         first = min(p.frame for p in prompts)
@@ -111,7 +119,10 @@ class Sweep:
             predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]
-        self._settings = {key: _Setting([_new_track(session) for _ in prompts]) for key, session in sessions.items()}
+        kinds = {key: track_class(_WeightedTrack, (policies or {}).get(key, {})) for key in configs}
+        self._settings = {
+            key: _Setting([_new_track(session, kinds[key]) for _ in prompts]) for key, session in sessions.items()
+        }
         models: dict[float, Sam2Model] = {}  # settings with the same one share their batches
         together: dict[float, list[Track]] = {}
         for key, config in configs.items():
@@ -132,6 +143,9 @@ class Sweep:
                             setting.tracks[place].prompts = {frame: prompted}
                 for kind, tracks in together.items():
                     step(models[kind], tracks, frame, features)
+                    for track in tracks:
+                        if isinstance(track, Recovering):
+                            track.after_frame(models[kind], features, frame)
             yield from self._ready()
         for setting in self._settings.values():
             for track in setting.tracks:
@@ -165,9 +179,9 @@ class Sweep:
         return self.report(key)[["obj_id", "frame", "object_logit"]]
 
 
-def _new_track(session: Session) -> _WeightedTrack:
+def _new_track(session: Session, kind: type[Track]) -> Track:
     track, _ = session.new_track(FORWARD)
-    return _WeightedTrack(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
+    return kind(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
 
 
 def _read_prompt(

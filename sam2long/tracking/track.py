@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -114,8 +114,13 @@ class Track:
 
     # ---- after the network -----------------------------------------------------------------------------------
 
-    def decide(self, verdicts: Sequence[tree.Verdict]) -> Decision:
-        """Which candidates become the new pathways. verdicts: one for each of `leaves()`."""
+    def decide(self, verdicts: Sequence[tree.Verdict], look: Callable[[int, int], Tensor] | None = None) -> Decision:
+        """Which candidates become the new pathways.
+
+        Args:
+            verdicts: one for each of `leaves()`.
+            look: mask logits [4h, 4w] of a row's k-th candidate. The paper's rules never look; eval/policies may.
+        """
         leaves = self.leaves()
         row_of = {leaf.node: row for row, leaf in enumerate(leaves)}
         config, width = self.config, self.config.num_pathways

@@ -7,6 +7,7 @@ object's pathways make of it is in track.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from sam2long.method.memory import Reading
 from sam2long.network.features import FrameFeatures
@@ -36,7 +37,10 @@ def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: Fra
         features, [reading for track_readings in readings for reading in track_readings], running[0].rules.num_pointers
     )
     verdicts = [proposals.verdicts[rows.start : rows.stop] for rows in rows_of]
-    decisions = [track.decide(said) for track, said in zip(running, verdicts, strict=True)]
+    decisions = [
+        track.decide(said, partial(proposals.mask, rows))
+        for track, said, rows in zip(running, verdicts, rows_of, strict=True)
+    ]
     if any(track.config.merge_agreeing is not None for track in running):
         decisions = _merged(model, running, frame, proposals, rows_of, decisions)
     kept = _kept(rows_of, decisions)
