@@ -55,12 +55,14 @@ from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
+from sam2long.network.parts import STEADY
 from sam2long.synthetic import SYNTHLONG, generate
 from sam2long.synthetic.scenarios import MOST_OBJECTS
 from sam2long.weights import CHECKPOINTS
 
 BANK = 8  # frames until the spatial memories of a bank are full
-POINTERS = 17  # until the pointers are: what is compiled is compiled again while they grow
+POINTERS = 17  # until the pointers are
+COMPILED = POINTERS + STEADY + 1  # until what is compiled is: anew while the banks grow, then for their last size
 CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
 ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
 CONFIGS = {
@@ -373,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     if args.quick:
         args.models, args.sizes, args.objects, args.frames = ["nano", "sam2.1-tiny"], [512], [1, 5], 33
-    args.warm = POINTERS if args.compile else BANK
+    args.warm = COMPILED if args.compile else BANK
     short = max(args.warm + 4, args.frames // 3)
     fewest = 2 * args.warm + 1
     if args.frames < fewest:

@@ -119,7 +119,7 @@ def speed(
     """Rows of scripts/bench.py: milliseconds per frame and times sam2 of each system."""
     wanted = argparse.Namespace(
         device=args.device, dtype=args.dtype, compile=compiled, systems=None, stages=False, synthlong=0,
-        warm=bench.POINTERS if compiled else bench.BANK,
+        warm=bench.COMPILED if compiled else bench.BANK,
     )  # fmt: skip
     rows = bench.measure(model, size, objects, frames, wanted)
     kept = ("system", "ms", "p95 ms", "times sam2", "rows per frame")

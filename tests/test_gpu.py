@@ -129,6 +129,17 @@ def test_checkpoints_hold_memories_that_were_on_their_way_to_the_host(on_gpu):
     assert same(*masks)
 
 
+def test_compiled_parts_replay_as_cuda_graphs_and_give_eagers_masks(on_gpu):
+    """Long enough for steady banks, whose memory attention is then a graph too; a graph overwrites its own results."""
+    compiled = SAM2LongVideoPredictor.from_sam2(on_gpu, dtype="float32")
+    compiled.compile_model()
+    assert compiled._parts.decode.replayed
+    masks = run(compiled, VIDEO, PROMPTS)
+    eager = run(SAM2LongVideoPredictor.from_sam2(on_gpu, dtype="float32"), VIDEO, PROMPTS)
+    assert masks.keys() == eager.keys()
+    assert all(((masks[frame] > 0) == (eager[frame] > 0)).float().mean() > 0.99 for frame in eager)
+
+
 def test_a_vos_optimized_predictor_of_sam2_can_be_wrapped(on_gpu):
     theirs = SAM2LongVideoPredictor.from_sam2(on_gpu, dtype="float32")
     for name in ("memory_encoder", "sam_mask_decoder", "sam_prompt_encoder"):
