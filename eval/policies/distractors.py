@@ -27,6 +27,7 @@ class Rules:
     steady: float = 0.2  # how far the mask's area may be from the median of the last ones
     median_of: int = 10
     every: int = 5  # frames between two anchors
+    across: bool = False  # what other pathways propose is an alternative, too
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,25 @@ class DistractorAware:
 
     def grow(self, frame, decision, readings, verdicts, *rest):
         super().grow(frame, decision, readings, verdicts, *rest)
-        unique, grown = decision.unique(), {}
+        unique, grown, rules = decision.unique(), {}, self.distractors_rules
+        masks = [
+            [(self._looked(row, k) > 0).cpu().numpy() for k in range(len(said.ious))] if said.object_logit > 0 else []
+            for row, said in enumerate(verdicts)
+        ]
         for leaf in self.leaves():
             row, taken = unique[leaf.slot]
             seen, verdict = self._seen.get(leaf.parent, Seen()), verdicts[row]
             if verdict.object_logit > 0:
-                masks = [(self._looked(row, k) > 0).cpu().numpy() for k in range(len(verdict.ious))]
+                own = masks[row][taken]
                 others = [
-                    (mask, iou) for k, (mask, iou) in enumerate(zip(masks, verdict.ious, strict=True)) if k != taken
+                    (mask, verdicts[other].ious[k])
+                    for other in (range(len(masks)) if rules.across else (row,))
+                    for k, mask in enumerate(masks[other])
+                    if (other, k) != (row, taken)
                 ]
                 anchors = seen.anchors
-                if is_anchor(frame, masks[taken], others, verdict.ious[taken], seen, self.distractors_rules):
-                    anchors = (*anchors, leaf.memories[-1])[-self.distractors_rules.ring :]
-                areas = (*seen.areas, int(masks[taken].sum()))[-self.distractors_rules.median_of :]
-                seen = Seen(anchors, areas)
+                if is_anchor(frame, own, others, verdict.ious[taken], seen, rules):
+                    anchors = (*anchors, leaf.memories[-1])[-rules.ring :]
+                seen = Seen(anchors, (*seen.areas, int(own.sum()))[-rules.median_of :])
             grown[leaf.node] = seen
         self._seen = grown
