@@ -96,7 +96,7 @@ def figure(table: Table, rows: pd.DataFrame, path: Path) -> None:
         axis.errorbar(others["difference"], others["variant"], xerr=off, fmt="o", capsize=3)
         axis.axvline(0, color="grey", lw=0.6)
         axis.margins(y=0.15)
-        axis.set_xlabel(f"J&F minus that of {_named(table, loc="right")}, 95 % interval over videos", fontsize=8)
+        axis.set_xlabel(f"J&F minus that of {_named(table)}, 95 % interval over videos", fontsize=8, loc="right")
     axis.set_title(table.title)
     fig.savefig(path, dpi=90)
     plt.close(fig)
