@@ -46,10 +46,6 @@ class Proposals:
     verdicts: list[Verdict]  # of each row
     kept_tokens: list[Tensor | None]  # of each row's newest memory, [layers, n], when memories are read sparsely
 
-    def mask(self, rows: Sequence[int], row: int, k: int) -> Tensor:
-        """A candidate's mask, [4h, 4w], of the `row`-th of `rows`."""
-        return self.masks[self.places[rows[row]], k]
-
     def at(self, kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Indices into the tensors of (row, k) pairs, on the device."""
         return tensor_on(self.masks.device, [(self.places[row], k) for row, k in kept]).unbind(1)

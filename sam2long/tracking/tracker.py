@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from torch import Tensor
+
 from sam2long.method.memory import Reading
 from sam2long.network.features import FrameFeatures
 from sam2long.network.tracker_model import Proposals, TrackerModel
@@ -38,7 +40,7 @@ def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: Fra
     )
     verdicts = [proposals.verdicts[rows.start : rows.stop] for rows in rows_of]
     decisions = [
-        track.decide(said, partial(proposals.mask, rows))
+        track.decide(said, partial(_mask, proposals, rows))
         for track, said, rows in zip(running, verdicts, rows_of, strict=True)
     ]
     if any(track.config.merge_agreeing is not None for track in running):
@@ -51,6 +53,11 @@ def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: Fra
         own = {(row - rows.start, k): entry for (row, k), entry in remembered.items() if row in rows}
         tokens = proposals.kept_tokens[rows.start : rows.stop]
         track.grow(frame, decision, track_readings, said, own, tokens)
+
+
+def _mask(proposals: Proposals, rows: range, row: int, k: int) -> Tensor:
+    """Logits [4h, 4w] of the k-th candidate in the `row`-th of a track's rows."""
+    return proposals.masks[proposals.places[rows[row]], k]
 
 
 def _kept(rows_of: Sequence[range], decisions: Sequence[Decision]) -> list[tuple[int, int]]:
