@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from eval import cli
+from eval import cli, pngs
 from eval.datasets import open_dataset
 from eval.policies.calibrated import EDGE, Rules
 from eval.policies.geometry import mask_iou
@@ -91,14 +92,14 @@ def composed(root: Path, videos: int, frames: int) -> Iterator[tuple[np.ndarray,
         labels = [dataset.annotations_root / name / f"{path.stem}.png" for path in images]
         yield (
             np.stack([np.asarray(Image.open(path).convert("RGB")) for path in images]),
-            np.stack([np.asarray(Image.open(path)) for path in labels]),
+            np.stack([pngs.read_ids(path) for path in labels]),
         )
 
 
 def watch(predictor, images: np.ndarray, ids: np.ndarray, notes: Notes) -> None:
     """Track every object of the first frame, and note."""
     state = predictor.init_state(images)
-    objects = [int(label) for label in np.unique(ids[0]) if label not in (0, 255)]
+    objects = [int(label) for label in np.unique(ids[0]) if label not in (0, pngs.VOID)]
     if not objects:
         return
     for label in objects:
@@ -138,13 +139,8 @@ def calibration_error(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(sum(abs(np.sum(predicted[bins == b] - truth[bins == b])) for b in range(BINS)) / len(predicted))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, EDGE, 1 - EDGE)
-    return np.log(p / (1 - p))
+def _logit(shares: np.ndarray) -> np.ndarray:
+    return logit(np.clip(shares, EDGE, 1 - EDGE))
 
 
 def calibrate(train: Notes, test: Notes) -> dict:
@@ -159,8 +155,8 @@ def calibrate(train: Notes, test: Notes) -> dict:
         logits, truth = entries(np.array(getattr(test, fields), float))
         after = (logits - result[f"{name}_offset"]) / result[f"{name}_temperature"]
         errors[name] = {
-            "before": round(calibration_error(_sigmoid(logits), truth), 4),
-            "after": round(calibration_error(_sigmoid(after), truth), 4),
+            "before": round(calibration_error(expit(logits), truth), 4),
+            "after": round(calibration_error(expit(after), truth), 4),
             "samples": len(truth),
         }
     return {"rules": asdict(Rules(**{k: round(v, 4) for k, v in result.items()})), "calibration_error": errors}

@@ -109,7 +109,7 @@ class Recovering:
         rules, (prompted, home, truth) = self.recovery_rules, self._home
         proposals = clicked(model, features, rules.grid)
         nodes = [(row, k) for row, said in enumerate(proposals.verdicts) for k in range(len(said.ious))]
-        masks = [mask for mask in (proposals.masks > 0).flatten(0, 1).cpu().numpy()]
+        masks = (proposals.masks > 0).flatten(0, 1).cpu().numpy()  # [n * K, 4h, 4w]
         ious = [proposals.verdicts[row].ious[k] for row, k in nodes]
         kept = [nodes[at] for at in different(masks, ious, rules)]
         if not kept:

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -272,4 +271,4 @@ def test_a_proposal_that_finds_its_way_back_becomes_a_pathway(with_model, video)
     for frame, cycle, more, child in adopted:
         assert more == 1 and 0.01 <= cycle <= 1
         assert child.memories[-1].frame == frame
-        assert replace(child.memories[-1]).object_logit > 0
+        assert child.memories[-1].object_logit > 0
