@@ -16,7 +16,7 @@ from sam2long.network.devices import fast_bfloat16
 from sam2long.network.host import with_plain_torch
 from sam2long.network.tracker_model import ROW_BUDGET, TrackerModel
 from sam2long.tracking import persist, prompts
-from sam2long.tracking.frames import rgb_image
+from sam2long.tracking.frames import EncodedFrame, FrameReader, LiveSource, rgb_image
 from sam2long.tracking.inference_state import InferenceState
 from sam2long.tracking.live import LiveSession
 from sam2long.tracking.report import to_frame
@@ -24,6 +24,7 @@ from sam2long.tracking.session import FORWARD, REVERSE, FrameMasks, Session
 from sam2long.video import open_source
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -107,13 +108,23 @@ class TreePredictor(ABC):
         """Start an endless stream with its first frame; prompt it, then feed the next ones to `track`.
 
         Args:
-            first_frame: [H, W, 3] uint8 RGB.
+            first_frame: [H, W, 3] uint8 RGB, or what `encode_frame` made of it.
             offload_state_to_cpu: as for `init_state`.
         """
-        image = rgb_image(first_frame)
-        session = LiveSession(*image.shape[:2], **self._session_options(offload_state_to_cpu))
+        image = first_frame if isinstance(first_frame, EncodedFrame) else rgb_image(first_frame)
+        session = LiveSession(*_height_and_width(image), **self._session_options(offload_state_to_cpu))
         session.feed(image)
         return InferenceState(session, self.device)
+
+    @with_plain_torch
+    def encode_frame(self, frame: Any) -> EncodedFrame:
+        """The image encoder's part of a frame, once for all the streams that are fed it.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB.
+        """
+        image = rgb_image(frame)
+        return FrameReader(LiveSource(*image.shape[:2]), self._tracker_model()).encoded(image)
 
     def _session_options(self, offload: bool) -> dict[str, Any]:
         return {
@@ -329,15 +340,16 @@ class TreePredictor(ABC):
 
         Args:
             inference_state: from `init_stream`.
-            frame: [H, W, 3] uint8 RGB, of the first frame's size.
+            frame: [H, W, 3] uint8 RGB, or what `encode_frame` made of it; of the first frame's size.
         Returns:
             the frames that have settled, oldest first; with emit="online" always this one.
         """
         session = self._stream(inference_state)
-        image = rgb_image(frame)
-        if image.shape[:2] != (session.source.height, session.source.width):
+        image = frame if isinstance(frame, EncodedFrame) else rgb_image(frame)
+        height, width = _height_and_width(image)
+        if (height, width) != (session.source.height, session.source.width):
             raise StateError(
-                f"frame is {image.shape[1]} x {image.shape[0]}; the stream's frames are "
+                f"frame is {width} x {height}; the stream's frames are "
                 f"{session.source.width} x {session.source.height} (width x height)"
             )
         session.feed(image)
@@ -386,3 +398,7 @@ class TreePredictor(ABC):
         if not rows:
             return masks.frame, [], torch.empty(0, 1, height, width, device=self.device)
         return masks.frame, list(session.objects), self._enlarged(torch.cat(rows), height, width)
+
+
+def _height_and_width(image: EncodedFrame | np.ndarray) -> tuple[int, int]:
+    return (image.height, image.width) if isinstance(image, EncodedFrame) else image.shape[:2]

@@ -34,6 +34,22 @@ def test_feeding_frames_equals_giving_the_file(tiny, emit):
     assert state.encoder_passes == len(VIDEO)
 
 
+def test_streams_share_what_the_image_encoder_says_of_a_frame(tiny):
+    predictor = reconfigured(tiny, Sam2LongConfig(emit="online"))
+    alone = [run(predictor, VIDEO[:8], [(0, 1, mask)]) for mask in (MASK, OTHER)]
+    encoded = [predictor.encode_frame(image) for image in VIDEO[:8]]
+    states = [predictor.init_stream(encoded[0]) for _ in alone]
+    for state, mask in zip(states, (MASK, OTHER), strict=True):
+        predictor.add_new_mask(state, 0, 1, mask)
+    for index, frame in enumerate(encoded[1:], start=1):
+        for state, expected in zip(states, alone, strict=True):
+            masks = predictor.track(state, frame)[-1][2]
+            assert torch.equal(masks, expected[index])
+    assert [state.encoder_passes for state in states] == [0, 0]
+    with pytest.raises(StateError, match="32 x 48"):
+        predictor.track(states[0], predictor.encode_frame(np.zeros((48, 32, 3), np.uint8)))
+
+
 def camera(tiny):
     online = Sam2LongConfig(emit="online")
     if network(tiny) is not tiny:

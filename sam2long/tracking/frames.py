@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,6 +18,15 @@ from sam2long.network.devices import moved
 from sam2long.network.features import FrameFeatures
 from sam2long.network.tracker_model import TrackerModel
 from sam2long.video import FrameSource, normalize_table, to_model_input
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedFrame:
+    """A frame that has been through the image encoder; any number of streams of the same predictor may be fed it."""
+
+    height: int  # of the picture, in pixels
+    width: int
+    features: FrameFeatures
 
 
 class FrameReader:
@@ -59,10 +69,16 @@ class FrameReader:
             if self.model.while_waiting == ahead.fill:  # no later pass has begun
                 self.model.while_waiting = None
 
-    def push(self, frame: int, image: np.ndarray) -> FrameFeatures:
+    def push(self, frame: int, image: np.ndarray | EncodedFrame) -> FrameFeatures:
         """Features of a frame that the caller brings."""
-        self.latest = (frame, *self.encode([self.prepare(image)]))
+        self.latest = (frame, self.encoded(image).features)
         return self.latest[1]
+
+    def encoded(self, image: np.ndarray | EncodedFrame) -> EncodedFrame:
+        """One picture [H, W, 3] uint8 through the encoder, if it has not been there."""
+        if isinstance(image, EncodedFrame):
+            return image
+        return EncodedFrame(*image.shape[:2], *self.encode([self.prepare(image)]))
 
     def encode(self, images: list[np.ndarray]) -> list[FrameFeatures]:
         """Features of frames [S, S, 3] uint8, in one pass of the encoder."""

@@ -11,7 +11,7 @@ from sam2long.errors import StateError
 from sam2long.method import memory
 from sam2long.network.tracker_model import TrackerModel
 from sam2long.tracking.checkpoints import Checkpoints
-from sam2long.tracking.frames import LiveSource
+from sam2long.tracking.frames import EncodedFrame, LiveSource
 from sam2long.tracking.session import FORWARD, FrameMasks, Session
 from sam2long.tracking.track import EMPTY, Track
 from sam2long.tracking.tracked_object import TrackedObject
@@ -33,7 +33,7 @@ class LiveSession(Session):
         self.stepped = False  # whether the tracks have been taken over it
         self.next_out = 0  # the frame to be handed out next
 
-    def feed(self, image: np.ndarray) -> None:
+    def feed(self, image: np.ndarray | EncodedFrame) -> None:
         """Take in the next frame; the one before is stepped first if nobody has asked for it."""
         if self.frame >= 0 and not self.stepped:
             self._take_step()
