@@ -36,7 +36,7 @@ def test_feeding_frames_equals_giving_the_file(tiny, emit):
 
 def test_streams_share_what_the_image_encoder_says_of_a_frame(tiny):
     predictor = reconfigured(tiny, Sam2LongConfig(emit="online"))
-    alone = [run(predictor, VIDEO[:8], [(0, 1, mask)]) for mask in (MASK, OTHER)]
+    alone = [run(predictor, VIDEO, [(0, 1, mask)]) for mask in (MASK, OTHER)]
     encoded = [predictor.encode_frame(image) for image in VIDEO[:8]]
     states = [predictor.init_stream(encoded[0]) for _ in alone]
     for state, mask in zip(states, (MASK, OTHER), strict=True):
