@@ -30,7 +30,7 @@ from sam2long.runs import processes
 
 def of_one_model(spec: TrackerSpec) -> TrackerSpec:
     """What settings must have in common to go over a video together: all but the settings."""
-    return replace(spec, sam2long={}, policies={})
+    return replace(spec, sam2long={})
 
 
 def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1) -> dict[Path, RunResult]:
@@ -116,8 +116,7 @@ def _run_video(
         for _ in range(leading):
             on_frame()
         encode = next(iter(writers.values())).encode
-        policies = {out: spec.policies for out, spec in specs.items()}
-        for out, frame, masks in sweep.track(folder, video, prompts, configs, policies):
+        for out, frame, masks in sweep.track(folder, video, prompts, configs):
             orders[out].take(frame)
             pngs = encoded.get(frame, masks, lambda masks: encode(sweep.logits(masks, video.size)))
             writers[out].put(frame, pngs)

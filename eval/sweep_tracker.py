@@ -21,8 +21,6 @@ from torch import Tensor
 
 from eval import trackers
 from eval.datasets.base import Prompt, Video
-from eval.policies import track_class
-from eval.policies.recovery import Recovering
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory, Reading
@@ -105,12 +103,10 @@ class Sweep:
         video: Video,
         prompts: list[Prompt],
         configs: Mapping[Key, Sam2LongConfig],
-        policies: Mapping[Key, Mapping[str, Any]] | None = None,
     ) -> Iterator[tuple[Key, int, Masks]]:
         """(setting, frame, masks) of every setting and frame from the first prompt on; each setting's frames in order.
 
-        `policies` are those of eval/policies, by setting. `logits` makes masks of the video's size of them. Settings
-        that agree on a frame give the same tensors.
+        `logits` makes masks of the video's size of them. Settings that agree on a frame give the same tensors.
         """
         self._tracker._seed()
         first = min(p.frame for p in prompts)
@@ -119,10 +115,7 @@ class Sweep:
             predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]
-        kinds = {key: track_class(_WeightedTrack, (policies or {}).get(key, {})) for key in configs}
-        self._settings = {
-            key: _Setting([_new_track(session, kinds[key]) for _ in prompts]) for key, session in sessions.items()
-        }
+        self._settings = {key: _Setting([_new_track(session) for _ in prompts]) for key, session in sessions.items()}
         models: dict[float, Sam2Model] = {}  # settings with the same one share their batches
         together: dict[float, list[Track]] = {}
         for key, config in configs.items():
@@ -143,9 +136,6 @@ class Sweep:
                             setting.tracks[place].prompts = {frame: prompted}
                 for kind, tracks in together.items():
                     step(models[kind], tracks, frame, features)
-                    for track in tracks:
-                        if isinstance(track, Recovering):
-                            track.after_frame(models[kind], features, frame)
             yield from self._ready()
         for setting in self._settings.values():
             for track in setting.tracks:
@@ -179,9 +169,9 @@ class Sweep:
         return self.report(key)[["obj_id", "frame", "object_logit"]]
 
 
-def _new_track(session: Session, kind: type[Track]) -> Track:
+def _new_track(session: Session) -> _WeightedTrack:
     track, _ = session.new_track(FORWARD)
-    return kind(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
+    return _WeightedTrack(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
 
 
 def _read_prompt(

@@ -40,7 +40,6 @@ class TrackerSpec:
     model: str = "nano"
     checkpoint: str | None = None
     sam2long: dict = field(default_factory=dict)  # Sam2LongConfig fields that differ from the defaults
-    policies: dict = field(default_factory=dict)  # of eval/policies: name -> rules that differ from its defaults
     overrides: tuple[str, ...] = ()  # Hydra overrides of the model, e.g. "++model.image_size=512"
     device: str | None = None
     dtype: str = "auto"
@@ -48,10 +47,7 @@ class TrackerSpec:
     prompt: str = "mask"  # what is said of each object: its given mask, the box around it, or a click in its middle
 
     def as_dict(self) -> dict:
-        values = asdict(self) | {"overrides": list(self.overrides)}
-        if not self.policies:  # runs of before there were any go on
-            del values["policies"]
-        return values
+        return asdict(self) | {"overrides": list(self.overrides)}
 
 
 PROMPTS = ("mask", "box", "click")

@@ -36,7 +36,6 @@ class Sam2LongConfig:
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
-    merge_agreeing: float | None = None  # pathways whose masks' IoU has long been above this become one; None: never
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modulation", _pair(self.modulation))
@@ -66,12 +65,6 @@ class Sam2LongConfig:
             "an integer of 1 or more, or None for no bound",
         )
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
-        _require(
-            self.merge_agreeing is None or (_is_number(self.merge_agreeing) and 0 < self.merge_agreeing <= 1),
-            self,
-            "merge_agreeing",
-            "an IoU above 0 and up to 1, or None to merge nothing",
-        )
 
     @property
     def sparse_share(self) -> float:

@@ -51,7 +51,7 @@ def run_all(dataset, specs: list[TrackerSpec], out: Path, args: argparse.Namespa
     stale = []
     for number, group in enumerate(groups.values(), start=1):
         print(f"{number} of {len(groups)}: {len(group)} settings, {next(iter(group.values())).method}", flush=True)
-        if len(group) > 1 or any(spec.policies for spec in group.values()):
+        if len(group) > 1:
             results = sweep.run(dataset, group, workers=args.workers or 1)
         else:
             folder, spec = next(iter(group.items()))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval import settings
 from eval.trackers import TrackerSpec
-from sam2long.errors import ConfigError
 
 TABLES = Path(__file__).parents[1] / "configs" / "ablation"
-POLICIES = TABLES.parent / "policies"
-_NOT_SETTINGS = ("name", "method", "published", "scale", "policy")
+_NOT_SETTINGS = ("name", "method", "published", "scale")
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Table:
     def compared_with(self) -> Variant | None:
         if self.reference is not None:
             return next(v for v in self.variants if v.name == self.reference)
-        plain = (v for v in self.variants if not (v.spec.sam2long or v.spec.overrides or v.spec.policies))
+        plain = (v for v in self.variants if not (v.spec.sam2long or v.spec.overrides))
         return next((v for v in plain if v.spec.method == "sam2long"), None)
 
 
@@ -58,8 +55,6 @@ def read_table(path: Path, base: TrackerSpec) -> Table:
         method = entry.get("method", base.method)
         changes = {k: v for k, v in entry.items() if k not in _NOT_SETTINGS}
         spec = replace(base, method=method, sam2long={} if method == "sam2" else base.sam2long | changes)
-        if "policy" in entry:
-            spec = with_policies(spec, entry["policy"])
         if "scale" in entry and entry["scale"] != 1:
             size = round(trained_size(base.model) * entry["scale"] / 16) * 16
             spec = replace(spec, overrides=(*base.overrides, f"++model.image_size={size}"))
@@ -77,21 +72,6 @@ def read_table(path: Path, base: TrackerSpec) -> Table:
         published.get("source", ""),
         content.get("reference"),
     )
-
-
-def with_policies(spec: TrackerSpec, name: str) -> TrackerSpec:
-    """A spec with the settings and policies of a file of configs/policies."""
-    content = settings.read_yaml(POLICIES / f"{name}.yaml")
-    policies = {policy: dict(rules or {}) for policy, rules in content["policies"].items()}
-    for rules in policies.values():
-        if "figures" in rules:  # those of the model, which scripts/calibrate.py has written
-            path = POLICIES / rules.pop("figures").format(model=spec.model)
-            if not path.is_file():
-                raise ConfigError(
-                    f"{path} does not exist; make it with python scripts/calibrate.py --model {spec.model} --out {path}"
-                )
-            rules |= json.loads(path.read_text())["rules"]
-    return replace(spec, sam2long=spec.sam2long | (content.get("sam2long") or {}), policies=policies)
 
 
 def _only_changed(values: dict) -> dict:

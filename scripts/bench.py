@@ -15,8 +15,8 @@ thousands of frames is in bench_long.py.
 Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
 that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
 same with memory_tokens="sparse"; `default`: the paper's settings, pathways as they fall (nano only: random weights
-say nothing about that); `default, merged`: with merge_agreeing=0.9. With --compile also `agree, compiled`: ours with
-compile=True; and `sam2, vos_optimized`: sam2's compiled predictor, where torch can compile it.
+say nothing about that). With --compile also `agree, compiled`: ours with compile=True; and `sam2, vos_optimized`:
+sam2's compiled predictor, where torch can compile it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ CONFIGS = {
     "distinct": Sam2LongConfig(certainty_threshold=UNCERTAIN, **ONLINE),
     "distinct, sparse": Sam2LongConfig(certainty_threshold=UNCERTAIN, memory_tokens="sparse", **ONLINE),
     "default": Sam2LongConfig(**ONLINE),
-    "default, merged": Sam2LongConfig(merge_agreeing=0.9, **ONLINE),
 }
 PLAIN, OPTIMIZED = "plain sam2", "sam2, vos_optimized"
-AS_THEY_FALL = ("default", "default, merged")
+AS_THEY_FALL = ("default",)
 STAGES = ("decode", "encoder", "assemble", "memory read", "decoder", "tree", "memory write", "output")
 
 

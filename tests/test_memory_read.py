@@ -3,16 +3,13 @@
 import itertools
 from dataclasses import replace
 
-import pytest
 import torch
 
 from sam2long import Sam2LongConfig
 from sam2long.method.memory import FrameMemory, keep_tokens
-from sam2long.method.tree import Candidate
 from sam2long.network.memory_read import Sam2MemoryReader
 from sam2long.network.sam2_adapter import Sam2Model
-from sam2long.tracking.track import Decision, Pathway, Track
-from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, run, same, tiny_predictor
+from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, same
 
 VIDEO = noise_video(30)
 SPARSE = Sam2LongConfig(memory_tokens="sparse")
@@ -122,68 +119,6 @@ def test_the_batch_is_split_by_layout_and_budget_without_changing_masks(tiny):
     state.session.model.row_budget = 1
     for frame, masks in collect(predictor, state).items():
         assert (masks - whole[frame]).abs().max() < 1e-3
-
-
-# -- merging pathways that agree -------------------------------------------------------------------------------------
-
-
-def memory_of(frame):
-    return FrameMemory(frame=frame, mask_features=None, object_ptr=None, iou=0.9, object_logit=5.0)
-
-
-def leaf(node, frames, agreed=None):
-    return Pathway(
-        node=node, parent=None, slot=node, score=-node, memories=tuple(map(memory_of, frames)), agreed=agreed or {}
-    )
-
-
-def decision(*pairs):
-    kept = [Candidate(parent=row, mask=k, score=-1.0 - i, signed_iou=0.9) for i, (row, k) in enumerate(pairs)]
-    return Decision(kept, rows=[row for row, _ in pairs], margin=0.1, certain=True)
-
-
-def track_of(*leaves, threshold=0.9):
-    return Track(rules=None, config=Sam2LongConfig(merge_agreeing=threshold), pathways=leaves)
-
-
-def test_children_of_one_pathway_with_the_same_mask_become_twins():
-    track = track_of(leaf(0, [1, 2]), leaf(1, [1, 2]))
-    merged = track.merge(3, decision((0, 0), (0, 1), (1, 0)), [[1, 0.95, 0.2], [0.95, 1, 0.2], [0.2, 0.2, 1]])
-    assert merged.unique() == [(0, 0), (1, 0)]
-    assert [c.score for c in merged.kept] == [-1.0, -1.0, -3.0]
-
-
-def test_pathways_merge_once_they_have_agreed_for_as_long_as_they_remember():
-    overlaps = [[1, 0.95], [0.95, 1]]
-    for before, unique in ((1, 2), (2, 2), (3, 1)):
-        track = track_of(leaf(7, [6, 9], {8: before}), leaf(8, [6, 9], {7: before}))
-        merged = track.merge(10, decision((0, 0), (1, 2)), overlaps)
-        assert len(merged.unique()) == unique
-        assert merged.agreed == ({((0, 0), (1, 2)): before + 1} if unique == 2 else {})
-
-
-def test_one_frame_of_disagreement_starts_the_count_again():
-    track = track_of(leaf(7, [6, 9], {8: 30}), leaf(8, [6, 9], {7: 30}))
-    merged = track.merge(10, decision((0, 0), (1, 2)), [[1, 0.5], [0.5, 1]])
-    assert len(merged.unique()) == 2 and merged.agreed == {}
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.9])
-def test_merging_saves_rows(threshold):
-    """Of an object that is there: out of sight, rows are equal anyway."""
-    there, states = tiny_predictor(seed=2, presence=30.0), []
-    for merge in (None, threshold):
-        predictor = reconfigured(there, Sam2LongConfig(certainty_threshold=1e9, merge_agreeing=merge))
-        states.append(started(predictor))
-        collect(predictor, states[-1])
-    exact, merged = states
-    assert merged.rows_read < exact.rows_read
-
-
-def test_merging_nothing_changes_nothing(tiny):
-    """With one pathway there is nothing to merge: the same bits."""
-    one, merged = (reconfigured(tiny, Sam2LongConfig(num_pathways=1, merge_agreeing=merge)) for merge in (None, 0.9))
-    assert same(run(one, VIDEO), run(merged, VIDEO))
 
 
 def test_objects_with_banks_of_different_sizes_share_one_run_of_the_decoder(tiny):

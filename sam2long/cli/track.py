@@ -23,7 +23,6 @@ from sam2long.runs.settings import RunSettings, settings_from
 if TYPE_CHECKING:
     from sam2long.runs.prompting import ObjectPrompt
     from sam2long.runs.run import Run
-    from sam2long.tracking.reseed import Reseeding
 
 NO_LIMIT = "none"  # for --max-lag
 
@@ -83,9 +82,6 @@ class Prompting:
     """With --text: what scores less, from 0 to 1, is not tracked."""
     detector: Annotated[str, arg(metavar="ID|FOLDER")] = DEFAULT_DETECTOR
     """With --text: hub id, or folder with a download, of a model for zero-shot object detection."""
-    reseed_every: Annotated[int | None, shown("N")] = None
-    """With --text: look again every N frames for objects that are lost. What is found has to win against what is
-    tracked for five frames, and to recognise the object where it was first seen, before it counts. Default: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +143,6 @@ class Method:
     """Prompted frames that are read at once: the first and the nearest. Default: 8."""
     memory_tokens: Annotated[Literal["all", "sparse"] | None, shown("{all,sparse}")] = None
     """Read all of every memory, or of older ones only what was attended to: faster, not exact. Default: all."""
-    merge_agreeing: Annotated[float | None, shown("X")] = None
-    """Hypotheses whose masks have long had an IoU above this become one. Default: never."""
 
 
 GROUPS = {"prompting": Prompting, "frames": Frames, "network": Network, "method": Method}
@@ -221,16 +215,6 @@ class Track:
     def built_predictor(self, settings: RunSettings) -> Any:
         return self.predictor or build_predictor(settings)
 
-    def _reseeding(self, settings: RunSettings, labels: Mapping[int, str], device: Any) -> Reseeding | None:
-        from sam2long.detection import TextDetector
-        from sam2long.tracking.reseed import Reseeding, from_detector
-
-        if settings.reseed is None:
-            return None
-        said = settings.reseed
-        detector = TextDetector(said["text"], said["detector"], said["min_score"], device)
-        return Reseeding(detect=from_detector(detector), every=said["every"], labels=labels)
-
     def built_detector(self, device: Any) -> Any:
         """For --text; its network is loaded once per process."""
         from sam2long.detection import TextDetector
@@ -296,7 +280,6 @@ class Track:
         run = Run(
             folder=folder, settings=settings, source=source, predictor=predictor, state=state, objects=spans,
             labels=labels, info=info, quiet=self.quiet, batch=self.batch, seconds=clock.seconds,
-            reseeding=self._reseeding(settings, labels, predictor.device),
         )  # fmt: skip
         # Only now is everything known to be in order: an older run is not lost to a mistyped flag.
         folder.clear()
@@ -329,7 +312,6 @@ class Track:
             info={key: info[key] for key in kept} | {"resumed": info.get("resumed", 0) + 1},
             quiet=self.quiet,
             batch=self.batch,
-            reseeding=self._reseeding(settings, labels, predictor.device),
         )
         run.go_back_to(progress)
         return run
@@ -409,10 +391,6 @@ class Track:
         flags = prompting.from_flags(frame, given.box, given.point, given.neg, given.mask, given.label)
         if given.text is not None:
             check_search(given.text, given.min_score)
-        if given.reseed_every is not None and given.text is None:
-            raise PromptError("--reseed-every needs --text, which says what to look for again")
-        if given.reseed_every is not None and given.reseed_every < 1:
-            raise PromptError(f"--reseed-every is {given.reseed_every}; expected 1 or more frames")
         ways = {
             "--prompts": given.prompts is not None, "--auto": given.auto, "--text": given.text is not None,
             "--box, --point or --mask": bool(flags),
@@ -468,17 +446,7 @@ class Track:
             "start": self.frames.start,
             "stride": self.frames.stride,
             "max_frames": self.frames.max_frames,
-            "reseed": self._reseed_flags(),
         }
-
-    def _reseed_flags(self) -> dict[str, Any] | None:
-        given = self.prompting
-        if given.reseed_every is None:
-            return None
-        return {
-            "every": given.reseed_every, "text": given.text, "detector": absolute(given.detector),
-            "min_score": given.min_score,
-        }  # fmt: skip
 
     def _field_flags(self) -> dict[str, Any]:
         values = {entry.name: getattr(self.method, entry.name) for entry in fields(Sam2LongConfig)}

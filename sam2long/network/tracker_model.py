@@ -236,16 +236,6 @@ class TrackerModel(ABC):
             kept_tokens=[kept_tokens[place] for place in places],
         )  # fmt: skip
 
-    def agreement(self, proposals: Proposals, kept: Sequence[tuple[int, int]]) -> list[list[float]]:
-        """IoU of each kept candidate's mask with each other's; 1 where both are empty. kept: U (row, k) pairs."""
-        rows, ks = proposals.at(kept)
-        inside = (proposals.masks[rows, ks].flatten(1) > 0).float()  # [U, pixels]
-        with torch.autocast(self.device.type, enabled=False):  # counts of pixels have more digits than bfloat16
-            both = inside @ inside.T
-        area = inside.sum(1)
-        either = area[:, None] + area[None] - both
-        return torch.where(either > 0, both / either.clamp(min=1), 1.0).tolist()
-
     def _batches(self, readings: Sequence[Reading]) -> list[list[int]]:
         """Row numbers grouped by bank shape, each group small enough for the row budget."""
         groups: dict[tuple, list[int]] = defaultdict(list)

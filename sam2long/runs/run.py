@@ -28,7 +28,6 @@ from sam2long.export.page import write_page
 from sam2long.json_file import read_json
 from sam2long.runs.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.runs.settings import RunSettings
-from sam2long.tracking.reseed import Reseeding, propagate
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import gap
 
@@ -107,7 +106,6 @@ class Run:
         objects: id -> when it was prompted. labels: id -> name.
         info: what run.json says beside the progress.
         quiet: no progress bar.
-        reseeding: a detector that looks again for what is lost.
         batch: of many clips that this run, a quiet one, is one of; it has the bar, and says when to stop.
     """
 
@@ -121,7 +119,6 @@ class Run:
     info: dict[str, Any]
     quiet: bool = False
     batch: Batch | None = None
-    reseeding: Reseeding | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     pass_number: int = 0
     next_frame: int | None = None  # of the pass; None: at its beginning
@@ -206,10 +203,7 @@ class Run:
         start = current.start if self.next_frame is None else self.next_frame
         if not 0 <= start < self.source.num_frames:
             return  # stopped after the very last frame
-        if self.reseeding is None:
-            results = self.predictor.propagate_in_video(self.state, start_frame_idx=start, reverse=current.reverse)
-        else:
-            results = propagate(self.predictor, self.state, self.reseeding, start, reverse=current.reverse)
+        results = self.predictor.propagate_in_video(self.state, start_frame_idx=start, reverse=current.reverse)
         for frame, obj_ids, logits in results:
             masks = (logits[:, 0] > 0).cpu().numpy()  # [N, H, W]
             with self._timed("write masks"):

@@ -29,7 +29,6 @@ class RunSettings:
     start: int = 0
     stride: int = 1
     max_frames: int | None = None
-    reseed: dict[str, Any] | None = None  # every, text, detector, min_score: look again for what is lost
     sam2long: dict[str, Any] = field(default_factory=lambda: Sam2LongConfig().to_dict())
 
     def __post_init__(self) -> None:

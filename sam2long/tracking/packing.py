@@ -71,7 +71,6 @@ class Writer:
                     "slot": p.slot,
                     "score": p.score,
                     "lineage": list(p.lineage),
-                    "agreed": {str(node): count for node, count in p.agreed.items()},
                     "memories": [self.memory(m) for m in p.memories],
                 }
                 for p in unique.values()
@@ -144,7 +143,6 @@ class Reader:
                 score=entry["score"],
                 memories=tuple(self.memories[number] for number in entry["memories"]),
                 lineage=tuple(entry["lineage"]),
-                agreed={int(node): count for node, count in entry.get("agreed", {}).items()},
             )
             for entry in packed["nodes"]
         }

@@ -200,28 +200,6 @@ class Session:
             return None
         return memory.read(frame, leading.memories, prompted, track.rules)
 
-    def finds(self, obj_id: Any, prompted: int, frame: int, truth: Tensor) -> float:
-        """How well the memory of one prompt alone finds an object on another frame.
-
-        Args:
-            obj_id: whose prompt. prompted: the frame of that prompt. frame: where to look.
-            truth: [1, 1, 4h, 4w] logits of the mask that should be found.
-        Returns:
-            IoU of the best of the candidates, by their own estimate, with the truth; 0 when it finds nothing.
-        """
-        obj = self.objects[obj_id]
-        direction = FORWARD if frame >= prompted else REVERSE
-        track, _ = self.new_track(direction)
-        with self.model.running():
-            self._prepare_prompts(obj)
-            prompt = {prompted: obj.prompts[prompted].for_tracker(prompted).memory}
-            reading = memory.read(frame, (), prompt, track.rules)
-            proposals = self.model.propose(self.reader.features(frame), [reading], track.rules.num_pointers)
-        ious = proposals.verdicts[0].ious
-        found = proposals.masks[proposals.places[0], ious.index(max(ious))] > 0
-        true = moved(truth[0, 0], found.device) > 0
-        return float((found & true).sum() / (found | true).sum().clamp(min=1))
-
     def _filled(self, masks: list[Tensor | None]) -> list[Tensor | None]:
         """On the device, with their holes filled, in one go."""
         there = [moved(mask, self.model.device) for mask in masks if mask is not None]

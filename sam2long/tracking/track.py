@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,7 +29,6 @@ class Pathway:
     score: float  # sum of log(iou + eps) since the last prompt; higher is better
     memories: tuple[FrameMemory, ...] = ()  # oldest first
     lineage: tuple[int, ...] = ()  # nodes of the frames that wait, oldest first, the leaf last
-    agreed: Mapping[int, int] = field(default_factory=dict)  # frames in a row with the same mask as another leaf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,13 +113,8 @@ class Track:
 
     # ---- after the network -----------------------------------------------------------------------------------
 
-    def decide(self, verdicts: Sequence[tree.Verdict], look: Callable[[int, int], Tensor] | None = None) -> Decision:
-        """Which candidates become the new pathways.
-
-        Args:
-            verdicts: one for each of `leaves()`.
-            look: mask logits [4h, 4w] of a row's k-th candidate. The paper's rules never look; eval/policies may.
-        """
+    def decide(self, verdicts: Sequence[tree.Verdict]) -> Decision:
+        """Which candidates become the new pathways. verdicts: one for each of `leaves()`."""
         leaves = self.leaves()
         row_of = {leaf.node: row for row, leaf in enumerate(leaves)}
         config, width = self.config, self.config.num_pathways
@@ -138,38 +132,6 @@ class Track:
         kept = tree.keep(candidates, width, certain)
         margin = tree.margin(candidates, kept, [pathway.node for pathway in pathways])
         return Decision(kept, [rows[candidate.parent] for candidate in kept], margin, certain)
-
-    def merge(self, frame: int, decision: Decision, overlaps: Sequence[Sequence[float]]) -> Decision:
-        """Let a pathway whose masks have long been those of a better one become its twin.
-
-        "Long" is as far back as either of the two remembers, so that what they would read differs by next to
-        nothing; children of one pathway share their past.
-
-        Args:
-            overlaps: IoU of the masks of each two of `decision.unique()`.
-        """
-        leaves, unique = self.leaves(), decision.unique()
-        into: dict[Node, Node] = {}
-        agreed: dict[tuple[Node, Node], int] = {}
-        for j, worse in enumerate(unique):
-            for i, better in enumerate(unique[:j]):
-                if better in into or overlaps[i][j] < self.config.merge_agreeing:
-                    continue
-                one, other = leaves[better[0]], leaves[worse[0]]
-                count = 1 + one.agreed.get(other.node, 0)
-                reach = max((abs(frame - entry.frame) for entry in (*one.memories, *other.memories)), default=1)
-                if one is other or count >= reach:
-                    into[worse] = better
-                    break
-                agreed[better, worse] = count
-        if into:
-            pairs = [(row, c.mask) for c, row in zip(decision.kept, decision.rows, strict=True)]
-            first = [pairs.index(into.get(pair, pair)) for pair in pairs]  # of several twins the best
-            decision = replace(
-                decision, kept=[decision.kept[at] for at in first], rows=[decision.rows[at] for at in first]
-            )
-        alive = set(unique) - set(into)
-        return replace(decision, agreed={pair: count for pair, count in agreed.items() if alive.issuperset(pair)})
 
     def grow(
         self,
@@ -218,10 +180,6 @@ class Track:
                 memory_frames=readings[row].frames,
             )
             self.waiting[node] = Hypothesis(new.mask if verdict.object_logit > 0 else None, report)
-        for (one, other), count in decision.agreed.items():
-            a, b = children[one], children[other]
-            children[one] = replace(a, agreed={**a.agreed, b.node: count})
-            children[other] = replace(b, agreed={**b.agreed, a.node: count})
         self.pathways = tuple(
             children[row, candidate.mask] for candidate, row in zip(decision.kept, decision.rows, strict=True)
         )
@@ -393,7 +351,6 @@ class Decision:
     rows: list[int]  # the track's network row of each kept candidate's parent
     margin: float
     certain: bool
-    agreed: Mapping[tuple[Node, Node], int] = field(default_factory=dict)  # frames in a row, of two of `unique()`
 
     def unique(self) -> list[Node]:
         """(row, k) of each different kept node, best first."""

@@ -7,9 +7,6 @@ object's pathways make of it is in track.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-
-from torch import Tensor
 
 from sam2long.method.memory import Reading
 from sam2long.network.features import FrameFeatures
@@ -39,12 +36,7 @@ def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: Fra
         features, [reading for track_readings in readings for reading in track_readings], running[0].rules.num_pointers
     )
     verdicts = [proposals.verdicts[rows.start : rows.stop] for rows in rows_of]
-    decisions = [
-        track.decide(said, partial(_mask, proposals, rows))
-        for track, said, rows in zip(running, verdicts, rows_of, strict=True)
-    ]
-    if any(track.config.merge_agreeing is not None for track in running):
-        decisions = _merged(model, running, frame, proposals, rows_of, decisions)
+    decisions = [track.decide(said) for track, said in zip(running, verdicts, strict=True)]
     kept = _kept(rows_of, decisions)
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, rows, decision, track_readings, said in zip(
@@ -55,31 +47,11 @@ def step(model: TrackerModel, tracks: Sequence[Track], frame: int, features: Fra
         track.grow(frame, decision, track_readings, said, own, tokens)
 
 
-def _mask(proposals: Proposals, rows: range, row: int, k: int) -> Tensor:
-    """Logits [4h, 4w] of the k-th candidate in the `row`-th of a track's rows."""
-    return proposals.masks[proposals.places[rows[row]], k]
-
-
 def _kept(rows_of: Sequence[range], decisions: Sequence[Decision]) -> list[tuple[int, int]]:
     """(network row, k) of every node that was kept, track by track."""
     return [
         (rows.start + row, k) for rows, decision in zip(rows_of, decisions, strict=True) for row, k in decision.unique()
     ]
-
-
-def _merged(
-    model: TrackerModel, tracks: Sequence[Track], frame: int, proposals: Proposals, rows_of: Sequence[range],
-    decisions: list[Decision],
-) -> list[Decision]:  # fmt: skip
-    """Decisions after pathways that agree have become one; costs a second transfer of numbers."""
-    overlaps = model.agreement(proposals, _kept(rows_of, decisions))
-    merged, start = [], 0
-    for track, decision in zip(tracks, decisions, strict=True):
-        stop = start + len(decision.unique())
-        own = [line[start:stop] for line in overlaps[start:stop]]
-        merged.append(decision if track.config.merge_agreeing is None else track.merge(frame, decision, own))
-        start = stop
-    return merged
 
 
 def _row_ranges(readings: Sequence[Sequence[Reading]]) -> list[range]:

@@ -35,11 +35,10 @@ def test_every_table_is_readable_and_holds_the_default():
         "selection",
         "twins",
         "image_size",
-        "policies",
     }
     assert {t.name for t in tables()} == names
     defaults = [v.spec for t in tables() for v in t.variants if v.spec == TrackerSpec()]
-    assert len(defaults) == 9  # each table holds the default, and it is the same run
+    assert len(defaults) == 8  # each table holds the default, and it is the same run
     pathways = next(t for t in tables() if t.name == "pathways")
     assert [v.spec.sam2long for v in pathways.variants] == [
         {},

@@ -168,8 +168,8 @@ def test_only_what_is_missing_is_run(with_model, davis, tmp_path):
 def test_a_video_that_fails_costs_no_other(with_model, davis, tmp_path, monkeypatch):
     track = Sweep.track
 
-    def breaks(self, folder, video, prompts, configs, policies):
-        for i, item in enumerate(track(self, folder, video, prompts, configs, policies)):
+    def breaks(self, folder, video, prompts, configs):
+        for i, item in enumerate(track(self, folder, video, prompts, configs)):
             if video.name == "vid_a" and i == 5:
                 raise RuntimeError("the device is on fire")
             yield item
