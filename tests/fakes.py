@@ -54,10 +54,10 @@ def tiny_predictor(seed: int = 1, presence: float = 2.0, overrides: tuple[str, .
     return lively(predictor, presence)
 
 
-def tiny_flags(folder: Path) -> tuple[str, ...]:
-    """The tiny model, for a command line; its weights part the hypotheses."""
+def tiny_flags(folder: Path, presence: float = 2.0) -> tuple[str, ...]:
+    """The tiny model, for a command line; its weights part the hypotheses. presence: as for `lively`."""
     path = folder / "tiny.pt"
-    torch.save({"model": tiny_predictor().state_dict()}, path)
+    torch.save({"model": tiny_predictor(presence=presence).state_dict()}, path)
     return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
 
 

@@ -86,18 +86,19 @@ def test_a_lower_room_imports_nothing_from_above(room, allowed):
         assert not above, module
 
 
-def test_nothing_below_the_command_line_and_the_page_imports_them():
-    upper = {"sam2long.cli", "sam2long.ui"}
+def test_nothing_below_the_command_line_the_page_and_the_hosts_imports_them():
+    upper = {"sam2long.cli", "sam2long.ui", "sam2long.hosts"}
     for module in inside("sam2long"):
         if ".".join(module.split(".")[:2]) not in upper:
             assert not [m for m in imported(module) if ".".join(m.split(".")[:2]) in upper], module
-    for module in inside("sam2long.ui"):
-        assert not [m for m in imported(module) if m.startswith("sam2long.cli")], module
+    for module in [*inside("sam2long.ui"), *inside("sam2long.hosts")]:
+        other = "sam2long.hosts" if module.startswith("sam2long.ui") else "sam2long.ui"
+        assert not [m for m in imported(module) if m.startswith(("sam2long.cli", other))], module
 
 
 def test_only_the_network_and_the_predictors_import_sam2():
     allowed = {*inside("sam2long.network"), "sam2long.predictor", "sam2long.camera"}
-    allowed.add("sam2long.cli.x_anylabeling_program")  # runs inside X-AnyLabeling, in the place of sam2's builder
+    allowed.add("sam2long.hosts.x_anylabeling")  # runs inside X-AnyLabeling, in the place of sam2's builder
     for module in set(inside("sam2long")) - allowed:
         tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
         roots = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sam2long.export.job import ExportJob
 from sam2long.export.masks import decode_mask, run_lengths
-from sam2long.export.polygons import box, outlines
+from sam2long.export.polygons import box, edges
 
 Shape = tuple[str, dict[str, Any]]  # tag and attributes
 
@@ -91,11 +91,9 @@ def _shapes(job: ExportJob, mask: np.ndarray) -> list[Shape]:
     if job.shape == "mask":
         place = {"left": left, "top": top, "width": right - left + 1, "height": bottom - top + 1}
         return [("mask", {"rle": ", ".join(map(str, run_lengths(mask[_inside(mask)].ravel()))), **place})]
-    # CVAT measures from the corner of a pixel and fills what lies inside a polygon. So the outline is taken between
-    # the pixels' centres and their edges, from a picture twice as large.
-    doubled = mask[_inside(mask)].repeat(2, axis=0).repeat(2, axis=1)
-    rings = [(ring + 0.5) / 2 + (left, top) for ring in outlines(doubled, 2 * job.tolerance)]
-    return [("polygon", {"points": ";".join([f"{x},{y}" for x, y in ring.tolist()])}) for ring in rings]
+    return [
+        ("polygon", {"points": ";".join([f"{x},{y}" for x, y in ring.tolist()])}) for ring in edges(mask, job.tolerance)
+    ]
 
 
 def _inside(mask: np.ndarray) -> tuple[slice, slice]:

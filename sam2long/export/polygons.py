@@ -45,6 +45,16 @@ def outlines(mask: np.ndarray, tolerance: float = 0.0) -> list[np.ndarray]:
     return [ring for _, ring in sorted(joined, key=lambda entry: -entry[0])]
 
 
+def edges(mask: np.ndarray, tolerance: float = 0.0) -> list[np.ndarray]:
+    """`outlines` for programs that measure from the corner of a pixel and fill what lies inside, such as CVAT: rings
+    [n, 2] float between the pixels' centres and their edges, from a picture twice as large."""
+    if not mask.any():
+        return []
+    left, top, right, bottom = box(mask)
+    doubled = mask[top : bottom + 1, left : right + 1].repeat(2, axis=0).repeat(2, axis=1)
+    return [(ring + 0.5) / 2 + (left, top) for ring in outlines(doubled, 2 * tolerance)]
+
+
 def join(rings: list[np.ndarray]) -> np.ndarray:
     """One ring out of several: each is entered and left along the shortest line between two corners."""
     whole, *others = rings

@@ -29,12 +29,11 @@ class ObjectPrompt:
         if any("\ud800" <= letter <= "\udfff" for letter in self.label):
             raise PromptError(f"the label {self.label!a} is not text in UTF-8; write it anew")
 
-    def give(self, predictor: Any, state: Any, index: int) -> None:
-        """Pass it to a predictor, which checks it. index: of the frame among those tracked."""
+    def give(self, predictor: Any, state: Any, index: int) -> Any:
+        """Pass it to a predictor, which checks it, and return its answer. index: of the frame among those tracked."""
         if self.mask is not None:
-            predictor.add_new_mask(state, index, self.obj_id, self.mask)
-            return
-        predictor.add_new_points_or_box(
+            return predictor.add_new_mask(state, index, self.obj_id, self.mask)
+        return predictor.add_new_points_or_box(
             state,
             index,
             self.obj_id,

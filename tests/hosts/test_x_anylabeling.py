@@ -43,7 +43,7 @@ def installed(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stand-in\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[console_scripts]\nxanylabeling = stand_in:main\n")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]), "OMP_NUM_THREADS": "1"}
 
 
@@ -60,7 +60,7 @@ def test_the_program_finds_our_camera_predictor_in_sam2(installed):
 
 
 def test_without_x_anylabeling_it_says_how_to_install_it(capsys, monkeypatch):
-    from sam2long.cli import x_anylabeling
+    from sam2long.hosts import x_anylabeling
 
     monkeypatch.setattr(x_anylabeling, "entry_points", lambda **_: ())
     assert main(["x-anylabeling", "--filename", "x"]) == 2
@@ -69,5 +69,5 @@ def test_without_x_anylabeling_it_says_how_to_install_it(capsys, monkeypatch):
 
 
 def test_our_package_has_no_import_of_it():
-    root = Path(__file__).parents[1] / "sam2long"
+    root = Path(__file__).parents[2] / "sam2long"
     assert not [path for path in root.rglob("*.py") if "import anylabeling" in path.read_text(encoding="utf-8")]
