@@ -1,5 +1,6 @@
 """Every error that sam2long raises on purpose. The command line turns each into one sentence and exit code 2."""
 
+import errno
 import reprlib
 
 
@@ -40,6 +41,16 @@ def sentence(error: OSError) -> str:
     """What the system refused, and about which file."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def out_of_files(error: BaseException) -> str | None:
+    """What to do when the system gives no more open files; None when that is not what went wrong."""
+    if getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return (
+        "this program has as many files open as the system allows; close what is not needed any more (videos, states, "
+        "iterations that were left half-way), or raise the limit (ulimit -n 4096)"
+    )
 
 
 def short(value: object) -> str:

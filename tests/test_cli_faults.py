@@ -126,7 +126,8 @@ def test_a_prompt_that_is_refused_leaves_no_folder(built, clip, tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [('"box": [1%s, 1, 5, 5]' % ("0" * 400), "box is"), ('"box": [NaN, 1, 5, 5]', "box is [nan"),
-     ('"points": "%s"' % ("x" * 9999), "points is"), ('"object": 1%s, "box": [4, 6, 12, 14]' % ("0" * 300), "at most")],
+     ('"points": "%s"' % ("x" * 9999), "points is"),
+     ('"object": 1%s, "box": [4, 6, 12, 14]' % ("0" * 300), "to 2147483647")],
 )  # fmt: skip
 def test_prompts_beyond_all_bounds_are_one_short_sentence(built, clip, tmp_path, capsys, prompt, message):
     (tmp_path / "p.json").write_text("[{" + prompt + ("}]" if "object" in prompt else ', "object": 1}]'))
@@ -137,7 +138,7 @@ def test_prompts_beyond_all_bounds_are_one_short_sentence(built, clip, tmp_path,
 
 
 def test_notes_are_a_line_each_whatever_a_label_has(built, clip, tmp_path, capsys):
-    assert track(clip, "--label", "a\nb", "--out", tmp_path / "out") == 0
+    assert track(clip, "--label", "\ue000\nb", "--out", tmp_path / "out") == 0
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -32,14 +32,15 @@ def share_of_colour(path, colour):
 
 def test_report_names_objects_and_frames_of_the_video(tmp_path):
     write_report(
-        report_of("va", (1, 2)), tmp_path / "report.csv", labels={1: "dog", 2: ""}, source_frame=lambda f: 10 + 5 * f
-    )
+        report_of("va", (1, 2)), tmp_path / "report.csv", labels={1: "=dog", 2: ""},
+        source_frame=lambda f: 10 + 5 * f, time=lambda f: None if f else 1.25,
+    )  # fmt: skip
     lines = (tmp_path / "report.csv").read_text().splitlines()
     assert lines[0] == (
-        "frame,source_frame,obj_id,label,prompted,iou,object_logit,status,pathways,margin,memory_frames"
+        "frame,source_frame,time,obj_id,label,prompted,iou,object_logit,status,pathways,margin,memory_frames"
     )
-    assert lines[1] == "0,10,1,dog,True,,3,visible,1,0.5,0 1"
-    assert lines[4] == "1,15,2,,False,0.8,3,absent,2,0.5,0 1"
+    assert lines[1] == "0,10,1.250000,1,'=dog,True,,3,visible,1,0.5,0 1", "no formula"
+    assert lines[4] == "1,15,,2,,False,0.8,3,absent,2,0.5,0 1"
 
 
 def test_timeline_gives_each_status_its_share_of_the_band(tmp_path):

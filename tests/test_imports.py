@@ -147,7 +147,10 @@ def test_frames_of_image_folders_go_by_their_names(tmp_path):
     [
         ([shape("linestrip", [[1, 1], [2, 2]])], "shape 1 is a linestrip"),
         ([shape("point", [[1, 1]]), shape("point", [[2, 2]])], "several shapes 'dog' without group_id"),
-        ([shape("point", [[1, 1]], group_id=0)], "group_id is 0"),
+        ([shape("point", [[1, 1]], group_id=-1)], "group_id is -1"),
+        ([shape("point", [[1, 1]], group_id=2**31)], "group_id is 2147483648"),
+        ([shape("point", [[1, 1]], "a\x01b")], "cannot be printed"),
+        ([shape("point", [[1, 1]], "a" * 5000)], "5000 letters"),
         ([shape("polygon", [[1, 1], [2, "2"]])], "points is"),
         ([shape("polygon", [[1, 1]])], "1 corners"),
         ([shape("polygon", [[900, 900], [950, 900], [950, 950]])], "no pixel"),
@@ -221,3 +224,67 @@ def test_images_named_by_hand_find_their_frames(run, tmp_path, monkeypatch):
     assert track(monkeypatch, folder, "--import", path, "--out", tmp_path / "run2") == 0
     said = json.loads((tmp_path / "run2" / "run.json").read_text())["prompts"]
     assert said == [{"frame": 1, "object": 1, "label": "dog", "box": [3.0, 3.0, 9.0, 9.0]}], "one, three, two"
+
+
+def coco_of(path, *tracks, image=1, more=()):
+    """A file as CVAT writes it for a video task, with an object for each track."""
+    annotations = [
+        {"id": number, "image_id": image, "category_id": 1, "bbox": [3, 3, 9, 9], "attributes": {"track_id": track}}
+        for number, track in enumerate(tracks, start=1)
+    ]
+    images = [{"id": n, "width": WIDTH, "height": HEIGHT, "file_name": f"frame_{n - 1:06d}.PNG"} for n in (1, 2)]
+    content = {"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": [*annotations, *more]}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [((0, 1), {1: "0", 2: "1"}), (("0", "7"), {1: "0", 8: "7"}), ((3, 1), {3: "", 1: ""}), (("3", "1"), {3: "", 1: ""}),
+     (("Rex", 2, "Bo"), {3: "Rex", 2: "", 4: "Bo"}), (("Rex", 0), {2: "Rex", 1: "0"})],
+)  # fmt: skip
+def test_tracks_of_cvat_count_from_0_or_have_names(tmp_path, tracks, expected):
+    prompts = read_prompts(coco_of(tmp_path / "instances_default.json", *tracks))
+    assert {prompt.obj_id: prompt.called for prompt in prompts} == expected
+
+
+def test_numbers_move_on_in_all_files_of_a_folder_together(tmp_path):
+    folder = tmp_path / "frames"
+    drawing(folder / "00001.json", shape("rectangle", [[1, 1], [9, 9]], group_id=0), shape("point", [[20, 20]], "cat"))
+    drawing(folder / "00002.json", shape("rectangle", [[1, 1], [9, 9]], group_id=1))
+    found = [(prompt.frame, prompt.obj_id, prompt.called) for prompt in read_prompts(folder)]
+    assert found == [(1, 1, "0"), (1, 3, ""), (2, 2, "1")]
+    coco_of(tmp_path / "coco" / "a.json", 0)
+    coco_of(tmp_path / "coco" / "b.json", 1, image=2)
+    assert [(prompt.frame, prompt.obj_id) for prompt in read_prompts(tmp_path / "coco")] == [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("track", [-1, 2**31, 1.5, [1], "a\x00b", "x" * 5000, True])
+def test_tracks_that_are_no_number_and_no_name_are_refused(tmp_path, track):
+    with pytest.raises(ValueError, match="track_id") as caught:
+        read_prompts(coco_of(tmp_path / "coco.json", track))
+    assert len(str(caught.value)) < 250
+
+
+def test_what_was_moved_on_is_said_and_kept(run, tmp_path, monkeypatch, capsys):
+    path = coco_of(tmp_path / "instances_default.json", 0, 1)
+    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor())
+    command = ["track", run.parent / "clip.mp4", "--import", path, "--out", tmp_path / "out"]
+    assert main(list(map(str, command))) == 0
+    assert "1 0, 2 1" in capsys.readouterr().out
+    said = json.loads((tmp_path / "out" / "run.json").read_text())["prompts"]
+    assert [(prompt["object"], prompt["called"]) for prompt in said] == [(1, "0"), (2, "1")]
+
+
+@pytest.mark.parametrize(("given", "message"), [(0, "count objects from 1"), (-3, "from 1 to"), ("dog", "from 1 to")])
+def test_object_numbers_of_prompts_json_are_said_as_they_are_meant(tmp_path, given, message):
+    from sam2long.runs.prompting import from_file
+
+    path = tmp_path / "prompts.json"
+    entry = {"frame": 0, "object": "3", "box": [1, 1, 5, 5]}
+    path.write_text(json.dumps([entry]))
+    assert from_file(path)[0].obj_id == 3
+    path.write_text(json.dumps([{**entry, "object": given}]))
+    with pytest.raises(ValueError, match=message):
+        from_file(path)

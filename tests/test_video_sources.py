@@ -257,8 +257,8 @@ def test_arrays_of_16_bits_are_stretched(kind, low):
     source = open_source(Lazy(values))
     np.testing.assert_array_equal(source.frame(1)[..., 0], (values[1].astype(int) - low) * 16)
     assert f"{low} to {low + 15} were stretched" in source.notes[0]
-    full = np.array([0, 0x1234, 0xFFFF], np.uint16).reshape(1, 1, 3)
-    assert open_source(full).frame(0)[0, :, 0].tolist() == [0, 0x12, 0xFF], "what fills the range is not stretched"
+    full = np.array([0, 0x1234, 0xFFFF, 0, 0], np.uint16).reshape(1, 1, 5)
+    assert open_source(full).frame(0)[0, :, 0].tolist() == [0, 0x12, 0xFF, 0, 0], "a full range is not stretched"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +266,12 @@ def test_arrays_of_16_bits_are_stretched(kind, low):
     [
         (np.zeros((2, 4, 4)), "shape"),
         (np.zeros((2, 4, 4, 3)), "dtype float64"),
+        (np.zeros((96, 128, 3), np.uint8), "one picture .* or 96 grey frames of 3 x 128"),
+        (np.zeros((96, 128, 4), np.uint8), "one picture"),
+        (np.zeros((96, 128, 1), np.uint16), "one picture"),
+        (np.zeros((3, 96, 128, 4), np.uint8), "shape"),
+        (torch.zeros(96, 128, 3), "shape"),
+        (torch.zeros(2, 3, 4, 3), "frames of 3 rows, or of 3 columns"),
         ([], "no frames"),
         ([np.zeros((4, 4), np.uint8)], r"shape \(4, 4\)"),
         (torch.zeros(2, 4, 4, 4), "shape"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sam2long.cli.exit_codes import INCOMPLETE, INTERRUPTED
 from sam2long.errors import ConfigError, DataError, Sam2LongError
 from sam2long.export.atomic import replacing, write_json
+from sam2long.export.report import as_text
 from sam2long.json_file import read_json
 from sam2long.runs import processes, prompting
 from sam2long.runs.opening import absolute, require_length
@@ -67,6 +68,8 @@ class BatchFolder:
 
         with replacing(self.table) as partial:
             table = pd.DataFrame(rows, columns=list(COLUMNS))
+            for name in table.select_dtypes(object):
+                table[name] = [as_text(value) if isinstance(value, str) else value for value in table[name]]
             table.to_csv(partial, index=False, errors="backslashreplace")  # names of files need not be text
 
 

@@ -47,6 +47,9 @@ class Export:
     """How far to both sides of the edge alpha fades, in cut-outs, alpha, matte and green-screen; 0 is a hard edge."""
     band: Annotated[float | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
     """How far to both sides of the edge a trimap is unknown. Default: 10."""
+    tracked_only: bool = False
+    """Videos begin and end with the tracked frames, and carry the timecode of the first one. Default: the whole video,
+    so that frame k is its frame k."""
     overwrite: bool = False
     """Replace an earlier export in --out."""
     list: bool = False
@@ -90,6 +93,7 @@ class Export:
                 frame_names=self.frame_names,
                 feather=self.feather,
                 band=self.band,
+                tracked_only=self.tracked_only,
                 overwrite=self.overwrite,
                 progress=show,
             )

@@ -88,11 +88,11 @@ class Live:
 
     def run(self) -> int:
         from sam2long.export.fonts import note_on_fonts
-        from sam2long.runs.prompting import labels_of, numbered_colours
+        from sam2long.runs.prompting import labels_of, numbered_otherwise
 
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
-        if (said := numbered_colours(prompts)) and not self.quiet:
+        if (said := numbered_otherwise(prompts)) and not self.quiet:
             print(said, flush=True)
         if note := note_on_fonts(labels_of(prompts)):
             print(f"note: {note}", file=sys.stderr)

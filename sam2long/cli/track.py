@@ -232,7 +232,7 @@ class Track:
 
         settings = self.settings()
         prompts = self._prompts()  # before anything slow
-        if said := prompting.numbered_colours(prompts):
+        if said := prompting.numbered_otherwise(prompts):
             self._say(said)
         clock = _Clock()
         source = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)

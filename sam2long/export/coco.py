@@ -32,7 +32,7 @@ def write_coco(job: ExportJob) -> None:
         for frame in run.frames:
             yield {
                 "id": frame + 1, "file_name": run.image_name(frame), "height": run.height, "width": run.width,
-                "frame_index": run.source_frame(frame),
+                "frame_index": run.source_frame(frame), "time": run.time(frame),
             }  # fmt: skip
 
     def annotations() -> Iterator[dict[str, Any]]:
@@ -85,7 +85,7 @@ def write_youtube_vis(job: ExportJob) -> None:
         {
             "info": _info(job),
             "licenses": [],
-            "videos": [{"id": 1, "file_names": names, **size}],
+            "videos": [{"id": 1, "file_names": names, **size, "times": [run.time(frame) for frame in run.frames]}],
             "categories": _categories(categories),
             "annotations": annotations,
         },

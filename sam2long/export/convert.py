@@ -31,6 +31,7 @@ class Format:
     shapes: tuple[str, ...] = ()  # what may stand for a mask; the first is the default
     takes_images: bool = False  # can bring the frames along
     takes_feather: bool = False  # has edges that can fade
+    is_video: bool = False
     band: float | None = None  # pixels of an edge that are unknown, when nothing else is asked for; None: it has none
     frame_names: str = VIDEO_NAMES  # what the frames of a video file are called
 
@@ -102,18 +103,28 @@ FORMATS: dict[str, Format] = {
         write=videos.write_prores,
         needs_video=True,
         takes_feather=True,
+        is_video=True,
     ),
     "alpha-webm": Format(
-        description="VP9 .webm with alpha, for browsers", write=videos.write_vp9, needs_video=True, takes_feather=True
+        description="VP9 .webm with alpha, for browsers",
+        write=videos.write_vp9,
+        needs_video=True,
+        takes_feather=True,
+        is_video=True,
     ),
     "matte": Format(
-        description="mp4, objects white on black", write=videos.write_matte, needs_video=True, takes_feather=True
+        description="mp4, objects white on black",
+        write=videos.write_matte,
+        needs_video=True,
+        takes_feather=True,
+        is_video=True,
     ),
     "green-screen": Format(
         description="mp4, objects before chroma key green",
         write=videos.write_green_screen,
         needs_video=True,
         takes_feather=True,
+        is_video=True,
     ),
 }
 
@@ -140,6 +151,7 @@ def export_run(
     frame_names: str | None = None,
     feather: float = 0.0,
     band: float | None = None,
+    tracked_only: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> ExportReport:
@@ -158,6 +170,8 @@ def export_run(
             format's own. Images of a folder keep their names.
         feather: pixels on either side of an edge over which alpha fades, in cut-outs and videos; 0 for a hard edge.
         band: pixels on either side of an edge that a trimap leaves unknown; None for 10.
+        tracked_only: videos hold the frames from the first tracked one to the last, and a timecode that says where
+            they begin; else all of the video's, so that frame k is its frame k.
         overwrite: replace an earlier export in `out`.
         progress: called with the frames done and their number; what it raises ends the export, and nothing stays.
     Raises:
@@ -165,7 +179,7 @@ def export_run(
         DataError: no run, or files in the way. VideoError: the video is needed and not there.
     """
     chosen = format_named(to)
-    check_options(to, shape, tolerance, images, frame_names, feather, band)
+    check_options(to, shape, tolerance, images, frame_names, feather, band, tracked_only)
     run_dir = Path(run_dir)
     folder = Path(out) if out is not None else (run_dir if run_dir.is_dir() else run_dir.parent) / "export" / to
     check_replaceable(folder, overwrite)
@@ -176,7 +190,8 @@ def export_run(
         with replacing_folder(folder) as partial:
             job = ExportJob(
                 run=run, folder=partial, shape=shape or next(iter(chosen.shapes), None), tolerance=tolerance,
-                images=images, feather=feather, band=chosen.band if band is None else band, progress=progress,
+                images=images, feather=feather, band=chosen.band if band is None else band,
+                tracked_only=tracked_only, progress=progress,
             )  # fmt: skip
             chosen.write(job)
             if missed := run.untracked():
@@ -227,6 +242,7 @@ def check_options(
     frame_names: str | None = None,
     feather: float = 0.0,
     band: float | None = None,
+    tracked_only: bool = False,
 ) -> None:
     """Raise when a format does not have these options.
 
@@ -252,6 +268,8 @@ def check_options(
         raise ConfigError(f"the feather is {feather}; expected pixels, 0 to {WIDEST_EDGE}")
     if feather and not chosen.takes_feather:
         raise ConfigError(f"{name} has no edges that could fade; those of {_that('takes_feather')} can")
+    if tracked_only and not chosen.is_video:
+        raise ConfigError(f"{name} has tracked frames only; leave that to {_that('is_video')}")
     if band is not None and chosen.band is None:
         raise ConfigError(f"{name} has no unknown band; a band goes with {_that('band')}")
     if band is not None and not 0 < band <= WIDEST_EDGE:

@@ -12,6 +12,7 @@ import numpy as np
 from sam2long.export.job import ExportJob
 from sam2long.export.masks import decode_mask, run_lengths
 from sam2long.export.polygons import box, edges
+from sam2long.imports.naming import printable
 
 Shape = tuple[str, dict[str, Any]]  # tag and attributes
 
@@ -122,4 +123,4 @@ def _meta(job: ExportJob) -> str:
 
 
 def _attributes(values: dict[str, Any]) -> str:
-    return "".join(f" {key}={quoteattr(str(value))}" for key, value in values.items())
+    return "".join(f" {key}={quoteattr(printable(str(value)))}" for key, value in values.items())

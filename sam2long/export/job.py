@@ -85,6 +85,7 @@ class ExportJob:
         tolerance: pixels that polygons may be off the mask's edge, to have fewer corners.
         images: write the frames as well.
         feather: pixels on either side of an edge over which alpha fades. band: those that a trimap leaves unknown.
+        tracked_only: videos have the tracked frames only, and not the whole video's.
         progress: called after every frame.
     """
 
@@ -95,6 +96,7 @@ class ExportJob:
     images: bool = False
     feather: float = 0.0
     band: float | None = None
+    tracked_only: bool = False
     progress: Progress = lambda done, total: None
     lost: Losses = field(default_factory=Losses)
     notes: dict[str, Any] = field(default_factory=dict)  # more that export.json is to say
@@ -105,15 +107,17 @@ class ExportJob:
             yield MaskFrame(frame, self.run.source_frame(frame), self.run.stem(frame), self.run.rles(frame))
             self.progress(done, len(self.run.frames))
 
-    def pictures(self) -> Iterator[tuple[MaskFrame, np.ndarray, float | None]]:
-        """(masks, [H, W, 3] uint8, seconds) of every frame from the first tracked one to the last, also untracked."""
-        first = self.run.frames[0]
-        with self.run.open_video() as source:
+    def pictures(self, whole: bool = False) -> Iterator[tuple[MaskFrame, np.ndarray, float | None]]:
+        """(masks, [H, W, 3] uint8, seconds) of every frame from the first tracked one to the last, also untracked; or
+        of the whole video."""
+        first = self.run.first_index(whole)
+        with self.run.open_video(whole) as source:
+            total = self.run.frames[-1] - first + 1 if not whole else source.num_frames
             for frame in source:
                 index = first + frame.index
                 masks = MaskFrame(index, self.run.source_frame(index), self.run.stem(index), self.run.rles(index))
                 yield masks, frame.image, frame.time
-                self.progress(frame.index + 1, self.run.frames[-1] - first + 1)
+                self.progress(frame.index + 1, total)
 
     def write_images(self, folder: Path, name: Callable[[int], str] | None = None) -> None:
         """When they are asked for: the frames that have masks as JPEGs, or as they are where the video is a folder.

@@ -45,6 +45,7 @@ def _write(job: ExportJob, version: str, shapes_of: Any, more: dict[str, Any]) -
             "imagePath": job.run.image_name(frame.index),
             "imageHeight": job.run.height,
             "imageWidth": job.run.width,
+            "time": job.run.time(frame.index),
             **more,
         }
         path = job.folder / f"{frame.stem}.json"

@@ -10,6 +10,7 @@ lines, with different objects. Lines are only ever added; the last one may be to
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -176,6 +177,7 @@ class MaskReader:
         self.path = path
         self._lines: dict[int, list[int]] = {}  # frame -> where its lines begin
         self._source_frames: dict[int, int] = {}
+        self._times: dict[int, float] = {}
         self._objects: set[int] = set()
         try:
             self._file = path.open("rb")
@@ -194,6 +196,10 @@ class MaskReader:
     def source_frame(self, frame: int) -> int:
         """The number of a frame in the video."""
         return self._source_frames[frame]
+
+    def time(self, frame: int) -> float | None:
+        """Seconds after the video's first frame; None where there is no clock."""
+        return self._times.get(frame)
 
     def masks(self, frame: int) -> dict[int, np.ndarray]:
         """Object id -> [H, W] bool; empty for a frame without a line."""
@@ -232,4 +238,7 @@ class MaskReader:
             raise ValueError("no number of a frame")
         self._lines.setdefault(record["frame"], []).append(start)
         self._source_frames[record["frame"]] = record["source_frame"]
+        time = record.get("time")
+        if isinstance(time, (int, float)) and math.isfinite(time):
+            self._times[record["frame"]] = float(time)
         self._objects.update(map(int, record["objects"]))

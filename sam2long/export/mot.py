@@ -10,6 +10,7 @@ import numpy as np
 from sam2long.export.coco import area_and_box
 from sam2long.export.job import ExportJob
 from sam2long.export.masks import decode_mask, encode_mask
+from sam2long.export.report import in_seconds
 
 MOTS_CLASSES = {"car": 1, "pedestrian": 2, "person": 2}  # fixed by the challenge
 MOTS_FIRST_FREE = 11  # 10 marks regions to ignore
@@ -74,7 +75,7 @@ def write_mots(job: ExportJob) -> None:
 
 
 def _finish_sequence(job: ExportJob, folder: Path) -> None:
-    """seqinfo.ini, and the frames as img1/000001.jpg when they are asked for."""
+    """seqinfo.ini, times.csv, and the frames as img1/000001.jpg when they are asked for."""
     run = job.run
     job.note_numbers("the challenge's files", 1)
     ending = Path(run.image_name(run.frames[0])).suffix
@@ -82,9 +83,13 @@ def _finish_sequence(job: ExportJob, folder: Path) -> None:
     info.optionxform = str  # keys with capitals, as the challenges write them
     info["Sequence"] = {
         "name": run.name, "imDir": "img1", "frameRate": f"{run.fps or FALLBACK_FPS:g}",
-        "seqLength": str(run.source_frame(run.frames[-1]) + 1),
+        "seqLength": str(run.video_length()),
         "imWidth": str(run.width), "imHeight": str(run.height), "imExt": ending,
     }  # fmt: skip
     with (folder / "seqinfo.ini").open("w", encoding="utf-8") as file:
         info.write(file, space_around_delimiters=False)
+    times = [(run.source_frame(frame) + 1, run.time(frame)) for frame in run.frames]
+    if any(time is not None for _, time in times):  # a frame has no column for it
+        lines = "".join(f"{number},{in_seconds(time)}\n" for number, time in times)
+        (folder / "times.csv").write_text(f"frame,time\n{lines}", encoding="utf-8", newline="\n")
     job.write_images(folder / "img1", lambda frame: f"{run.source_frame(frame) + 1:06d}{ending}")

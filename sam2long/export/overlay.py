@@ -90,10 +90,12 @@ def write_overlay(
         why the video's sound was left out; None when it was not, or when there is none.
     """
     offset = masks.frames[0]
-    variable = getattr(source, "variable_rate", False)
+    variable = source.variable_rate
     first_time = None
-    fps = source.fps or FALLBACK_FPS
-    with VideoWriter(path, fps, source.width, source.height, audio_from=source, looks=source.looks) as out:
+    with VideoWriter(
+        path, source.fps or FALLBACK_FPS, source.width, source.height, audio_from=source, looks=source.looks,
+        timecode=source.timecode,
+    ) as out:  # fmt: skip
         for frame in source:
             picture = paint(frame.image, masks.masks(offset + frame.index), labels)
             first_time = frame.time if first_time is None else first_time

@@ -8,6 +8,7 @@ from typing import Any
 
 from sam2long.errors import ConfigError, DataError, VideoError
 from sam2long.export.masks import MaskReader
+from sam2long.imports.naming import printable
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import numbers_in
 
@@ -52,11 +53,12 @@ class Recording:
         self.objects = self._chosen(objects)
         # One line each: text formats have a name per line.
         names = {
-            int(obj_id): " ".join(str(label or "").split()) for obj_id, label in (header.get("objects") or {}).items()
+            int(obj_id): printable(" ".join(str(label or "").split()))
+            for obj_id, label in (header.get("objects") or {}).items()
         }
         self.labels = {obj_id: names.get(obj_id, "") for obj_id in self.objects}
         self.video = str(video if video is not None else header.get("video") or "")
-        self.name = Path(self.video).stem or "video"
+        self.name = printable(Path(self.video).stem) or "video"
         self._files: list[Path] | None = None
         self.turned = 0  # images that other programs turn, because their EXIF data say so
         self._find_images()
@@ -74,6 +76,14 @@ class Recording:
     def source_frame(self, frame: int) -> int:
         """The number of a tracked frame in the video, also of one without masks."""
         return self.start + frame * self.stride
+
+    def first_index(self, whole: bool) -> int:
+        """The index of the first tracked frame, or of the whole video's first one, below 0 where that lies before."""
+        return -(self.start // self.stride) if whole else self.frames[0]
+
+    def time(self, frame: int) -> float | None:
+        """Seconds after the video's first frame of a tracked frame; None where there is no clock."""
+        return self.masks.time(frame)
 
     def untracked(self) -> int:
         """Frames between the first and the last tracked one that nobody looked at, e.g. dropped by `live --keep-up`."""
@@ -115,8 +125,9 @@ class Recording:
             self._length = known
         return self._length
 
-    def open_video(self) -> FrameSource:
-        """The frames from the first to the last tracked one; frame i of it is tracked frame `frames[0] + i`.
+    def open_video(self, whole: bool = False) -> FrameSource:
+        """The frames from the first to the last tracked one, or of the whole video: its frame i is tracked frame
+        `first_index(whole) + i`.
 
         Raises:
             VideoError: not there, or not the video that was tracked.
@@ -126,13 +137,16 @@ class Recording:
                 f"the video {self.video or '(unknown)'} is not where the run found it; say where it is with --video"
             )
         first, last = self.source_frame(self.frames[0]), self.source_frame(self.frames[-1])
-        source = open_source(self.video, start=first, stop=last + 1, stride=self.stride)
+        if whole:
+            source = open_source(self.video, start=self.source_frame(self.first_index(True)), stride=self.stride)
+        else:
+            source = open_source(self.video, start=first, stop=last + 1, stride=self.stride)
         if (source.height, source.width) != (self.height, self.width):
             raise VideoError(
                 f"{self.video} is {source.width}x{source.height} and the masks {self.width}x{self.height} "
                 "(width x height); say with --video which video was tracked"
             )
-        expected = self.frames[-1] - self.frames[0] + 1
+        expected = self.frames[-1] - self.first_index(whole) + 1
         if source.num_frames is not None and source.num_frames < expected:
             raise VideoError(
                 f"{self.video} ends before frame {last}, which has masks; say with --video which video was tracked"

@@ -10,8 +10,9 @@ from PIL import Image, ImageFilter
 from sam2long.export.edges import alpha
 from sam2long.export.job import ExportJob, MaskFrame
 from sam2long.export.overlay import FALLBACK_FPS
-from sam2long.video import VideoWriter
+from sam2long.video import FrameSource, VideoWriter
 from sam2long.video.alpha import ProResWriter, Vp9Writer
+from sam2long.video.timecode import later
 
 GREEN = (0, 177, 64)  # chroma key green
 RIM = 8  # pixels of the picture that stay around the object, so that coding does not darken its edge
@@ -53,24 +54,48 @@ def on_green(image: np.ndarray, opacity: np.ndarray) -> np.ndarray:
 
 
 def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compose) -> None:
-    run = job.run
+    run, whole = job.run, not job.tracked_only
     first_time = None
-    with run.open_video() as source:  # for the sound
-        variable = getattr(source, "variable_rate", False)
+    with run.open_video(whole) as source:  # for sound and timecode
         fps = source.fps or run.fps or FALLBACK_FPS
+        timecode = _timecode(job, source, fps)
         with writer(
-            job.folder / name, fps, run.width, run.height, audio_from=source, looks=source.looks, crf=FINE
-        ) as out:
-            for frame, image, time in job.pictures():
+            job.folder / name, fps, run.width, run.height, audio_from=source, looks=source.looks, timecode=timecode,
+            crf=FINE,
+        ) as out:  # fmt: skip
+            for frame, image, time in job.pictures(whole):
                 first_time = time if first_time is None else first_time
                 out.write(
-                    compose(image, alpha(_together(job, frame), job.feather)), time - first_time if variable else None
+                    compose(image, alpha(_together(job, frame), job.feather)),
+                    time - first_time if source.variable_rate else None,
                 )
         note = out.audio_note
         if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:
             job.lost.add("The shape of the pixels, which are not square: this WebM says nothing of it")
+    if writer.even_sides and (run.width % 2 or run.height % 2):
+        wide, high = run.width + run.width % 2, run.height + run.height % 2
+        job.lost.add(
+            f"The size: H.264 takes even sides only, so the pictures are {wide} x {high} instead of {run.width} x "
+            f"{run.height}, with the last column or row twice"
+        )
     job.note_numbers("the video", 0)
     _note_losses(job, note)
+
+
+def _timecode(job: ExportJob, source: FrameSource, fps: float) -> str | None:
+    """The timecode of the first frame; export.json and `lost` say with which frame of the source the video begins."""
+    run, first = job.run, source.selection.start
+    timecode = source.timecode
+    if timecode is None and first and run.stride == 1 and source.native_timecode is None:
+        timecode = later(None, first, fps)  # a source without one begins at zero
+    job.notes["begins_with"] = {"frame": first, "time": source.time(0), "timecode": timecode, "stride": run.stride}
+    if source.native_timecode is not None and timecode is None:
+        job.lost.add(f"The timecode {source.native_timecode}: it does not fit this frame rate")
+    if first:
+        job.lost.add(f"The frames before frame {first} of the source, with which the video begins")
+    if run.stride > 1:
+        job.lost.add(f"The frames between every {run.stride}th one of the source, as in the run")
+    return timecode
 
 
 def _together(job: ExportJob, frame: MaskFrame) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError
 from sam2long.imports.areas import check_size
+from sam2long.imports.naming import Key, ObjectNumbers, check_name, read_key
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
 
@@ -47,14 +48,9 @@ def read_labelme(files: Iterable[tuple[Path, dict[str, Any]]], frames: FrameNumb
         DataError: with the file and the shape.
     """
     drawings = [_Drawing(path, content, frames) for path, content in files]
-    taken = {key for drawing in drawings for key in drawing.objects if isinstance(key, int)}
-    ids: dict[str, int] = {}
-    for drawing in drawings:
-        for key in drawing.objects:
-            if isinstance(key, str) and key not in ids:
-                ids[key] = max([0, *taken, *ids.values()]) + 1
+    numbers = ObjectNumbers(key for drawing in drawings for key in drawing.objects)
     return [
-        drawing.prompt(shapes, key if isinstance(key, int) else ids[key])
+        drawing.prompt(shapes, numbers.of(key), numbers.called(key) if isinstance(key, int) else "")
         for drawing in drawings
         for key, shapes in drawing.objects.items()
     ]
@@ -68,7 +64,7 @@ class _Drawing:
         self.frame = frames.of(path.name, path.name)
         self.size = content.get("imageHeight"), content.get("imageWidth")
         check_size(*self.size, path.name)
-        self.objects: dict[int | str, list[dict[str, Any]]] = {}
+        self.objects: dict[Key, list[dict[str, Any]]] = {}
         for number, shape in enumerate(content["shapes"], start=1):
             self._add(shape, f"{path.name}, shape {number}")
 
@@ -84,18 +80,18 @@ class _Drawing:
                 "mask or point"
             )
         group = shape.get("group_id")
-        if group is not None and (isinstance(group, bool) or not isinstance(group, int) or group < 1):
-            raise DataError(f"{where}: group_id is {group!r}; expected the object's number, from 1")
-        known = self.objects.setdefault(shape["label"] if group is None else group, [])
+        label = check_name(shape["label"], f"{where}: label")
+        key = f"label {label}" if group is None else read_key(group, f"{where}: group_id")
+        known = self.objects.setdefault(key, [])
         if group is None and known:
             raise DataError(
                 f"{where}: {self.name} has several shapes {shape['label']!r} without group_id; give each object its "
                 "own group_id, and the parts of one object the same"
             )
-        known.append({**shape, "shape_type": kind, "where": where})
+        known.append({**shape, "label": label, "shape_type": kind, "where": where})
 
-    def prompt(self, shapes: list[dict[str, Any]], obj_id: int) -> ObjectPrompt:
-        common = {"frame": self.frame, "obj_id": obj_id, "label": shapes[0]["label"]}
+    def prompt(self, shapes: list[dict[str, Any]], obj_id: int, called: str) -> ObjectPrompt:
+        common = {"frame": self.frame, "obj_id": obj_id, "label": shapes[0]["label"], "called": called}
         if any(shape["shape_type"] in AREAS for shape in shapes):
             mask = self._mask([shape for shape in shapes if shape["shape_type"] != "point"])
             return ObjectPrompt(**common, mask=mask)

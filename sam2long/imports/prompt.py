@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sam2long.errors import PromptError
+from sam2long.imports.naming import check_id, check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,14 +20,15 @@ class ObjectPrompt:
     obj_id: int
     label: str = ""
     colour: str = ""  # #rrggbb that it has in a mask image of colours, which say less than ids
+    called: str = ""  # by the file that it is from, where that could not be its number
     points: tuple[tuple[float, float], ...] = ()
     point_labels: tuple[int, ...] = ()  # 1 object, 0 not
     box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None  # [H, W] bool
 
     def __post_init__(self) -> None:
-        if any("\ud800" <= letter <= "\udfff" for letter in self.label):
-            raise PromptError(f"the label {self.label!a} is not text in UTF-8; write it anew")
+        check_id(self.obj_id)
+        object.__setattr__(self, "label", check_name(self.label))
 
     def give(self, predictor: Any, state: Any, index: int) -> Any:
         """Pass it to a predictor, which checks it, and return its answer. index: of the frame among those tracked."""
@@ -53,6 +54,8 @@ class ObjectPrompt:
             said["label"] = self.label
         if self.colour:
             said["colour"] = self.colour
+        if self.called:
+            said["called"] = self.called
         if self.points:
             said |= {"points": [list(point) for point in self.points], "labels": list(self.point_labels)}
         if self.box:

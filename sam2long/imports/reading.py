@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sam2long.errors import DataError
+from sam2long.errors import DataError, PromptError
 from sam2long.export.folder import MANIFEST
 from sam2long.imports import coco, labelme
 from sam2long.imports.images import masks_from_image, prompts_from_image
@@ -73,15 +73,18 @@ def _of(file: Path, frames: FrameNumbers) -> int:
 
 def _read_json(files: Sequence[Path], frames: FrameNumbers) -> list[ObjectPrompt]:
     drawings: list[tuple[Path, dict[str, Any]]] = []
-    prompts: list[ObjectPrompt] = []
+    annotations: list[tuple[Path, dict[str, Any]]] = []
     for file, content in _contents(files):
         if labelme.looks_like(content):
             drawings.append((file, content))
         elif coco.looks_like(content):
-            prompts += coco.read_coco(file, content, frames)
+            annotations.append((file, content))
         else:
             raise DataError(f"{file} is neither LabelMe, X-AnyLabeling nor COCO JSON; expected {EXPECTED}")
-    return prompts + labelme.read_labelme(drawings, frames)
+    try:
+        return coco.read_coco(annotations, frames) + labelme.read_labelme(drawings, frames)
+    except PromptError as error:  # a number or a name that no object may have
+        raise DataError(str(error)) from None
 
 
 def _changed(folder: Path, files: Sequence[Path]) -> list[Path]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sam2long.errors import DataError, PromptError, short
 from sam2long.imports.areas import FAR, from_run_lengths
 from sam2long.imports.images import masks_from_image, read_mask
+from sam2long.imports.naming import MOST_ID, check_id, check_name
 from sam2long.imports.prompt import ObjectPrompt, labels_of
 from sam2long.json_file import read_json
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectPrompt", "from_file", "from_flags", "labels_of", "masks_from_image"]
 
-MOST_ID = 2**31 - 1  # what other programs' files can hold
 KEYS = {"frame", "object", "label", "points", "labels", "box", "mask"}
 
 
@@ -113,10 +113,16 @@ def _of_clip(content: dict[str, Any], path: Path, clip: str) -> Any:
     return content[found[0]]
 
 
-def numbered_colours(prompts: Sequence[ObjectPrompt]) -> str | None:
-    """Which colour of a mask image became which object, for the user; None where ids or labels said it."""
-    colours = dict(sorted((prompt.obj_id, prompt.colour) for prompt in prompts if prompt.colour))
-    return f"objects by colour: {', '.join(f'{n} {c}' for n, c in colours.items())}" if colours else None
+def numbered_otherwise(prompts: Sequence[ObjectPrompt]) -> str | None:
+    """What files call their objects, where that could not be their numbers, for the user; None where it was."""
+    said = []
+    for what, names in (
+        ("objects by colour", {prompt.obj_id: prompt.colour for prompt in prompts if prompt.colour}),
+        ("objects by what the file calls them", {prompt.obj_id: prompt.called for prompt in prompts if prompt.called}),
+    ):
+        if names:
+            said.append(f"{what}: {', '.join(f'{number} {name}' for number, name in sorted(names.items()))}")
+    return "; ".join(said) or None
 
 
 def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
@@ -125,17 +131,14 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
     if unknown := sorted(set(entry) - KEYS):
         raise DataError(f"{where} has unknown keys {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
     frame, obj_id = entry.get("frame", 0), entry.get("object")
-    for name, value in (("frame", frame), ("object", obj_id)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DataError(f"{where}: {name} is {short(value)}; expected an integer of 0 or more")
-    if obj_id > MOST_ID:
-        raise DataError(f"{where}: object is {short(obj_id)}; expected a number of at most {MOST_ID}")
-    if obj_id == 0:
+    if isinstance(frame, bool) or not isinstance(frame, int) or frame < 0:
+        raise DataError(f"{where}: frame is {short(frame)}; expected an integer of 0 or more")
+    if isinstance(obj_id, str) and obj_id.strip().isdecimal() and len(obj_id) <= len(str(MOST_ID)):
+        obj_id = int(obj_id)
+    if obj_id == 0 and not isinstance(obj_id, bool):
         raise DataError(f"{where}: object is 0, which means background in mask images; count objects from 1")
-    label = entry.get("label", "")
-    if not isinstance(label, str):
-        raise DataError(f"{where}: label is {short(label)}; expected the object's name as text")
-    common = {"frame": frame, "obj_id": obj_id, "label": label}
+    label = check_name(entry.get("label", ""), f"{where}: label")
+    common = {"frame": frame, "obj_id": check_id(obj_id, f"{where}: object"), "label": label}
     if entry.get("mask") is not None:
         if entry.get("points") or entry.get("box"):
             raise DataError(f"{where} has a mask and points or a box; give the mask or the others")

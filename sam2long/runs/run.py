@@ -276,7 +276,10 @@ class Run:
                 return [*notes, "no frame was finished, so there is nothing to show yet"]
             with self._timed("report"):
                 report = self._whole_report(complete)
-                write_report(report, self.folder.report, labels=self.labels, source_frame=self.source.source_index)
+                write_report(
+                    report, self.folder.report, labels=self.labels, source_frame=self.source.source_index,
+                    time=self.source.time,
+                )  # fmt: skip
                 if len(report):
                     write_timeline(report, self.folder.timeline, labels=self.labels)
                     notes += self._page(report, masks)

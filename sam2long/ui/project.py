@@ -260,7 +260,9 @@ class Project:
         self.write_info()
         report = self.report()
         labels = {obj_id: entry.title for obj_id, entry in self.objects.items()}
-        write_report(report, self.folder.report, labels=labels, source_frame=self.source.source_index)
+        write_report(
+            report, self.folder.report, labels=labels, source_frame=self.source.source_index, time=self.source.time
+        )
         if len(report):
             self._write_page(report, labels)
 

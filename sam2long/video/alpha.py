@@ -14,6 +14,7 @@ class AlphaWriter(VideoWriter):
     by it. Sides may be odd."""
 
     pixel_format: str
+    even_sides = False
 
     def _check(self, image: np.ndarray, name: str) -> None:
         if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 4):

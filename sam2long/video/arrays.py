@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 
+CHANNELS = (1, 2, 3, 4)  # of pictures: a last side of these need not be a width
+
+
 class _ByNumber(FrameSource):
     """Frames that are all there: any of them is as near as the next."""
 
@@ -54,7 +57,7 @@ class ArraySource(_ByNumber):
     Frames are fetched when they are needed, one at a time. 16 bits become 8 as `Depth` says.
 
     Args:
-        frames: [T, H, W, 3] or [T, H, W]; uint8, uint16 or int16.
+        frames: [T, H, W, 3], or [T, H, W] where W is above 4; uint8, uint16 or int16.
     """
 
     def __init__(self, frames: Any, selection: Selection, prefetch: int) -> None:
@@ -68,6 +71,12 @@ class ArraySource(_ByNumber):
             )
         if 0 in shape:
             raise VideoError(f"array has shape {shape}: there are no frames in it")
+        if len(shape) == 3 and shape[2] in CHANNELS:
+            raise VideoError(
+                f"array has shape {shape}, which is one picture [height, width, channels] or {shape[0]} grey frames of "
+                f"{shape[2]} x {shape[1]} pixels; pass array[None] for the picture, or "
+                "array[..., None].repeat(3, axis=3) for the frames"
+            )
         self._frames, self._count = frames, shape[0]
         self._check_not_empty("the array")
         self.height, self.width = shape[1:3]
@@ -97,6 +106,10 @@ class TensorSource(_ByNumber):
         if len(shape) != 4 or 3 not in (shape[1], shape[3]):
             raise VideoError(
                 f"tensor has shape {shape}; expected [frames, 3, height, width] or [frames, height, width, 3]"
+            )
+        if shape[1] == shape[3] == 3:
+            raise VideoError(
+                f"tensor has shape {shape}: frames of 3 rows, or of 3 columns; pass an array [frames, height, width, 3]"
             )
         if not frames.is_floating_point() and str(frames.dtype) != "torch.uint8":
             raise VideoError(f"tensor has dtype {frames.dtype}; expected uint8, or floating with values in 0..1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from sam2long.errors import VideoError
+from sam2long.errors import VideoError, out_of_files
 
 NOT_VIDEO = {"tty"}  # FFmpeg "plays" any text file
 CORRUPT_IS_A_GUESS = {"mpegts"}  # a counter has jumped, as where two files were joined; the data may be whole
@@ -74,6 +74,8 @@ def open_container(path: Path) -> av.container.InputContainer:
         # "file:", or FFmpeg takes what stands before a colon for a protocol
         container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
+        if (remedy := out_of_files(error)) is not None:
+            raise VideoError(f"{path} cannot be opened: {remedy}") from None
         raise VideoError(
             f"{path} cannot be opened as a video ({getattr(error, 'strerror', None) or error}); "
             "it is not a video, or it is cut off before its table of contents"

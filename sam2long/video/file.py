@@ -9,6 +9,7 @@ the frames have to be those that come from further back. So going to a frame and
 from __future__ import annotations
 
 import threading
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -22,11 +23,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from sam2long.errors import VideoError
+from sam2long.video.awake import forget, stays_awake
 from sam2long.video.decoding import decode_file, open_container, video_stream
 from sam2long.video.depth import Depth
 from sam2long.video.index import index_file, scan_file
 from sam2long.video.picture import Looks, deep_values, is_deep, upright_rgb
 from sam2long.video.source import FrameSource, Selection
+from sam2long.video.timecode import read_timecode
 
 TRIED = 8  # frames that are compared before a place to start is believed
 REVERSE_BYTES = 256 << 20  # decoded frames held at most while going backwards
@@ -58,6 +61,7 @@ class VideoFileSource(FrameSource):
         self._check_not_empty(str(path))
         with open_container(path) as container:
             self.looks = Looks.of(video_stream(container, path), first[0])
+            self.native_timecode = read_timecode(container, video_stream(container, path))
         self.height, self.width = upright_rgb(first[0], VideoReformatter()).shape[:2]
         depth = Depth.sample(self.available, lambda at: self._deep_values(at, first[0])) if is_deep(first[0]) else None
         self._depth = depth if depth is not None and depth.stretched else None
@@ -97,9 +101,23 @@ class VideoFileSource(FrameSource):
 
     def close(self) -> None:
         with self._lock:
-            if self._cursor is not None:
-                self._cursor.close()
-            self._cursor = self._latest = None
+            self._let_go()
+
+    def sleep(self) -> bool:
+        """Let go of the decoder that waits for the next single frame; it is opened again when one is asked for."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._let_go()
+        finally:
+            self._lock.release()
+        return True
+
+    def _let_go(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+        self._cursor = self._latest = None
+        forget(self)
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -144,14 +162,16 @@ class VideoFileSource(FrameSource):
             if behind or self.index.start_before(source_index)[0] > self._cursor_next:
                 if self._cursor is not None:
                     self._cursor.close()
-                self._cursor = self._decode(source_index)
+                # The decoder must not keep its source alive: one that is dropped gives its file back at once.
+                self._cursor = VideoFileSource._decode(weakref.proxy(self), source_index)
             for at, frame in self._cursor:
                 self._cursor_next = at + 1
                 if at == source_index:
                     image = upright_rgb(frame, VideoReformatter(), self._depth)
                     if self._cursor_next == self.available:
-                        self._cursor.close()
-                        self._cursor = None
+                        self._let_go()
+                    else:
+                        stays_awake(self)
                     self._latest = at, image
                     return image.copy()
             self._cursor = None
@@ -163,7 +183,7 @@ class VideoFileSource(FrameSource):
         at = first
         while True:
             try:
-                with closing(self._decode_from(self._start(at))) as frames:
+                with closing(VideoFileSource._decode_from(self, self._start(at))) as frames:  # self: also a proxy
                     for found, frame in frames:
                         if found >= at:
                             at = found + 1

@@ -11,6 +11,7 @@ import numpy as np
 from sam2long.errors import VideoError
 from sam2long.video.picture import ORDINARY
 from sam2long.video.prefetch import prefetched
+from sam2long.video.timecode import later
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,8 @@ class FrameSource(ABC):
         num_frames: how many frames are selected; None for endless or unknown.
         names: file stems of the selected frames, for folders of images; else None.
         looks: what players have to know beside the pixels, for videos made from these frames.
+        native_timecode: SMPTE timecode of the video's frame 0; None when it has none.
+        variable_rate: whether the video's frames are not evenly spaced in time.
         notes: sentences about what a user may stumble over; final once an iteration has ended.
         damage: None, or at which frame the video broke off and why; final once an iteration has ended.
 
@@ -74,6 +77,8 @@ class FrameSource(ABC):
     width: int
     names: list[str] | None = None
     looks = ORDINARY
+    native_timecode: str | None = None
+    variable_rate = False
     notes: Sequence[str] = ()
 
     def __init__(self, selection: Selection, prefetch: int) -> None:
@@ -119,6 +124,14 @@ class FrameSource(ABC):
     @property
     def fps(self) -> float | None:
         return None if self.native_fps is None else self.native_fps / self.selection.stride
+
+    @property
+    def timecode(self) -> str | None:
+        """SMPTE timecode of the first selected frame; None without one, and with a stride, which changes the rate."""
+        if self.native_timecode is None or self.native_fps is None or self.selection.stride != 1:
+            return None
+        frames = round(self.time(0) * self.native_fps) if self.variable_rate else self.selection.start
+        return later(self.native_timecode, frames, self.native_fps)
 
     def source_index(self, index: int) -> int:
         """The number in the whole video of selected frame `index`."""

@@ -11,7 +11,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from sam2long.errors import VideoError
+from sam2long.errors import VideoError, out_of_files
+from sam2long.video.awake import forget, stays_awake
 from sam2long.video.depth import Depth, grey_to_rgb
 from sam2long.video.source import FrameSource, Selection
 
@@ -32,6 +33,8 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, VideoError):
             raise
+        if (remedy := out_of_files(error)) is not None:
+            raise VideoError(f"image {path} cannot be opened: {remedy}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise VideoError(f"image {path} cannot be read ({reason}); replace or remove the file") from None
 
@@ -70,7 +73,7 @@ class StackSource(FrameSource):
             self._pages = getattr(image, "n_frames", 1)
             self._duration = image.info.get("duration")  # milliseconds
             self.width, self.height = image.size
-        self._file = Image.open(path)
+        self._file: Image.Image | None = None  # while it is awake
         self._check_not_empty(str(path))
         first = self._page(0)
         self._depth = None
@@ -87,7 +90,24 @@ class StackSource(FrameSource):
         return 1000 / self._duration if self._duration else None
 
     def close(self) -> None:
-        self._file.close()
+        with self._lock:
+            self._let_go()
+
+    def sleep(self) -> bool:
+        """Let go of the open file; it is opened again for the next page."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._let_go()
+        finally:
+            self._lock.release()
+        return True
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        forget(self)
 
     def _walk(self, first: int, step: int) -> Iterator[tuple[int, np.ndarray, float | None]]:
         for index in range(first, self._pages if step > 0 else -1, step):
@@ -99,6 +119,9 @@ class StackSource(FrameSource):
 
     def _page(self, number: int) -> np.ndarray:
         with self._lock, reading(self.path):
+            if self._file is None:
+                self._file = Image.open(self.path)
+            stays_awake(self)
             self._file.seek(number)
             page = pixels(self._file, self.path)
         if page.shape[:2] != (self.height, self.width):

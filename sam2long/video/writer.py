@@ -46,6 +46,7 @@ class VideoWriter:
         audio_from: a video file (path) or a source opened from one. The sound of the selected range is kept;
             with a stride above 1 there is none. Anything without sound, an array say, gives none.
         looks: of the video that the frames are from: the shape of its pixels, and that it is HDR.
+        timecode: SMPTE timecode of the first frame, "01:00:00:00"; None for none.
         crf: x264's quality, 0 (lossless) to 51.
         preset: x264's speed.
     Attributes:
@@ -57,6 +58,7 @@ class VideoWriter:
     container_format = "mp4"
     container_options = {"movflags": "+faststart"}
     keeps_pixel_aspect = True
+    even_sides = True
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class VideoWriter:
         *,
         audio_from: str | os.PathLike | FrameSource | None = None,
         looks: Looks = ORDINARY,
+        timecode: str | None = None,
         crf: int = 20,
         preset: str = "veryfast",
     ) -> None:
@@ -95,6 +98,8 @@ class VideoWriter:
                 str(self._partial), "w", format=self.container_format, container_options=self.container_options
             )
             self._video = self._add_video(crf, preset)
+            if timecode is not None:
+                self._video.metadata["timecode"] = timecode
             self._say_looks(self._video.codec_context)
             self._sound = _Sound.find(audio_from, self._container)
         except (av.FFmpegError, OSError) as error:
