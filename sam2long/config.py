@@ -13,6 +13,7 @@ from sam2long.errors import ConfigError
 TWINS = ("keep", "merge")
 EMIT = ("settled", "online")
 MEMORY_TOKENS = ("all", "sparse")
+GONE = ("merge_agreeing",)  # what runs and states of earlier versions name; None there means that it was not used
 SPARSE_SHARE = 0.05  # of a memory's tokens, how many "sparse" keeps in each layer
 
 
@@ -85,6 +86,7 @@ class Sam2LongConfig:
     def from_mapping(cls, values: Mapping[str, Any]) -> Sam2LongConfig:
         """From a plain mapping (YAML, JSON, Hydra). Unknown keys raise ConfigError and are named."""
         known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in values.items() if not (key in GONE and value is None)}
         if unknown := sorted(str(key) for key in values if key not in known):
             raise ConfigError(
                 f"unknown sam2long setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}"

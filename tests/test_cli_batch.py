@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from sam2long.cli import main
-from sam2long.cli import track as cli_track
 from sam2long.export import MaskReader
+from sam2long.runs import opening
 from sam2long.runs.run_folder import RunFolder
 from tests.fake_tracker import FakePredictor
 from tests.fakes import jpeg_folder, noise_clip, tiny_flags
@@ -29,7 +29,7 @@ BOX = ("--box", "4,6,12,14")
 def built(monkeypatch):
     """The settings with which predictors were built; every one is a fake."""
     settings = []
-    monkeypatch.setattr(cli_track, "build_predictor", lambda given: settings.append(given) or FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda given: settings.append(given) or FakePredictor())
     return settings
 
 
@@ -104,10 +104,10 @@ def test_a_stopped_batch_goes_on_to_the_masks_of_an_unbroken_one(clips, tmp_path
         if len(seen) == 18:  # in the second clip
             signal.raise_signal(number)
 
-    monkeypatch.setattr(cli_track, "build_predictor", lambda given: FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda given: FakePredictor())
     assert track(*clips, *BOX, "--out", whole) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(cli_track, "build_predictor", lambda given: FakePredictor(on_step))
+        patch.setattr(opening, "build_predictor", lambda given: FakePredictor(on_step))
         assert track(*clips, *BOX, "--out", out) == 130
     assert statuses(out) == {"a": "complete", "b": "stopped", "c": "waiting"}
     assert f"sam2long track --resume --out {out}" in capsys.readouterr().err
@@ -132,11 +132,33 @@ def test_a_clip_that_failed_is_tried_again(built, clips, tmp_path):
 
 def test_going_on_takes_the_same_flags_and_no_others(built, clips, tmp_path, capsys):
     out = tmp_path / "batch"
-    assert track(*clips, *BOX, "--num-pathways", 2, "--out", out) == 0
-    assert track(*clips, *BOX, "--num-pathways", 2, "--out", out, "--resume") == 0
-    for changed in (("--num-pathways", 3), ("--box", "5,6,12,14"), (clips[0], clips[1])):
+    assert track(*clips, *BOX, "--set", "num_pathways=2", "--out", out) == 0
+    assert track(*clips, *BOX, "--set", "num_pathways=2", "--out", out, "--resume") == 0
+    for changed in (("--set", "num_pathways=3"), ("--stride", 2), ("--box", "5,6,12,14"), (clips[0], clips[1])):
         assert track("--resume", "--out", out, *changed) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_batch_of_an_earlier_version_goes_on_with_its_flags(built, clips, tmp_path, capsys):
+    """Every setting was a flag of its own in batch.json."""
+    out = tmp_path / "batch"
+    assert track(*clips, *BOX, "--out", out) == 0
+    shutil.rmtree(out / "b")
+    content = json.loads((out / "batch.json").read_text())
+    flags = {"box": "9,6,17,14", "num_pathways": 2, "online": True, "max_lag": "none", "stride": 2, "label": "cat",
+             "reseed_every": None}  # fmt: skip
+    old = {"clips": content["clips"], "replaces": {}, "flags": flags}
+    (out / "batch.json").write_text(json.dumps(old))
+    assert track("--resume", "--stride", 1, "--out", out) == 2
+    assert "--stride is 1 but the batch in" in capsys.readouterr().err
+    assert track("--resume", "--stride", 2, "--box", "9,6,17,14", "--out", out) == 0
+    settings = json.loads((out / "b" / "run.json").read_text())["settings"]
+    assert places(out / "b")[0] == {1: 9} and (settings["stride"], settings["model"]) == (2, "nano")
+    assert (settings["sam2long"]["num_pathways"], settings["sam2long"]["max_lag"]) == (2, None)
+    assert settings["sam2long"]["emit"] == "online"
+    (out / "batch.json").write_text(json.dumps(old | {"flags": flags | {"reseed_every": 5}}))
+    assert track("--resume", "--out", out) == 2
+    assert "--reseed-every, which this version does not have" in capsys.readouterr().err
 
 
 def test_nothing_that_is_there_is_lost_unasked(built, clips, tmp_path, capsys):
@@ -164,7 +186,7 @@ def test_a_run_that_overwrite_gave_up_is_not_taken_for_the_new_one(built, clips,
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli_track, "build_predictor", lambda given: FakePredictor(stop))
+        patch.setattr(opening, "build_predictor", lambda given: FakePredictor(stop))
         assert track(*clips, "--box", "9,6,17,14", "--overwrite", "--out", out) == 130
     assert places(out / "b")[0] == {1: 4}, "until it is its turn, the earlier run is there"
     assert track("--resume", "--out", out) == 0
@@ -217,7 +239,7 @@ def test_a_damaged_run_costs_the_others_nothing(built, clips, tmp_path, content)
 
 @pytest.mark.parametrize(
     "change", [{"clips": {}}, {"clips": []}, {"clips": {"../../else": "a.mp4"}}, {"clips": {"a": None}},
-               {"clips": {"": "a.mp4"}}, {"flags": {"prompts": 5}}, {"flags": []}]
+               {"clips": {"": "a.mp4"}}, {"settings": {"stride": "x"}}, {"settings": []}, {"prompting": 5}]
 )  # fmt: skip
 def test_a_damaged_batch_is_one_sentence(built, clips, tmp_path, capsys, change):
     out = tmp_path / "batch"

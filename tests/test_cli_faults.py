@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sam2long.cli import main
-from sam2long.cli import track as cli_track
 from sam2long.errors import StateError
 from sam2long.export import MaskReader
+from sam2long.runs import opening
 from sam2long.runs import run as cli_run
 from sam2long.runs.run_folder import RunFolder
 from sam2long.video import open_source
@@ -28,7 +28,7 @@ def clip(tmp_path):
 @pytest.fixture
 def built(monkeypatch):
     made = []
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: made.append(settings) or FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: made.append(settings) or FakePredictor())
     return made
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_place_of_a_stopped_run_costs_no_mask(built, clip, tmp_path, c
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(kill))
+        patch.setattr(opening, "build_predictor", lambda settings: FakePredictor(kill))
         track(clip, "--out", out)
     progress = out / ".resume" / "progress.json"
     progress.write_text(json.dumps(json.loads(progress.read_text()) | change))

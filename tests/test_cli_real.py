@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from sam2long.cli import main
 from sam2long.export import MaskReader
-from sam2long.runs import run as cli_run
+from sam2long.runs import Everything, states
 from sam2long.tracking.session import Session
 from tests.fakes import TINY, interrupt_every, noise_clip, tiny_flags
 
@@ -78,8 +79,8 @@ def test_a_killed_run_resumes_from_its_last_save(model, clip, prompts, tmp_path,
     class Killed(BaseException):
         pass
 
-    monkeypatch.setattr(cli_run, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(cli_run, "SAVE_SHARE", float("inf"))
+    monkeypatch.setattr(states, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(states, "SAVE_SHARE", float("inf"))
     steps = []
     with monkeypatch.context() as patch:
         step = Session._step
@@ -116,7 +117,8 @@ def test_auto_tracks_what_the_mask_generator_finds(model, clip, tmp_path, monkey
 
     monkeypatch.setattr(automatic_mask_generator, "SAM2AutomaticMaskGenerator", Generator)
     out = tmp_path / "run"
-    flags = ("--auto", "--max-objects", 3, "--points-per-side", 4, "--max-frames", 4)
+    monkeypatch.setattr(Everything, "__init__", functools.partialmethod(Everything.__init__, points_per_side=4))
+    flags = ("--auto", "--max-objects", 3, "--max-frames", 4)
     assert track(clip, *flags, *model, "--out", out) == 0
     with MaskReader(out / "masks.jsonl") as masks:
         objects = set(masks.masks(0))

@@ -16,12 +16,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sam2long.cli import main
-from sam2long.cli import track as cli_track
+from sam2long.cli import commands, main
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import DataError, ModelError
+from sam2long.errors import DataError, ModelError, PromptError, StateError
 from sam2long.export import MaskReader, davis_palette
-from sam2long.runs import prompting
+from sam2long.runs import ObjectPrompt, RunSettings, begin_run, opening, prompting, resume_run, states
 from sam2long.runs import run as cli_run
 from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
@@ -40,7 +39,7 @@ def built(monkeypatch):
         settings.append(given)
         return FakePredictor()
 
-    monkeypatch.setattr(cli_track, "build_predictor", build)
+    monkeypatch.setattr(opening, "build_predictor", build)
     return settings
 
 
@@ -69,7 +68,7 @@ def interrupting(monkeypatch, at, number=signal.SIGINT):
         if frame == at:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(on_step))
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor(on_step))
 
 
 # ---- what a run leaves behind ----------------------------------------------------------------------------------------
@@ -287,7 +286,7 @@ def test_a_run_can_be_stopped_many_times_and_in_every_pass(built, clip, tmp_path
 
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(on_step))
+        patch.setattr(opening, "build_predictor", lambda settings: FakePredictor(on_step))
         codes = [track(*flags, "--out", out)]
         while codes[-1] == 130 and len(codes) < 20:
             codes.append(track("--resume", "--out", out))
@@ -297,8 +296,8 @@ def test_a_run_can_be_stopped_many_times_and_in_every_pass(built, clip, tmp_path
 
 def test_a_killed_run_goes_back_to_the_last_save(built, clip, tmp_path, monkeypatch):
     assert track(clip, *BOX, "--out", tmp_path / "whole") == 0
-    monkeypatch.setattr(cli_run, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(cli_run, "SAVE_SHARE", float("inf"))  # save before every frame
+    monkeypatch.setattr(states, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(states, "SAVE_SHARE", float("inf"))  # save before every frame
 
     class Killed(BaseException):
         pass
@@ -309,7 +308,7 @@ def test_a_killed_run_goes_back_to_the_last_save(built, clip, tmp_path, monkeypa
 
     out = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(die))
+        patch.setattr(opening, "build_predictor", lambda settings: FakePredictor(die))
         with pytest.raises(Killed):
             track(clip, *BOX, "--out", out)
     assert len(list((out / ".resume").glob("state-*"))) == 1
@@ -331,7 +330,7 @@ def test_leaving_while_the_overlay_is_made_loses_no_tracking(built, clip, tmp_pa
         assert track(clip, *BOX, "--out", out) == 130
     assert "--resume" in capsys.readouterr().err and not (out / "overlay.mp4").exists()
     steps = []
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor(steps.append))
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor(steps.append))
     assert track("--resume", "--out", out) == 0
     assert tree(out) == tree(tmp_path / "whole") and steps == []
 
@@ -340,19 +339,107 @@ def test_resume_refuses_other_settings_and_what_it_cannot_continue(built, clip, 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         interrupting(patch, at=9)
-        track(clip, *BOX, "--num-pathways", 2, "--out", out)
+        track(clip, *BOX, "--set", "num_pathways=2", "--out", out)
     for flags, says in [
-        (("--num-pathways", 3), "--num-pathways is 3 but the run in"),
+        (("--set", "num_pathways=3"), "--set num_pathways is 3 but the run in"),
+        (("--set", "modulation=1,1"), "--set modulation is 1,1 but the run in"),
+        (("--online",), "--set emit is online"),
         (("--stride", 2), "--stride is 2"),
+        (("--direction", "both"), "--direction is both"),
+        (("--compile",), "--compile is true"),
         (("--overwrite",), "exclude each other"),
+        (("--min-score", "0.5"), "prompts already"),
         ((tmp_path / "other.mp4",), "not of"),
     ]:
         capsys.readouterr()
         assert track(*flags, "--resume", "--out", out) == 2
         assert says in capsys.readouterr().err
-    assert track(clip, "--num-pathways", 2, "--resume", "--out", out) == 0
+    (tmp_path / "s.yaml").write_text("{}")  # no setting of its own: the defaults
+    assert track("--config", tmp_path / "s.yaml", "--resume", "--out", out) == 2
+    assert "--set num_pathways is 3" in capsys.readouterr().err
+    same = ("--set", "num_pathways=2", "--set", "modulation=0.95,1.05", "--stride", 1, "--direction", "forward")
+    assert track(clip, *same, "--resume", "--out", out) == 0
     assert built[-1].sam2long["num_pathways"] == 2
     assert track("--resume", "--out", tmp_path / "nothing") == 2
+
+
+def test_a_flag_with_the_value_of_a_default_is_compared_too(built, clip, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=1)
+        begun = ("--stride", 5, "--start", 5, "--frame", 5, "--direction", "both", "--set", "num_pathways=1")
+        assert track(clip, *BOX, *begun, "--out", out) == 130
+    for flags, says in [
+        (("--stride", 1), "--stride is 1 but the run in"),
+        (("--start", 0), "--start is 0"),
+        (("--direction", "forward"), "--direction is forward"),
+        (("--model", "sam2.1-tiny"), "--model is sam2.1-tiny"),
+        (("--set", "num_pathways=3"), "--set num_pathways is 3"),
+    ]:
+        capsys.readouterr()
+        assert track("--resume", *flags, "--out", out) == 2
+        assert says in capsys.readouterr().err
+    assert track("--resume", "--out", out) == 0
+
+
+def test_a_run_of_an_earlier_version_goes_on(built, clip, tmp_path, monkeypatch, capsys):
+    """It names settings that are no more; where they were in use, that is said."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=9)
+        assert track(clip, *BOX, "--out", out) == 130
+    info = json.loads((out / "run.json").read_text())
+    info["settings"]["reseed"] = info["settings"]["sam2long"]["merge_agreeing"] = None
+    used = {**info, "settings": {**info["settings"], "reseed": {"every": 5}}}
+    (out / "run.json").write_text(json.dumps(used))
+    capsys.readouterr()
+    assert track("--resume", "--out", out) == 2
+    assert "made with reseed, which this version does not have" in capsys.readouterr().err
+    (out / "run.json").write_text(json.dumps(info))
+    assert track("--resume", "--out", out) == 0
+    assert sorted(places(out)) == list(range(20))
+
+
+def test_the_settings_of_a_damaged_run_are_one_sentence(built, clip, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert track(clip, *BOX, "--out", out) == 0
+    info = json.loads((out / "run.json").read_text())
+    for settings in ({}, [], 5, {**info["settings"], "sam2long": 7}, {**info["settings"], "stride": "x"}):
+        (out / "run.json").write_text(json.dumps(info | {"settings": settings}))
+        capsys.readouterr()
+        assert track("--resume", "--out", out) == 2
+        message = capsys.readouterr().err
+        assert "run.json is damaged" in message and message.count("\n") == 1
+
+
+# ---- the same from Python --------------------------------------------------------------------------------------------
+
+
+def test_runs_are_begun_and_gone_on_with_from_python(built, clip, tmp_path, monkeypatch, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "python"
+    assert track(clip, *BOX, "--label", "dog", "--out", whole) == 0
+    settings = RunSettings(video=str(clip))
+    prompt = ObjectPrompt(frame=0, obj_id=1, label="dog", box=(4, 6, 12, 14))
+    with monkeypatch.context() as patch:
+        interrupting(patch, at=9)
+        with begin_run(out, settings, [prompt], quiet=True) as run:
+            with pytest.raises(StateError, match="has .* open"):
+                resume_run(out)
+            assert not run.track()
+            run.finish()
+    with resume_run(out, quiet=True) as run:
+        assert run.track()
+        assert run.finish() == []
+    assert tree(out) == tree(whole)
+    assert json.loads((out / "run.json").read_text())["status"] == "complete"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(StateError, match="is complete"):
+        resume_run(out)
+    with pytest.raises(DataError, match="holds a run already"):
+        begin_run(out, settings, [prompt])
+    with pytest.raises(PromptError, match="at least one prompt"):
+        begin_run(tmp_path / "none", settings, [])
+    assert not (tmp_path / "none").exists() and not (out / ".lock").exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten_by_mistake(built, clip, tmp_path, capsys):
@@ -373,36 +460,45 @@ def test_a_folder_with_a_run_is_not_overwritten_by_mistake(built, clip, tmp_path
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_every_config_field_is_a_flag_with_the_default_that_help_names():
-    flags = set(cli_track.Track.defaults())
-    assert {field.name for field in dataclasses.fields(Sam2LongConfig)} <= flags
-    wide = {**os.environ, "COLUMNS": "200"}
-    shown = subprocess.run([sys.executable, "-m", "sam2long.cli", "track", "--help"], capture_output=True, env=wide)
-    words = " ".join(shown.stdout.decode().replace("│", " ").split())
-    defaults = {"num_pathways": "3", "iou_threshold": "0.3", "certainty_threshold": "2", "modulation": "0.95 1.05",
-                "object_aware_memory": "True", "twins": "keep", "emit": "settled", "max_lag": "256",
-                "max_prompted_frames": "8"}  # fmt: skip
-    for name, value in defaults.items():
-        entry = words[words.index(f"--{name.replace('_', '-')} ", words.index("--num-pathways")) :]
-        assert f"Default: {value}." in entry[:220], name
-        actual = getattr(Sam2LongConfig(), name)
-        assert (
-            " ".join(map(str, actual)) == value if isinstance(actual, tuple) else str(actual) in (value, value + ".0")
-        )
-    assert "sam2long track dog.mp4 --box" in words
+def test_track_has_thirty_flags_and_its_examples_are_in_its_help():
+    shown = subprocess.run([sys.executable, "-m", "sam2long.cli", "track", "--help"], capture_output=True, text=True)
+    flags = [line[2:].split()[0] for line in shown.stdout.splitlines() if line.startswith("│ --")]
+    assert len(flags) == len(set(flags)) == 30, flags
+    assert "sam2long track dog.mp4 --box" in shown.stdout and "--set NAME=VALUE" in shown.stdout
+
+
+def test_the_list_of_commands_fits_a_screen(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert caught.value.code == 0 and len(lines) <= 24 and max(map(len, lines)) <= 100
+    assert [line.split()[0] for line in lines if line.startswith("  ")][:-1] == list(commands.COMMANDS)
+    assert main([]) == 2 and "no command given" in capsys.readouterr().err
+    assert main(["trakc"]) == 2 and "did you mean track?" in capsys.readouterr().err
+
+
+def test_every_setting_can_be_set(built, clip, tmp_path):
+    given = {"num_pathways": 2, "iou_threshold": 0.25, "certainty_threshold": 1, "modulation": "0.9,1.1",
+             "object_aware_memory": "false", "twins": "merge", "emit": "online", "max_lag": "none",
+             "max_prompted_frames": 4, "memory_tokens": "sparse"}  # fmt: skip
+    assert set(given) == {field.name for field in dataclasses.fields(Sam2LongConfig)}
+    flags = [text for name, value in given.items() for text in ("--set", f"{name}={value}")]
+    assert track(clip, *BOX, *flags, "--out", tmp_path / "run") == 0
+    assert built[0].config() == Sam2LongConfig(
+        num_pathways=2, iou_threshold=0.25, certainty_threshold=1, modulation=(0.9, 1.1), object_aware_memory=False,
+        twins="merge", emit="online", max_lag=None, max_prompted_frames=4, memory_tokens="sparse",
+    )  # fmt: skip
 
 
 def test_flags_win_over_the_yaml_which_wins_over_the_defaults(built, clip, tmp_path):
     (tmp_path / "s.yaml").write_text("model: sam2.1-tiny\nsam2long: {num_pathways: 2, twins: merge}\nmax_lag: 7\n")
-    flags = ("--config", tmp_path / "s.yaml", "--num-pathways", 4, "--modulation", 0.9, 1.1, "--online")
-    assert track(clip, *BOX, *flags, "--object-aware-memory", "False", "--out", tmp_path / "run") == 0
+    flags = ("--config", tmp_path / "s.yaml", "--set", "num-pathways=4", "--set", "modulation=0.9,1.1", "--online")
+    assert track(clip, *BOX, *flags, "--out", tmp_path / "run") == 0
     settings = built[0]
     assert settings.model == "sam2.1-tiny"
     assert settings.config() == Sam2LongConfig(
-        num_pathways=4, twins="merge", max_lag=7, modulation=(0.9, 1.1), emit="online", object_aware_memory=False
+        num_pathways=4, twins="merge", max_lag=7, modulation=(0.9, 1.1), emit="online"
     )
-    assert track(clip, *BOX, "--max-lag", "none", "--out", tmp_path / "other") == 0
-    assert built[1].config().max_lag is None
 
 
 @pytest.mark.parametrize(
@@ -419,12 +515,23 @@ def test_flags_win_over_the_yaml_which_wins_over_the_defaults(built, clip, tmp_p
         (("--text", " . "), "--text is ' . '; expected words"),
         (("--text", "dog", "--min-score", "2"), "--min-score is 2"),
         ((*BOX, "--frame", "99"), "frame 99 is not among"),
-        ((*BOX, "--num-pathways", "0"), "num_pathways is 0"),
+        ((*BOX, "--set", "num_pathways=0"), "num_pathways is 0"),
+        ((*BOX, "--set", "num_pathways"), "--set is 'num_pathways'; expected NAME=VALUE"),
+        ((*BOX, "--set", "num_pathway=1"), "did you mean num_pathways?"),
+        ((*BOX, "--set", "colour=1"), "the settings are num_pathways, iou_threshold"),
+        ((*BOX, "--set", "twins=keep", "--set", "twins=merge"), "--set twins is given twice"),
+        ((*BOX, "--set", "modulation=low"), "modulation is 'low'; expected two numbers"),
+        ((*BOX, "--num-pathways", "1"), "write --set num_pathways=1"),
+        ((*BOX, "--modulation", "0.9", "1.1"), "write --set modulation=0.9,1.1"),
+        ((*BOX, "--max-lag=none"), "write --set max_lag=none"),
+        ((*BOX, "--min-score", "0.5"), "--min-score goes with --text only"),
+        ((*BOX, "--max-objects", "5"), "--max-objects goes with --auto or --text only"),
+        (("--auto", "--label", "dog"), "--label names the object of --box"),
         ((*BOX, "--max-frames", "0"), "max_frames is 0"),
         ((*BOX, "--stride", "0"), "stride is 0"),
         ((*BOX, "--config", "none.yaml"), "none.yaml"),
         (("--mask", "none.png"), "none.png cannot be read"),
-        ((*BOX, "--online", "--emit", "settled"), "contradict"),
+        ((*BOX, "--online", "--set", "emit=settled"), "contradict"),
     ],
 )
 def test_wrong_flags_are_refused_in_one_sentence(built, clip, tmp_path, capsys, flags, says):
@@ -544,7 +651,7 @@ def test_version_and_errors_of_the_model(capsys, monkeypatch, clip, tmp_path):
     def no_weights(settings):
         raise ModelError("no weights for sam2.1-large;\nuse the model nano")
 
-    monkeypatch.setattr(cli_track, "build_predictor", no_weights)
+    monkeypatch.setattr(opening, "build_predictor", no_weights)
     assert track(clip, *BOX, "--out", tmp_path / "run") == 2
     assert capsys.readouterr().err == "sam2long: no weights for sam2.1-large; use the model nano\n"
 

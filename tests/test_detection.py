@@ -15,9 +15,9 @@ from PIL import Image
 
 from sam2long import detection
 from sam2long.cli import main
-from sam2long.cli import track as cli_track
 from sam2long.detection import Detection, TextDetector, box_iou, check_search, without_duplicates
 from sam2long.errors import ConfigError, ModelError
+from sam2long.runs import opening
 from sam2long.video import open_source
 from tests.fake_tracker import FakePredictor
 from tests.test_cli_track import places
@@ -66,7 +66,7 @@ def answers(monkeypatch):
 
 @pytest.fixture
 def clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor())
     return write_video(tmp_path / "clip.mp4", 12)
 
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from sam2long.cli import main
-from sam2long.cli import track as cli_track
 from sam2long.errors import DataError
 from sam2long.export import MaskReader
 from sam2long.export.convert import export_run
 from sam2long.imports import read_prompts
+from sam2long.runs import opening
 from tests.export_run import HEIGHT, START, WIDTH, make_run, masters
 from tests.fake_tracker import FakePredictor
 
@@ -180,7 +180,7 @@ def test_files_that_are_something_else_are_refused(tmp_path, text):
 
 
 def track(monkeypatch, *arguments):
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor())
     return main(["track", "--quiet", *map(str, arguments)])
 
 
@@ -269,7 +269,7 @@ def test_tracks_that_are_no_number_and_no_name_are_refused(tmp_path, track):
 
 def test_what_was_moved_on_is_said_and_kept(run, tmp_path, monkeypatch, capsys):
     path = coco_of(tmp_path / "instances_default.json", 0, 1)
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor())
     command = ["track", run.parent / "clip.mp4", "--import", path, "--out", tmp_path / "out"]
     assert main(list(map(str, command))) == 0
     assert "1 0, 2 1" in capsys.readouterr().out

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from sam2long.cli import main
-from sam2long.cli import track as cli_track
 from sam2long.errors import ConfigError, PromptError
 from sam2long.export import MaskWriter
 from sam2long.export.convert import export_run
 from sam2long.export.fonts import font_file, note_on_fonts, shown_names
 from sam2long.export.overlay import paint
 from sam2long.imports import ObjectPrompt
+from sam2long.runs import opening
 from sam2long.video import VideoWriter, open_source
 from sam2long.video.names import gap
 from tests.export_run import make_run
@@ -28,7 +28,7 @@ PLATES = [n for n in range(1001, 1013) if n != 1005]
 
 @pytest.fixture
 def built(monkeypatch):
-    monkeypatch.setattr(cli_track, "build_predictor", lambda settings: FakePredictor())
+    monkeypatch.setattr(opening, "build_predictor", lambda settings: FakePredictor())
 
 
 @pytest.fixture

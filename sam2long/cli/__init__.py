@@ -6,8 +6,7 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from sam2long._version import __version__
 from sam2long.cli.doctor import Doctor
@@ -42,15 +41,15 @@ def _main(arguments: list[str]) -> int:
         print(f"sam2long {__version__}")
         return 0
     if arguments == ["doctor"]:
-        return _guarded(Doctor())  # tyro itself may be missing or too old
+        return _guarded(Doctor().run)  # tyro itself may be missing or too old
     from sam2long.cli.commands import read_command
 
-    return _guarded(read_command(arguments))
+    return _guarded(lambda: read_command(arguments).run())
 
 
-def _guarded(command: Any) -> int:
+def _guarded(run: Callable[[], int]) -> int:
     try:
-        return command.run()
+        return run()
     except Sam2LongError as error:
         print(f"sam2long: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR

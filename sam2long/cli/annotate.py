@@ -7,17 +7,17 @@ import os
 import secrets
 import socket
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sam2long.cli.track import shown
-from sam2long.config import Sam2LongConfig
+from sam2long.cli.flags import Frames, MethodOrOnline, Network, asked, shown
 from sam2long.errors import ConfigError, DataError
 from sam2long.extras import require
-from sam2long.runs.opening import absolute, build_predictor, index_of, require_length
+from sam2long.runs import opening
+from sam2long.runs.opening import absolute, index_of, require_length
 
 if TYPE_CHECKING:
     from sam2long.runs.settings import RunSettings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PORT = 8642
 TOKEN_BYTES = 24
+TOKEN_VARIABLE = "SAM2LONG_TOKEN"
 
 EXAMPLES = """Prompt, track, correct and export in the browser; everything is saved as you go.
 
@@ -43,37 +44,27 @@ class Annotate:
     out: Annotated[Path | None, shown("DIR")] = None
     """Folder of the project; one that is there is opened where you left it, and a run of `sam2long track` can be
     corrected. Default: beside the video, with its name and .sam2long."""
-    model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), hf:HUB_ID or hf:FOLDER for transformers, sam2 config name, or path of a YAML.
-    Default: nano."""
-    checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is a config name or a YAML."""
-    config: Annotated[Path | None, shown("YAML")] = None
-    """Settings that differ from the defaults, e.g. configs/online.yaml."""
-    device: Annotated[str | None, shown("DEVICE")] = None
-    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
-    """What the network computes in. Default: auto."""
-    start: Annotated[int | None, shown("N")] = None
-    """First frame of the video to look at. Default: 0."""
-    stride: Annotated[int | None, shown("N")] = None
-    """Look at every n-th frame only. Default: 1."""
-    max_frames: Annotated[int | None, shown("N")] = None
-    """Look at no more frames than this."""
     frame: Annotated[int | None, shown("N")] = None
     """Frame of the video to begin with, by position from 0. Default: where you left it."""
     port: Annotated[int, arg(metavar="N")] = PORT
     """Port to listen on; 0 takes a free one."""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Address to listen on. Any but this computer's own needs a token, which is made when --token is left out."""
-    token: Annotated[str | None, shown("TEXT")] = None
-    """Who does not send this does not get in."""
+    """Address to listen on. Any but this computer's own needs a token; one is made where you give none."""
+    token_file: Annotated[Path | None, shown("FILE")] = None
+    """File with a token: who does not send it does not get in. Or set SAM2LONG_TOKEN. On the command line, everybody on
+    this computer could read it."""
     allow_host: Annotated[UseAppendAction[tuple[str, ...]], shown("NAME")] = ()
     """A name under which browsers reach this server, e.g. of a proxy; may be repeated."""
     root: Annotated[Path | None, shown("DIR")] = None
     """Exports may be written below this folder and the project's. Default: the video's folder."""
     no_browser: bool = False
     """Do not open a browser."""
+    frames: Frames = field(default_factory=Frames)
+    """Which frames are looked at."""
+    network: Network = field(default_factory=Network)
+    """Which network, and where."""
+    method: MethodOrOnline = field(default_factory=MethodOrOnline)
+    """How hypotheses and memories are chosen; docs/method.md explains it."""
 
     def run(self) -> int:
         for module in ("fastapi", "uvicorn", "cv2"):
@@ -94,7 +85,7 @@ class Annotate:
             require_length(source, settings.video)
             at = None if self.frame is None else index_of(self.frame, source, "open")
             listening = stack.enter_context(self._listen())
-            predictor = build_predictor(settings)
+            predictor = opening.build_predictor(settings)
             project = stack.enter_context(contextlib.closing(Project(folder, source, settings)))
             desk = stack.enter_context(contextlib.closing(Desk(project, predictor, [root], Path(self.video).name)))
             port = listening.getsockname()[1]
@@ -124,36 +115,38 @@ class Annotate:
     def _access(self) -> Access:
         from sam2long.ui.security import LOOPBACK_NAMES, Access, is_loopback
 
-        if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not _is_plain(self.token)):
-            raise ConfigError("--token is shorter than 8 characters or has other ones than letters, digits, - and _")
+        token = self._token()
         names = LOOPBACK_NAMES | {name.lower() for name in self.allow_host}
         if is_loopback(self.host):
-            return Access(hosts=names | {self.host}, token=self.token)
+            return Access(hosts=names | {self.host}, token=token)
         return Access(
             hosts=names | {self.host, socket.gethostname().lower()},
             any_address=True,
-            token=self.token or secrets.token_urlsafe(TOKEN_BYTES),
+            token=token or secrets.token_urlsafe(TOKEN_BYTES),
         )
+
+    def _token(self) -> str | None:
+        """The one in --token-file or in SAM2LONG_TOKEN, which is taken out of the environment of child processes."""
+        token, where = os.environ.pop(TOKEN_VARIABLE, None), TOKEN_VARIABLE
+        if self.token_file is not None:
+            try:
+                token, where = self.token_file.read_text(encoding="utf-8").strip(), f"the token in {self.token_file}"
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not text"
+                raise ConfigError(f"cannot read --token-file {self.token_file}: {reason}") from None
+        if token is not None and (len(token) < 8 or not token.isascii() or not _is_plain(token)):
+            raise ConfigError(f"{where} is shorter than 8 characters or has other ones than letters, digits, - and _")
+        return token
 
     def _settings(self, folder: Path) -> RunSettings:
         """What was asked for; where a project or run is there already, its choice of frames and its tracker."""
         from sam2long.runs.run_folder import RunFolder
-        from sam2long.runs.settings import RunSettings, settings_from
 
-        flags = {
-            "model": None if self.model is None else absolute(self.model),
-            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
-            "device": self.device, "dtype": self.dtype, "start": self.start, "stride": self.stride,
-            "max_frames": self.max_frames,
-        }  # fmt: skip
-        given = {name: value for name, value in flags.items() if value is not None}
-        if not RunFolder(folder).info.exists() or self.config is not None:
-            return settings_from(absolute(self.video), self.config, given, {})
-        stored = RunFolder(folder).read_info().get("settings", {})
-        known = {entry.name for entry in fields(RunSettings)}
-        kept = {name: value for name, value in stored.items() if name in known}
-        Sam2LongConfig.from_mapping(kept.get("sam2long", {}))  # of another version: say so now
-        return RunSettings.from_dict({"overrides": (), **kept, **given, "video": absolute(self.video)})
+        given = asked(self.network, self.method, vars(self.frames))
+        run = RunFolder(folder)
+        if not run.info.exists() or self.method.config is not None:
+            return given.settings(absolute(self.video))
+        return given.over(run.read_settings().to_dict(), absolute(self.video))
 
     # ---- the address --------------------------------------------------------------------------------------------
 

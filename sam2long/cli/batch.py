@@ -4,85 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.cli.exit_codes import INCOMPLETE, INTERRUPTED
+from sam2long.cli.flags import Finding, Pointing
 from sam2long.errors import ConfigError, DataError, Sam2LongError
-from sam2long.export.atomic import replacing, write_json
-from sam2long.export.report import as_text
-from sam2long.json_file import read_json
-from sam2long.runs import processes, prompting
+from sam2long.runs import opening, processes, prompting
+from sam2long.runs.batch_folder import COLUMNS, BatchFolder, Begun, Row, can_be_a_clip
+from sam2long.runs.beginning import begin_run, resume_run
 from sam2long.runs.opening import absolute, require_length
-from sam2long.runs.run import say_stopping, stopping_politely
 from sam2long.runs.run_folder import COMPLETE, STOPPED, RunFolder
+from sam2long.runs.settings import RunSettings, flat, require_same
+from sam2long.runs.stopping import say_stopping, stopping_politely
 
 if TYPE_CHECKING:
-    from sam2long.runs.run import Run
+    from multiprocessing.synchronize import Event
+
+    from sam2long.cli.track_flags import TrackFlags
 
 WAITING, FAILED = "waiting", "failed"  # beside the states of a run
-COLUMNS = (
-    "clip", "video", "status", "frames", "objects", "visible", "uncertain", "absent", "frames_per_second", "error",
-)  # fmt: skip
-PATHS = ("mask", "prompts", "import_", "checkpoint", "config")
-
-Row = dict[str, Any]  # of batch.csv
-Track = Any  # `cli.track.Track`, the flags; it imports this module
+PATHS = ("mask", "prompts", "import_")
 
 
-class BatchFolder:
-    """What is where in the folder of a batch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.info = path / "batch.json"
-        self.table = path / "batch.csv"
-
-    def exists(self) -> bool:
-        return self.info.exists()
-
-    def refuse_a_single_run(self) -> None:
-        if self.exists():
-            raise DataError(f"{self.path} holds a batch of several videos; choose another --out for one")
-
-    def read(self) -> _Begun:
-        """The batch as it was begun."""
-        content = read_json(self.info, "that of a batch; start again with --overwrite")
-        try:
-            flags = {name: _from_json(name, value) for name, value in content["flags"].items()}
-            begun = _Begun(content["clips"], flags, content.get("replaces", {}))
-            if not begun.clips or not all(map(_can_be_a_clip, begun.clips)):
-                raise ValueError
-            if not all(isinstance(video, str) for video in begun.clips.values()):
-                raise ValueError
-            return begun
-        except (TypeError, KeyError, ValueError, AttributeError):
-            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
-
-    def write_table(self, rows: Sequence[Row]) -> None:
-        import pandas as pd
-
-        with replacing(self.table) as partial:
-            table = pd.DataFrame(rows, columns=list(COLUMNS))
-            for name in table.select_dtypes(object):
-                table[name] = [as_text(value) if isinstance(value, str) else value for value in table[name]]
-            table.to_csv(partial, index=False, errors="backslashreplace")  # names of files need not be text
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """What batch.json says."""
-
-    clips: dict[str, str]  # clip -> video
-    flags: dict[str, Any]  # flag -> value, of the flags given
-    replaces: dict[str, str]  # clip -> stamp of the earlier run, which --overwrite gave up
-
-
-def track_batch(flags: Track) -> int:
+def track_batch(flags: TrackFlags) -> int:
     """Track every clip; returns the exit code. A clip that fails costs the others nothing.
 
     Raises:
@@ -91,26 +41,27 @@ def track_batch(flags: Track) -> int:
     if flags.workers < 1:
         raise ConfigError(f"--workers is {flags.workers}; expected 1 or more")
     folder = BatchFolder(flags.out)
-    flags, begun = _gone_on(flags, folder) if flags.resume else _begun(flags, folder)
+    begun = _gone_on(flags, folder) if flags.resume else _begun(flags, folder)
+    flags = _with(flags, begun.prompting)
     with RunFolder(folder.path):
         if not flags.resume:
-            write_json(folder.info, {"clips": begun.clips, "flags": _to_json(flags), "replaces": begun.replaces})
+            folder.write(begun)
         return _track(flags, folder, begun)
 
 
-def _track(flags: Track, folder: BatchFolder, begun: _Begun) -> int:
-    clips = begun.clips
+def _track(flags: TrackFlags, folder: BatchFolder, begun: Begun) -> int:
     rows = {name: dict.fromkeys(COLUMNS, "") | {"clip": name, "video": video, "status": WAITING}
-            for name, video in clips.items()}  # fmt: skip
+            for name, video in begun.clips.items()}  # fmt: skip
     frames = {}
-    for name in clips:
+    for name in begun.clips:
         row, frames[name] = _looked_at(_clip(flags, name, begun), flags.resume)
         rows[name] |= row
     open_clips = [name for name, row in rows.items() if row["status"] == WAITING]
     for name in rows:
         _say_failure(rows[name])
     folder.write_table(list(rows.values()))
-    job = _Clips(flags, begun, multiprocessing.get_context("spawn").Event())
+    command = shlex.join(["sam2long", *sys.argv[1:]])
+    job = _Clips(flags, begun, command, multiprocessing.get_context("spawn").Event())
     if open_clips and flags.workers == 1:
         job.start()  # a model that cannot be had is the whole batch's error
     if open_clips:
@@ -139,12 +90,12 @@ def _work(
                 _say_failure(rows[name])
 
 
-def _ended(flags: Track, folder: BatchFolder, rows: Mapping[str, Row]) -> int:
+def _ended(flags: TrackFlags, folder: BatchFolder, rows: Mapping[str, Row]) -> int:
     counts = {state: sum(row["status"] == state for row in rows.values())
               for state in (COMPLETE, FAILED, STOPPED, WAITING)}  # fmt: skip
     if not flags.quiet:
-        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        print(f"{len(rows)} clips: {said}; table in {folder.table}", flush=True)
+        listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        print(f"{len(rows)} clips: {listed}; table in {folder.table}", flush=True)
     if counts[STOPPED] or counts[WAITING]:
         print(f"stopped; continue with: {RunFolder(flags.out).resume_command()}", file=sys.stderr)
         return INTERRUPTED
@@ -164,7 +115,7 @@ def _stop(job: _Clips) -> None:
 # ---- the clips -------------------------------------------------------------------------------------------------------
 
 
-def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, _Begun]:
+def _begun(flags: TrackFlags, folder: BatchFolder) -> Begun:
     """A new batch: nothing that is there is lost unasked, and everything that can be checked early is."""
     clips = _named(flags.videos)
     instead = "go on with --resume, or replace it with --overwrite"
@@ -175,32 +126,30 @@ def _begun(flags: Track, folder: BatchFolder) -> tuple[Track, _Begun]:
         raise DataError(f"{folder.path} holds a batch already; {instead}")
     for name in clips:
         RunFolder(folder.path / name).require_usable(flags.overwrite, instead)
-    flags.settings()  # a mistyped flag is not the clips' fault
-    flags.check_prompts()
-    if flags.prompting.prompts is not None:
-        listed = prompting.clips_in(flags.prompting.prompts)
+    settings = flags.asked().settings("")  # a mistyped flag is not the clips' fault
+    flags.check_prompts(settings.start)
+    if flags.pointing.prompts is not None:
+        listed = prompting.clips_in(flags.pointing.prompts)
         known = {name for video in clips.values() for name in (Path(video).name, Path(video).stem)}
         if unknown := [name for name in listed if name not in known]:
-            said = f"{flags.prompting.prompts} has prompts for {prompting.some(unknown)}, not among the clips"
-            print(f"note: {' '.join(said.split())}", file=sys.stderr)
+            note = f"{flags.pointing.prompts} has prompts for {prompting.some(unknown)}, not among the clips"
+            print(f"note: {' '.join(note.split())}", file=sys.stderr)
     runs = {name: RunFolder(folder.path / name) for name in clips}
-    return flags, _Begun(clips, {}, {name: _stamp(run) for name, run in runs.items() if run.holds_a_run()})
+    return Begun(
+        clips=clips, settings=settings, prompting=_to_json(flags.prompting()),
+        replaces={name: _stamp(run) for name, run in runs.items() if run.holds_a_run()},
+    )  # fmt: skip
 
 
-def _gone_on(flags: Track, folder: BatchFolder) -> tuple[Track, _Begun]:
+def _gone_on(flags: TrackFlags, folder: BatchFolder) -> Begun:
     """The batch as it was begun. Flags may be repeated, but not changed."""
     begun = folder.read()
-    clips, stored = begun.clips, {name: _plain(name, value) for name, value in begun.flags.items()}
-    if flags.videos and _named(flags.videos) != clips:
-        raise ConfigError(f"the batch in {folder.path} is of other clips ({', '.join(clips)}); leave them out")
-    defaults = flags.defaults()
-    for name, value in _to_json(flags).items():
-        if value != stored.get(name, _plain(name, defaults[name])):
-            raise ConfigError(
-                f"--{name.strip('_').replace('_', '-')} is not what the batch in {folder.path} was begun with; "
-                "leave it out with --resume, or start anew with --overwrite"
-            )
-    return _with(flags, begun.flags), begun
+    if flags.videos and _named(flags.videos) != begun.clips:
+        raise ConfigError(f"the batch in {folder.path} is of other clips ({', '.join(begun.clips)}); leave them out")
+    asked = flags.asked().flat() | {_flag(name): value for name, value in _to_json(flags.prompting()).items()}
+    stored = flat(begun.settings.to_dict()) | {_flag(name): value for name, value in begun.prompting.items()}
+    require_same(asked, stored, f"the batch in {folder.path}")
+    return begun
 
 
 def _named(videos: Sequence[str]) -> dict[str, str]:
@@ -209,7 +158,7 @@ def _named(videos: Sequence[str]) -> dict[str, str]:
     for video in videos:
         path = Path(absolute(video))
         name = path.name if path.is_dir() else path.stem
-        if not _can_be_a_clip(name):
+        if not can_be_a_clip(name):
             raise ConfigError(f"{video!r} cannot have a folder of its name in --out; track it alone, or rename it")
         if clips.get(name) == str(path):
             raise ConfigError(f"{path} is named twice; leave one of the two out")
@@ -219,45 +168,44 @@ def _named(videos: Sequence[str]) -> dict[str, str]:
     return clips
 
 
-def _can_be_a_clip(name: str) -> bool:
-    return Path(name).name == name and name not in ("", "..", "batch.json", "batch.csv", ".lock")
-
-
 def _stamp(run: RunFolder) -> str:
     """Tells a run from another one in the same folder."""
     return hashlib.sha256(run.info.read_bytes()).hexdigest() if run.info.exists() else ""
 
 
-def _clip(flags: Track, name: str, begun: _Begun) -> Track:
-    """The flags of one clip: begun, or gone on with where it was stopped. Only a run that is there since before the
-    batch may be replaced, for so it was asked for."""
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """What is to be done with one clip."""
+
+    settings: RunSettings
+    run: RunFolder
+    goes_on: bool  # with where it was stopped
+    overwrite: bool  # a run that is there since before the batch, for so it was asked for
+
+
+def _clip(flags: TrackFlags, name: str, begun: Begun) -> _Clip:
     run = RunFolder(flags.out / name)
     is_older = begun.replaces.get(name) == _stamp(run)
     goes_on = flags.resume and not is_older and run.info.exists() and run.progress.exists()
-    return replace(
-        flags, videos=(begun.clips[name],), out=run.path, resume=goes_on, overwrite=is_older, workers=1, quiet=True,
-        prompting=type(flags.prompting)() if goes_on else flags.prompting,  # a run keeps its prompts
-    )  # fmt: skip
+    return _Clip(begun.of(name), run, goes_on, is_older)
 
 
-def _looked_at(clip: Track, going_on: bool) -> tuple[Row, int]:
+def _looked_at(clip: _Clip, going_on: bool) -> tuple[Row, int]:
     """What is to be said of a clip before it is tracked, and its frames: done already, cannot be opened, or waiting."""
     from sam2long.video import open_source
 
-    folder = RunFolder(clip.out)
+    settings = clip.settings
     try:
-        if going_on and not clip.overwrite and folder.info.exists():
-            info = folder.read_info()
+        if going_on and not clip.overwrite and clip.run.info.exists():
+            info = clip.run.read_info()
             if info["status"] == COMPLETE:
-                return _row(info, folder), 0
-        if not clip.resume:
-            folder.require_usable(clip.overwrite, "track it alone into --out of its own, or move that run away")
-        settings = clip.settings()
+                return _row(info, clip.run), 0
+        if not clip.goes_on:
+            clip.run.require_usable(clip.overwrite, "track it alone into --out of its own, or move that run away")
         with open_source(
             settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride
         ) as source:  # fmt: skip
-            require_length(source, settings.video)
-            return {}, source.num_frames
+            return {}, require_length(source, settings.video)
     except (Sam2LongError, OSError) as error:
         return {"status": FAILED, "error": processes.reason(error)}, 0
 
@@ -282,43 +230,50 @@ def _row(info: Mapping[str, Any], folder: RunFolder) -> Row:
 class _Clips:
     """What a process does with a clip; it keeps its model for the next."""
 
-    flags: Track
-    begun: _Begun
-    stop: Any  # multiprocessing's Event
-    predictor: Any = None
+    flags: TrackFlags
+    begun: Begun
+    command: str
+    stop: Event
+    predictor: Any = None  # of any back end
     device: str | None = None
 
     def start(self) -> None:
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-        self.device = _device_of(processes.worker_number(), self.flags)
-        self.predictor = self.predictor or self.flags.built_predictor(self._with_device(self.flags).settings())
-        if self.flags.prompting.text is not None and not self.flags.resume:  # clips that were begun need it no more
-            self.flags.built_detector(self.predictor.device)
+        self.device = _device_of(processes.worker_number(), self.flags.workers, self.begun.settings)
+        self.predictor = self.predictor or opening.build_predictor(self._on_device(self.begun.settings))
+        search = self.flags.finding.search(None)
+        if search is not None and not self.flags.resume:  # clips that were begun need it no more
+            search.load(self.predictor.device)
 
     def run(self, name: str, on_frame: Callable[[], None]) -> Row:
         if self.stop.is_set():
             return {"status": WAITING}
-        clip = _clip(self.flags, name, self.begun)
-        clip = clip if clip.resume else self._with_device(clip)
-        clip.predictor, clip.batch = self.predictor, _Told(on_frame, self.stop)
-        folder = RunFolder(clip.out)
-        with folder:
-            run: Run = clip.open_run(folder)
-            complete = run.track()
-            run.finish(complete)
-            return _row(folder.read_info(), folder)
+        clip, batch = _clip(self.flags, name, self.begun), _Batch(on_frame, self.stop)
+        if clip.goes_on:
+            run = resume_run(clip.run.path, quiet=True, predictor=self.predictor, batch=batch)
+        else:
+            settings = self._on_device(clip.settings)
+            prompts = replace(self.flags, quiet=True).prompts(settings.video, settings.start)
+            run = begin_run(
+                clip.run.path, settings, prompts, overwrite=clip.overwrite, quiet=True, predictor=self.predictor,
+                batch=batch, command=self.command,
+            )  # fmt: skip
+        with run:
+            run.track()
+            run.finish()
+            return _row(clip.run.read_info(), clip.run)
 
-    def _with_device(self, flags: Track) -> Track:
-        return flags if self.device is None else replace(flags, network=replace(flags.network, device=self.device))
+    def _on_device(self, settings: RunSettings) -> RunSettings:
+        return settings if self.device is None else replace(settings, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Batch:
     """A `runs.run.Batch`."""
 
     on_frame: Callable[[], None]
-    stop: Any
+    stop: Event
 
     def frame_done(self) -> None:
         self.on_frame()
@@ -327,38 +282,42 @@ class _Told:
         return self.stop.is_set()
 
 
-def _device_of(worker: int, flags: Track) -> str | None:
+def _device_of(worker: int, workers: int, settings: RunSettings) -> str | None:
     """Workers share out the GPUs, unless one was named."""
     import torch
 
-    several = flags.workers > 1 and flags.network.device in (None, "cuda") and torch.cuda.device_count() > 1
+    several = workers > 1 and settings.device in (None, "cuda") and torch.cuda.device_count() > 1
     return f"cuda:{worker % torch.cuda.device_count()}" if several else None
 
 
-# ---- flags in batch.json ---------------------------------------------------------------------------------------------
+# ---- flags about prompts in batch.json -------------------------------------------------------------------------------
 
 
-def _to_json(flags: Track) -> dict[str, Any]:
-    """The flags that are not at their defaults and count for all of a batch."""
-    given = {name: getattr(group, name) for group in flags.groups().values() for name in vars(group)}
-    return {name: _plain(name, value) for name, value in given.items() if value != flags.defaults()[name]}
+def _flag(name: str) -> str:
+    return f"--{name.strip('_').replace('_', '-')}"
 
 
-def _with(flags: Track, values: Mapping[str, Any]) -> Track:
-    """The flags with other values in their groups; what is not known any more is left out."""
-    return replace(flags, **{
-        name: replace(group, **{key: value for key, value in values.items() if hasattr(group, key)})
-        for name, group in flags.groups().items()
-    })  # fmt: skip
+def _to_json(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(name, value) for name, value in given.items()}
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, Path) or (name in ("model", "detector") and value is not None):
+    if isinstance(value, Path) or name == "detector":
         return absolute(str(value))
     return list(value) if isinstance(value, tuple) else value
 
 
-def _from_json(name: str, value: Any) -> Any:
-    if name in PATHS:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
+def _with(flags: TrackFlags, stored: Mapping[str, Any]) -> TrackFlags:
+    """The flags with those of batch.json about prompts."""
+    given = {
+        name: Path(value) if name in PATHS else tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+    }
+    frame = given.pop("frame", None)
+    groups = {group: {entry.name for entry in fields(group)} for group in (Pointing, Finding)}
+    if unknown := sorted(given.keys() - set().union(*groups.values())):
+        raise DataError(f"the batch was begun with {', '.join(map(_flag, unknown))}, which this version does not have")
+    pointing, finding = (
+        group(**{name: value for name, value in given.items() if name in names}) for group, names in groups.items()
+    )
+    return replace(flags, pointing=pointing, finding=finding, frames=replace(flags.frames, frame=frame))

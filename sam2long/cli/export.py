@@ -61,7 +61,7 @@ class Export:
         from tqdm import tqdm
 
         from sam2long.export.convert import FORMATS, export_run
-        from sam2long.runs.run import stopping_politely
+        from sam2long.runs.stopping import stopping_politely
 
         if self.list:
             width = max(map(len, FORMATS))

@@ -9,16 +9,17 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from sam2long.cli.exit_codes import INCOMPLETE
-from sam2long.cli.track import shown
+from sam2long.cli.flags import Method, Network, Pointing, asked, shown
 from sam2long.errors import ConfigError, PromptError
-from sam2long.runs.opening import absolute, build_predictor
+from sam2long.runs import opening
+from sam2long.runs.opening import absolute
 from sam2long.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,20 +49,6 @@ class Live:
     """Record to this folder: masks.jsonl, overlay.mp4, run.json."""
     show: bool = False
     """Open a window, also with --out; without --out there always is one. Key q ends."""
-    box: Annotated[str | None, shown("X1,Y1,X2,Y2")] = None
-    """A box around the object on the first frame, in pixels."""
-    point: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
-    """A pixel of the object; may be repeated."""
-    neg: Annotated[UseAppendAction[tuple[str, ...]], shown("X,Y")] = ()
-    """A pixel that is not the object; may be repeated."""
-    mask: Annotated[Path | None, shown("PNG")] = None
-    """Image with the object in white, a cut-out with clear surroundings, or one colour per object (palette or not)."""
-    prompts: Annotated[Path | None, shown("JSON")] = None
-    """Prompts for several objects, as for `sam2long track`."""
-    import_: Annotated[Path | None, arg(name="import", metavar="PATH", help_behavior_hint="")] = None
-    """Prompts from another program, as for `sam2long track`; about one frame."""
-    label: Annotated[str, shown("NAME")] = ""
-    """Name of the object."""
     keep_up: bool = False
     """Skip frames whenever tracking is slower than the source, so that the latest frame is always the next one."""
     realtime: bool = False
@@ -70,21 +57,16 @@ class Live:
     """When a camera or a stream breaks off, connect again and go on, for up to two minutes."""
     max_frames: Annotated[int | None, shown("N")] = None
     """End after this many tracked frames."""
-    model: Annotated[str | None, shown("NAME")] = None
-    """Short name (see `sam2long models`), hf:HUB_ID or hf:FOLDER for transformers, sam2 config name, or path of a YAML.
-    Default: nano."""
-    checkpoint: Annotated[Path | None, shown("FILE")] = None
-    """Weights, .pt or .safetensors; needed when --model is a config name or a YAML."""
-    config: Annotated[Path | None, shown("YAML")] = None
-    """Settings that differ from the defaults; live tracking always decides at once (emit: online)."""
-    device: Annotated[str | None, shown("DEVICE")] = None
-    """cpu, cuda, cuda:1, mps, ... Default: the best there is."""
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, shown("DTYPE")] = None
-    """What the network computes in. Default: auto."""
     overwrite: bool = False
     """Replace the run in --out."""
     quiet: bool = False
     """No progress and no summary."""
+    pointing: Pointing = field(default_factory=Pointing)
+    """Where the objects are, on the first frame."""
+    network: Network = field(default_factory=Network)
+    """Which network, and where."""
+    method: Method = field(default_factory=Method)
+    """How hypotheses and memories are chosen; live tracking always decides at once (emit=online)."""
 
     def run(self) -> int:
         from sam2long.export.fonts import note_on_fonts
@@ -92,8 +74,8 @@ class Live:
 
         settings = self._settings()
         prompts = self._prompts()  # before anything slow
-        if (said := numbered_otherwise(prompts)) and not self.quiet:
-            print(said, flush=True)
+        if (numbers := numbered_otherwise(prompts)) and not self.quiet:
+            print(numbers, flush=True)
         if note := note_on_fonts(labels_of(prompts)):
             print(f"note: {note}", file=sys.stderr)
         folder = None if self.out is None else RunFolder(self.out)
@@ -111,11 +93,11 @@ class Live:
         from sam2long.cli.window import Window
         from sam2long.runs.prompting import labels_of
         from sam2long.runs.recorder import Recorder
-        from sam2long.runs.run import versions
+        from sam2long.runs.versions import versions
         from sam2long.video import open_source
 
         window = Window(f"sam2long live {self.source}") if self.show or self.out is None else None
-        predictor = build_predictor(settings)
+        predictor = opening.build_predictor(settings)
         is_camera = self.source.isdecimal() and not os.path.exists(self.source)
         address = int(self.source) if is_camera else self.source
         source = open_source(address, prefetch=0, reconnect=self.reconnect)
@@ -149,31 +131,21 @@ class Live:
         return session
 
     def _settings(self) -> RunSettings:
-        from sam2long.runs.settings import settings_from
-
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"--max-frames is {self.max_frames}; expected 1 or more")
-        flags = {
-            "model": None if self.model is None else absolute(self.model),
-            "checkpoint": None if self.checkpoint is None else absolute(str(self.checkpoint)),
-            "device": self.device,
-            "dtype": self.dtype,
-        }
-        return settings_from(absolute(self.source), self.config, flags, {"emit": "online"})
+        if (emit := self.method.given().get("emit", "online")) != "online":
+            raise ConfigError(f"--set emit={emit} does not go with live tracking, which always decides at once")
+        return asked(self.network, self.method, {}, emit="online").settings(absolute(self.source))
 
     def _prompts(self) -> list[ObjectPrompt]:
-        from sam2long.imports import read_prompts
-        from sam2long.runs import prompting
-        from sam2long.video import open_source
-
-        prompts = prompting.from_flags(0, self.box, self.point, self.neg, self.mask, self.label)
-        if prompts and self.prompts is not None:
+        prompts = self.pointing.own(0)
+        if prompts and self.pointing.prompts is not None:
             raise PromptError("--prompts does not go with --box, --point or --mask; put all objects into the file")
-        if self.prompts is not None:
-            prompts = prompting.from_file(self.prompts)
-        if self.import_ is not None:
-            names = open_source(self.source).names if os.path.isdir(self.source) else None
-            prompts = [*prompts, *(replace(p, frame=0) for p in _of_one_frame(read_prompts(self.import_, names)))]
+        if self.pointing.label is not None and not prompts:
+            raise PromptError("--label names the object of --box, --point or --mask; leave it out without them")
+        prompts = self.pointing.of_file(self.source) or prompts
+        imported = _of_one_frame(self.pointing.imported(self.source))
+        prompts = [*prompts, *(replace(prompt, frame=0) for prompt in imported)]
         if not prompts:
             raise PromptError(
                 "nothing to track: say where the object is on the first frame, with --box, --point, --mask, --prompts "
@@ -243,7 +215,7 @@ class _Session:
         from tqdm import tqdm
 
         from sam2long.export.overlay import paint
-        from sam2long.runs.run import stopping_politely
+        from sam2long.runs.stopping import stopping_politely
 
         waiting = deque([first])  # frames whose masks have not come yet
         with (
@@ -299,7 +271,7 @@ class _Session:
         return (len(self._moments) - 1) / span if span > 0 else 0.0
 
     def numbers(self) -> dict[str, Any]:
-        from sam2long.runs.run import peak_memory
+        from sam2long.runs.versions import peak_memory
 
         return {
             "frames_tracked": self.tracked,
@@ -307,7 +279,7 @@ class _Session:
             "frames_lost": getattr(self._source, "lost", 0),
             "frames_per_second": round(self.tracked / self._seconds, 2) if self._seconds else None,
             "seconds": {"track": round(self._seconds, 3)},
-            "peak_memory_mib": peak_memory(self._predictor),
+            "peak_memory_mib": peak_memory(self._predictor.device),
         }
 
     def summary(self) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import ConfigError, ModelError, PromptError
 from sam2long.network import transformers_loading
 from sam2long.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    from sam2long.video.source import FrameSource
 
 
 def build_predictor(settings: RunSettings) -> Any:
@@ -55,28 +58,29 @@ def _check_device(device: str | None) -> None:
         ) from None
 
 
-def require_length(source: Any, video: str) -> None:
+def require_length(source: FrameSource, video: str) -> int:
+    """How many frames there are; a ConfigError where that is not known."""
     if source.num_frames is None:
         raise ConfigError(
             f"{video} has no known length; record it to a file first, or use the Python API for live video"
         )
+    return source.num_frames
 
 
-def index_of(frame: int, source: Any, do: str = "prompt") -> int:
+def index_of(frame: int, source: FrameSource, do: str = "prompt") -> int:
     """Which of the tracked frames a frame of the video is. do: what else to do with one of them, for the message."""
     from sam2long.video.names import number_in
 
-    selection = source.selection
+    selection, length = source.selection, source.num_frames or 0
     index, rest = divmod(frame - selection.start, selection.stride)
-    if rest == 0 and 0 <= index < source.num_frames:
+    if rest == 0 and 0 <= index < length:
         return index
-    last = source.source_index(source.num_frames - 1)
+    last = source.source_index(length - 1)
     every = f" in steps of {selection.stride}" if selection.stride > 1 else ""
-    named = [at for at, name in enumerate(source.names or ()) if number_in(name) == frame]
+    names = source.names or ()
+    named = [at for at, name in enumerate(names) if number_in(name) == frame]
     by_position = (
-        f". Frames are counted by position: {source.names[named[0]]} is frame {source.source_index(named[0])}"
-        if named
-        else ""
+        f". Frames are counted by position: {names[named[0]]} is frame {source.source_index(named[0])}" if named else ""
     )
     raise PromptError(
         f"frame {frame} is not among the frames tracked, {selection.start} to {last}{every}; {do} one of those"

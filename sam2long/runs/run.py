@@ -8,9 +8,6 @@ follows is what would have followed. Report, pictures and overlay are made at th
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,6 +25,9 @@ from sam2long.export.page import write_page
 from sam2long.json_file import read_json
 from sam2long.runs.run_folder import COMPLETE, RUNNING, STOPPED, RunFolder
 from sam2long.runs.settings import RunSettings
+from sam2long.runs.states import StateSaver
+from sam2long.runs.stopping import say_stopping, stopping_politely
+from sam2long.runs.versions import peak_memory
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import gap
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROGRESS = {"state", "pass", "next", "masks_bytes", "frames_tracked", "seconds"}
-SAVE_SECONDS = 60.0  # how often the state is saved, and
-SAVE_SHARE = 0.05  # the share of the time that saving may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +95,10 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Run:
-    """A run under way.
+    """A run under way. Leaving it as a context manager gives its folder free.
 
     Args:
-        folder: where it writes.
+        folder: where it writes; held.
         settings: what was asked for.
         source: the frames. predictor, state: prompted already, or loaded.
         objects: id -> when it was prompted. labels: id -> name.
@@ -127,8 +125,14 @@ class Run:
 
     def __post_init__(self) -> None:
         self.passes = plan_passes(self.settings.direction, self.objects, self.source.num_frames)
-        self._saved_at = time.monotonic()
-        self._save_cost = 0.0
+        self._saver = StateSaver(self.folder.resume)
+        self._whole = False  # gone through to its end
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.folder.__exit__(*exc)
 
     # ---- from nothing, or from where a run stopped ------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class Run:
     # ---- tracking ---------------------------------------------------------------------------------------------
 
     def track(self) -> bool:
-        """Go through the passes that are left. False: stopped before the end."""
+        """Go through the passes that are left. False: Ctrl-C stopped it before the end; `resume_run` goes on."""
         from tqdm import tqdm
 
         calling = self.state.session.calling(self._before_frame)
@@ -182,6 +186,7 @@ class Run:
                     while self.pass_number < len(self.passes):
                         self._track_pass(self.passes[self.pass_number], bar.update)
                         self._finish_pass()
+                self._whole = True
                 return True
             except Stopped:
                 self._save()
@@ -238,8 +243,7 @@ class Run:
             return  # one frame is left, and a reverse pass cannot start there
         if self.stop_requested or (self.batch and self.batch.stop_requested()):
             raise Stopped
-        since = time.monotonic() - self._saved_at
-        if since > max(SAVE_SECONDS, self._save_cost / SAVE_SHARE):
+        if self._saver.is_due():
             self._save()
 
     def _request_stop(self) -> None:
@@ -247,28 +251,21 @@ class Run:
         say_stopping()
 
     def _save(self) -> None:
-        begun = time.monotonic()
-        self.folder.resume.mkdir(exist_ok=True)
-        before = set(self.folder.resume.glob("state-*.safetensors"))
         size = self.masks.size
-        state = self.folder.resume / f"state-{self.pass_number}-{size}-{time.time_ns()}.safetensors"
-        self.predictor.save_state(self.state, state)
-        write_json(
-            self.folder.progress,
-            {
-                "state": state.name, "pass": self.pass_number, "next": self.next_frame, "masks_bytes": size,
-                "frames_tracked": self.frames_tracked, "seconds": self.seconds,
-            },
+        progress = {
+            "pass": self.pass_number, "next": self.next_frame, "masks_bytes": size,
+            "frames_tracked": self.frames_tracked, "seconds": self.seconds,
+        }  # fmt: skip
+        self._saver.save(
+            self.predictor, self.state, f"{self.pass_number}-{size}-{time.time_ns()}",
+            lambda name: write_json(self.folder.progress, {"state": name, **progress}),
         )  # fmt: skip
-        for old in before:
-            old.unlink(missing_ok=True)
-        self._saved_at = time.monotonic()
-        self._save_cost = self._saved_at - begun
 
     # ---- the files made at the end ----------------------------------------------------------------------------
 
-    def finish(self, complete: bool) -> list[str]:
+    def finish(self) -> list[str]:
         """Write report, timeline, page and overlay for the frames done, and run.json; returns notes for the user."""
+        complete = self._whole
         notes = [*self.source.notes, *([self.source.damage] if self.source.damage else [])]
         self._write_info(STOPPED if not complete else RUNNING, notes)
         with MaskReader(self.folder.masks) as masks:
@@ -357,7 +354,7 @@ class Run:
                 "frames_tracked": self.frames_tracked,
                 "frames_per_second": _rate(self.frames_tracked, self.seconds.get("track")),
                 "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
-                "peak_memory_mib": peak_memory(self.predictor),
+                "peak_memory_mib": peak_memory(self.predictor.device),
                 "notes": list(notes),
             },
         )
@@ -372,69 +369,6 @@ class Run:
             yield
         finally:
             self._add_seconds(stage, time.monotonic() - begun)
-
-
-def say_stopping() -> None:
-    print("\nstopping after this frame, then finishing the files (Ctrl-C again: leave at once)", file=sys.stderr)
-
-
-@contextmanager
-def stopping_politely(request: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or termination calls `request`; the next one ends the program as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in signals}
-
-    def handle(number: int, frame: object) -> None:
-        restore()
-        request()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    try:
-        for number in signals:
-            signal.signal(number, handle)
-        yield
-    finally:
-        restore()
-
-
-def versions() -> dict[str, str]:
-    """Of everything that can change a mask."""
-    import importlib.metadata
-    import platform
-
-    found = {"python": platform.python_version()}
-    for package in ("sam2long", "sam2", "torch", "torchvision", "numpy", "pillow", "av"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            from sam2long._version import __version__
-
-            found[package] = __version__ if package == "sam2long" else "unknown"
-    return found
-
-
-def peak_memory(predictor: Any) -> dict[str, float | None]:
-    """MiB at most so far: of the process, and of the CUDA device when it is used."""
-    peak: dict[str, float | None] = {"process": None}
-    try:
-        import resource
-    except ImportError:  # Windows
-        pass
-    else:
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak["process"] = round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)
-    device = getattr(predictor, "device", None)
-    if getattr(device, "type", None) == "cuda":
-        import torch
-
-        peak["cuda"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return peak
 
 
 def _to_csv(report: pd.DataFrame, path: Path) -> None:

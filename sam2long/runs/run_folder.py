@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from sam2long.errors import DataError, StateError
 from sam2long.json_file import read_json
+from sam2long.runs.settings import RunSettings
 
 RUNNING, STOPPED, COMPLETE, BROKEN_OFF = "running", "stopped", "complete", "broken off"  # status in run.json
 
@@ -98,6 +99,16 @@ class RunFolder:
         if not isinstance(info, dict) or not {"status", "settings"} <= info.keys():
             raise DataError(f"{self.info} is damaged; start again with --overwrite")
         return info
+
+    def read_settings(self) -> RunSettings:
+        """What the run in run.json was made with."""
+        stored = self.read_info()["settings"]
+        try:
+            return RunSettings.from_dict(stored)
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{self.info} is damaged; start again with --overwrite") from None
 
     def __enter__(self) -> RunFolder:
         self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]

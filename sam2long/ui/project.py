@@ -27,9 +27,9 @@ from sam2long.export.masks import MaskReader, decode_mask
 from sam2long.export.page import write_page
 from sam2long.export.report import write_report
 from sam2long.runs.prompting import ObjectPrompt, from_file
-from sam2long.runs.run import versions
 from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.runs.settings import RunSettings
+from sam2long.runs.versions import versions
 from sam2long.tracking.report import COLUMNS
 from sam2long.ui import takeover
 from sam2long.ui.prompt import AnnotatedObject, Prompt, default_colour

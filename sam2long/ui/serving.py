@@ -8,7 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from sam2long.runs.run import stopping_politely
+from sam2long.runs.stopping import stopping_politely
 from sam2long.ui.jobs import GOODBYE, Hub
 
 GRACE_SECONDS = 2  # for requests under way

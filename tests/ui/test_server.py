@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import threading
 import time
@@ -342,14 +343,18 @@ def test_with_a_token_nothing_is_seen_without_it(desk):
         assert guest.get("/").status_code == guest.get("/api/state").status_code == 200
 
 
-def test_an_address_of_the_network_needs_a_token_and_makes_one():
+def test_an_address_of_the_network_needs_a_token_and_makes_one(tmp_path, monkeypatch):
     from sam2long.cli.annotate import Annotate
 
     assert Annotate(video="v.mp4")._access().token is None
     open_to_all = Annotate(video="v.mp4", host="0.0.0.0")._access()
     assert len(open_to_all.token) >= 32 and open_to_all.any_address
     assert open_to_all.token != Annotate(video="v.mp4", host="0.0.0.0")._access().token
-    assert Annotate(video="v.mp4", host="192.168.1.5", token="my-own-token")._access().token == "my-own-token"
+    (tmp_path / "token").write_text("my-own-token\n")
+    assert Annotate(video="v.mp4", host="192.168.1.5", token_file=tmp_path / "token")._access().token == "my-own-token"
+    monkeypatch.setenv("SAM2LONG_TOKEN", "of-the-environment")
+    assert Annotate(video="v.mp4")._access().token == "of-the-environment"
+    assert "SAM2LONG_TOKEN" not in os.environ, "programs that this one starts need not know it"
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")] == [
         True, True, True, False, False,
     ]  # fmt: skip
@@ -479,7 +484,8 @@ def test_pages_and_answers_carry_the_headers_that_keep_them_apart(client):
         (["{clip}", "--root", "nowhere"], "not a folder"),
         (["{clip}", "--out", "{clip}"], "is a file"),
         (["{clip}", "--out", "{full}"], "holds other files"),
-        (["{clip}", "--token", "short"], "shorter than 8"),
+        (["{clip}", "--token-file", "{short}"], "shorter than 8"),
+        (["{clip}", "--token-file", "none"], "cannot read --token-file none"),
         (["{clip}", "--port", "99999"], "cannot listen"),
         (["{clip}", "--device", "abacus"], "cannot be used"),
     ],
@@ -488,7 +494,8 @@ def test_the_command_says_in_one_sentence_what_is_wrong(clip, tmp_path, capsys, 
     full = tmp_path / "full"
     full.mkdir()
     (full / "letter.txt").write_text("dear")
-    filled = [text.format(clip=clip, full=full) for text in arguments]
+    (full / "short").write_text("short")
+    filled = [text.format(clip=clip, full=full, short=full / "short") for text in arguments]
     if "--out" not in filled:
         filled += ["--out", str(tmp_path / "project")]
     assert main(["annotate", *filled, "--no-browser"]) == 2
