@@ -29,8 +29,7 @@ from sam2long.network.memory_read import Sam2MemoryReader
 from sam2long.network.sam2_adapter import Sam2Model
 from sam2long.tracking.report import to_frame
 from sam2long.tracking.session import FORWARD, Session
-from sam2long.tracking.track import Prompted, Track
-from sam2long.tracking.tracker import step
+from sam2long.tracking.track import Prompted, Track, step
 
 CPU_ROW_BUDGET = 64 << 20  # bytes; on a CPU larger batches are hardly faster and take gigabytes
 
@@ -127,7 +126,7 @@ class Sweep:
             together.setdefault(config.sparse_share, []).extend(self._settings[key].tracks)
         any_session = next(iter(sessions.values()))  # encodes for all
         model = any_session.model
-        for frame, features in any_session.reader.sequence(first, len(video.frame_names) - 1, FORWARD):
+        for frame, features in any_session.reader.sequence(first, len(video.frame_names) - first, FORWARD):
             with model.running():
                 for place, p in enumerate(prompts):
                     if p.frame == frame:
@@ -160,7 +159,7 @@ class Sweep:
     def report(self, key: Any) -> pd.DataFrame:
         """A setting's track report of the video."""
         tracks = self._settings[key].tracks
-        return to_frame([(o, list(t.log)) for o, t in zip(self._objects, tracks, strict=True)])
+        return to_frame((o, FORWARD, t.log) for o, t in zip(self._objects, tracks, strict=True))
 
     def tree_counts(self, key: Any) -> dict[str, int]:
         return trackers.tree_counts(self.report(key))
@@ -183,7 +182,7 @@ def _read_prompt(
     mask = check_mask(prompt.mask, height=height, width=width, image_size=predictor.image_size, device=predictor.device)
     output = model.prompt(features, mask=mask.float()[None, None])
     memory = FrameMemory(
-        frame=prompt.frame,
+        time=prompt.frame,
         mask_features=model.remember_prompt(features, output),
         object_ptr=output.object_ptr,
         iou=1.0,

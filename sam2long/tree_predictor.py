@@ -371,7 +371,11 @@ class TreePredictor(ABC):
             (frames whose spatial memory was read).
         """
         objects = inference_state.session.objects
-        return to_frame([(obj_id, list(track.log)) for obj_id, obj in objects.items() for track in obj.tracks.values()])
+        return to_frame(
+            (obj_id, track.direction, track.reports())
+            for obj_id, obj in objects.items()
+            for track in obj.tracks.values()
+        )
 
     # ---- inside ----------------------------------------------------------------------------------------------
 

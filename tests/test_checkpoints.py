@@ -23,21 +23,21 @@ def track():
     return next(iter(next(iter(state.session.objects.values())).tracks.values()))
 
 
-def offered(kept, track, heads):
-    for head in heads:
-        kept.offer(dataclasses.replace(track, head=head))
+def offered(kept, track, times):
+    for time in times:
+        kept.offer(dataclasses.replace(track.now, time=time))
 
 
-def leads_of(kept, frame):
-    return kept.latest(frame, 1, torch.device("cpu"), None)
+def latest(kept, time):
+    return kept.latest(time, torch.device("cpu"), None)
 
 
 @pytest.mark.parametrize("length", [10, 1000, 20_000])
 def test_their_number_is_bounded_and_they_lie_evenly(track, length):
     kept = Checkpoints(limit=16)
     offered(kept, track, range(length))
-    assert len(kept.frames) <= 16 and (length < 100 or len(kept.frames) >= 8)
-    assert set(np.diff(kept.frames)) == {kept.spacing} and length - kept.frames[-1] <= kept.spacing
+    assert len(kept.times) <= 16 and (length < 100 or len(kept.times) >= 8)
+    assert set(np.diff(kept.times)) == {kept.spacing} and length - kept.times[-1] <= kept.spacing
 
 
 def test_what_comes_out_is_what_went_in_also_from_the_file(track, monkeypatch):
@@ -45,9 +45,9 @@ def test_what_comes_out_is_what_went_in_also_from_the_file(track, monkeypatch):
     kept = Checkpoints(limit=8)
     offered(kept, track, range(400))
     assert kept._file._rolled, "a file holds them"
-    found = leads_of(kept, kept.frames[3] + 1)
-    assert found.head == kept.frames[3]
-    for ours, theirs in zip(found.pathways, track.leads().pathways, strict=True):
+    found = latest(kept, kept.times[3] + 1)
+    assert found.time == kept.times[3]
+    for ours, theirs in zip(found.pathways, track.now.pathways, strict=True):
         for mine, other in zip(ours.memories, theirs.memories, strict=True):
             assert torch.equal(mine.mask_features, other.mask_features)
 
@@ -58,12 +58,12 @@ def test_bytes_are_bounded_too(track):
     size = len(kept.data(0))
     kept = Checkpoints(budget=5 * size + size // 2)
     offered(kept, track, range(2000))
-    assert 2 <= len(kept.frames) <= 5
+    assert 2 <= len(kept.times) <= 5
     for _ in range(50):  # a correction again and again: what was dropped makes room
-        kept.drop_after(kept.frames[0], 1)
-        offered(kept, track, range(kept.frames[0], 2000))
+        kept.drop_after(kept.times[0])
+        offered(kept, track, range(kept.times[0], 2000))
     assert kept._end <= max(2 * kept.budget, module.IN_MEMORY)
-    assert leads_of(kept, 1999).head == kept.frames[-1]
+    assert latest(kept, 1999).time == kept.times[-1]
 
 
 def test_a_full_disk_costs_time_and_no_mask(track, monkeypatch):
@@ -77,16 +77,16 @@ def test_a_full_disk_costs_time_and_no_mask(track, monkeypatch):
         patch.setattr(kept._file, "write", full)
         with pytest.warns(UserWarning, match=r"no room for checkpoints in .*No space left"):
             offered(kept, track, [30])
-    assert kept.frames == [] and leads_of(kept, 30) is None
+    assert kept.times == [] and latest(kept, 30) is None
     offered(kept, track, range(31, 60))
-    assert leads_of(kept, 60).head == kept.frames[-1]
+    assert latest(kept, 60).time == kept.times[-1]
 
 
 def test_few_are_spread_over_all(track):
     kept = Checkpoints()
     assert kept.few(8) == []
     offered(kept, track, range(0, 120, 4))
-    assert kept.few(8) == kept.frames[::4] and len(kept.few(100)) == 30
+    assert kept.few(8) == kept.times[::4] and len(kept.few(100)) == 30
 
 
 def test_nothing_is_left_behind(track, monkeypatch, tmp_path):

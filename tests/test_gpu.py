@@ -73,7 +73,7 @@ def test_memories_can_live_on_the_host(on_gpu):
     state = on_gpu.init_state(VIDEO, offload_state_to_cpu=True)
     on_gpu.add_new_mask(state, 0, 1, MASK)
     assert same(collect(on_gpu, state), run(on_gpu, VIDEO))
-    bank = state.session.objects[1].tracks[1].pathways[0].memories
+    bank = state.session.objects[1].tracks[1].now.pathways[0].memories
     assert {memory.mask_features.device.type for memory in bank if memory.mask_features is not None} == {"cpu"}
 
 

@@ -86,7 +86,7 @@ def test_the_tokens_that_are_kept_are_those_that_got_the_attention(tiny):
 
 
 def test_only_the_newest_memory_learns_which_tokens_matter():
-    entries = [FrameMemory(frame=f, mask_features=None, object_ptr=None, iou=1.0, object_logit=1.0) for f in range(3)]
+    entries = [FrameMemory(time=f, mask_features=None, object_ptr=None, iou=1.0, object_logit=1.0) for f in range(3)]
     kept = keep_tokens(entries, torch.tensor([[1]]))
     assert [entry.kept_tokens is not None for entry in kept] == [False, False, True]
     assert keep_tokens(entries, None) == tuple(entries) and keep_tokens((), torch.tensor([[1]])) == ()

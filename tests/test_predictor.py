@@ -125,7 +125,7 @@ def test_a_second_correction_still_corrects_what_was_tracked(tiny):
         assert prompt.corrects == 1 and prompt.tracked is not None
     assert torch.equal(*results)
     assert len(collect(tiny, state)) == 50
-    assert not state.session.objects[1].replaced
+    assert not state.session.objects[1].is_stale
 
 
 def test_after_taking_everything_back_a_click_begins_anew(tiny):
@@ -176,7 +176,7 @@ def test_a_correction_that_agrees_keeps_the_old_prompt_and_outweighs_it(tiny):
     assert read[at + 1][:2] == (0, at) and len(read[at + 1]) > 2
     reading = state.session.objects[1].tracks[1].readings(45)[0]
     weights = state.session.model.reader._weights([reading])[0][0]
-    assert reading.frames[:2] == (0, at)
+    assert reading.times[:2] == (0, at)
     assert weights[1] > weights[0] and weights[1] == weights.max()
 
 

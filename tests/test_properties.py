@@ -14,8 +14,7 @@ from sam2long import Sam2LongConfig
 from sam2long.method import tree
 from sam2long.method.memory import BankRules, FrameMemory, read, remember
 from sam2long.method.tree import Verdict
-from sam2long.tracking.track import Prompted, Track
-from sam2long.tracking.tracker import step
+from sam2long.tracking.track import Prompted, Track, step
 from tests.fakes import ScriptedModel
 
 # The same examples in every run: a failure on one machine is a failure on all.
@@ -76,7 +75,7 @@ def test_on_an_uncertain_frame_masks_differ_and_room_that_is_left_goes_to_the_ch
 def test_the_margin_is_never_negative(given_pathways, width, certain):
     ranked = tree.expand(*given_pathways)
     kept = tree.keep(ranked, width, certain)
-    assert tree.margin(ranked, kept, nodes=range(len(given_pathways[0]))) >= 0
+    assert tree.margin(ranked, kept, rows=range(len(given_pathways[0]))) >= 0
 
 
 @always_the_same
@@ -102,16 +101,16 @@ rules = st.builds(
 history = st.lists(st.tuples(ious, logits), max_size=40)  # of each frame after the prompt
 
 
-def entry(frame, iou=1.0, logit=10.0):
+def entry(time, iou=1.0, logit=10.0):
     one = torch.zeros(1)
-    return FrameMemory(frame=frame, mask_features=one, object_ptr=one, iou=iou, object_logit=logit)
+    return FrameMemory(time=time, mask_features=one, object_ptr=one, iou=iou, object_logit=logit)
 
 
 def reading(frame, memories, prompted, bank_rules):
     found = read(frame, memories, prompted, bank_rules)
     assert all(each.memory.mask_features is not None for each in found.spatial), "forgotten too early"
-    spatial = [(each.memory.frame, each.slot, each.prompted) for each in found.spatial]
-    return spatial, [(each.memory.frame, each.position) for each in found.pointers]
+    spatial = [(each.memory.time, each.slot, each.prompted) for each in found.spatial]
+    return spatial, [(each.memory.time, each.position) for each in found.pointers]
 
 
 @always_the_same
@@ -127,23 +126,6 @@ def test_a_bounded_bank_reads_like_the_whole_history(bank_rules, said):
         bank = remember(bank, every[-1], bank_rules)
         whole = [memory for memory in bank if memory.mask_features is not None]
         assert len(whole) <= bank_rules.num_spatial + 1 and len(bank) <= bank_rules.num_pointers + len(whole)
-
-
-@always_the_same
-@given(rules, history)
-def test_time_backwards_is_time_forwards_mirrored(bank_rules, said):
-    end = len(said) + 1
-    there, back = (), ()
-    mirrored = replace(bank_rules, direction=-1, stride=1)
-    straight = replace(bank_rules, stride=1)
-    for frame, verdict in enumerate(said, start=1):
-        there = remember(there, entry(frame, *verdict), straight)
-        back = remember(back, entry(-frame, *verdict), mirrored)
-    spatial, pointers = reading(end, there, {0: entry(0)}, straight)
-    assert reading(-end, back, {0: entry(0)}, mirrored) == (
-        [(-frame, slot, prompted) for frame, slot, prompted in spatial],
-        [(-frame, position) for frame, position in pointers],
-    )
 
 
 @always_the_same
@@ -174,9 +156,9 @@ def sayings(world):
 def tracked(world, length, **options):
     """(frame, what it was on when this came out, its mask's pathway or None) in order, and the track."""
     start = torch.tensor([[0]])
-    root = FrameMemory(frame=0, mask_features=start, object_ptr=start, iou=1.0, object_logit=10.0)
+    root = FrameMemory(time=0, mask_features=start, object_ptr=start, iou=1.0, object_logit=10.0)
     prompt = Prompted(mask=start, object_logit=10.0, memory=root, seen_from_before=False)
-    track = Track(BankRules(num_spatial=3, num_pointers=5), Sam2LongConfig(**options), {0: prompt})
+    track = Track(BankRules(num_spatial=3, num_pointers=5), Sam2LongConfig(**options), prompts={0: prompt})
     model, out = ScriptedModel(sayings(world)), []
     for frame in range(length + 1):
         step(model, [track], frame, frame)
@@ -214,7 +196,7 @@ def test_settled_masks_are_those_of_the_pathway_that_is_best_in_the_end(world, l
     out, track = tracked(world, length, num_pathways=width, max_lag=None, twins=twins)
     assert [at for at, _, _ in out] == list(range(length + 1))
     assert [mask for _, _, mask in out] == best_paths(world, length, width, twins)[-1]
-    assert not track.waiting and not track.frames
+    assert not track.now.waiting
 
 
 @always_the_same

@@ -189,24 +189,24 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     outputs = state["output_dict_per_obj"][0]
 
     model = Sam2Model(sam2_tiny, (1.0, 1.0))
-    rules = model.rules(iou_threshold=0.0, object_aware=False, max_prompted=8, num_frames=6, direction=sign)
+    rules = model.rules(iou_threshold=0.0, object_aware=False, max_prompted=8, num_frames=6)
 
-    def entry(frame, out):
+    def entry(time, out):
         return FrameMemory(
-            frame=frame, mask_features=out["maskmem_features"], object_ptr=out["obj_ptr"], iou=1.0, object_logit=5.0
+            time=time, mask_features=out["maskmem_features"], object_ptr=out["obj_ptr"], iou=1.0, object_logit=5.0
         )
 
-    prompted = {start: entry(start, outputs["cond_frame_outputs"][start])}
+    prompted = {start * sign: entry(start * sign, outputs["cond_frame_outputs"][start])}
     memories = ()
     for steps, (memory, memory_pos, tokens) in enumerate(fed, start=1):
-        frame = start + sign * steps
+        time = start * sign + steps
         with model.running():
-            ours = model.reader.assemble([read(frame, memories, prompted, rules)], rules.num_pointers)
+            ours = model.reader.assemble([read(time, memories, prompted, rules)], rules.num_pointers)
         assert ours.pointer_tokens == tokens
         # sam2 feeds [L, R, C].
         assert torch.equal(ours.memory, memory.transpose(0, 1))
         assert torch.equal(ours.positions, memory_pos.transpose(0, 1))
-        memories = remember(memories, entry(frame, outputs["non_cond_frame_outputs"][frame]), rules)
+        memories = remember(memories, entry(time, outputs["non_cond_frame_outputs"][time * sign]), rules)
     assert len(fed) == 5
 
 
@@ -252,7 +252,7 @@ def test_public_methods_take_sam2s_parameters(name):
 def test_batched_rows_equal_rows_one_by_one(tiny):
     model = Sam2Model(tiny, (0.95, 1.05))
     reader = FrameReader(open_source(noise_video(8)), model)
-    rules = model.rules(iou_threshold=0.0, object_aware=True, max_prompted=8, num_frames=8, direction=1)
+    rules = model.rules(iou_threshold=0.0, object_aware=True, max_prompted=8, num_frames=8)
     readings = []
     with model.running():
         for seed, mask in enumerate((MASK, OTHER, THIRD)):
@@ -262,7 +262,7 @@ def test_batched_rows_equal_rows_one_by_one(tiny):
             stored = model.remember_prompt(features, out)
             memories = tuple(
                 FrameMemory(
-                    frame=f,
+                    time=f,
                     mask_features=(stored.float() + 0.1 * f).bfloat16(),
                     object_ptr=out.object_ptr * (1 + 0.1 * f),
                     iou=0.9,
@@ -270,7 +270,7 @@ def test_batched_rows_equal_rows_one_by_one(tiny):
                 )
                 for f in range(1, 4 + (seed == 2))
             )
-            prompt = FrameMemory(frame=0, mask_features=stored, object_ptr=out.object_ptr, iou=1.0, object_logit=10.0)
+            prompt = FrameMemory(time=0, mask_features=stored, object_ptr=out.object_ptr, iou=1.0, object_logit=10.0)
             readings.append(read(5, memories, {0: prompt}, rules))
         features = reader.features(5)
         together = model.propose(features, readings, rules.num_pointers)

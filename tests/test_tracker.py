@@ -88,17 +88,17 @@ def fickle():
 
 
 def follow_the_best_leaf_back(predictor):
-    """An online run's tree, read back from its best last node: each frame's slot among the kept candidates."""
+    """An online run's tree, read back from its best last node: each frame's rank among the kept candidates."""
     state = predictor.init_state(VIDEO)
     predictor.add_new_mask(state, 0, 1, MASK)
     nodes = {}
     for frame, _, _ in predictor.propagate_in_video(state):
         track = state.session.objects[1].tracks[1]
-        nodes |= {leaf.node: (frame, leaf.slot, leaf.parent) for leaf in track.leaves()}
-    node, path = track.pathways[0].node, {}
+        nodes |= {leaf.node: (frame, leaf.rank, leaf.parent) for leaf in track.now.leaves()}
+    node, path = track.now.pathways[0].node, {}
     while node is not None:
-        frame, slot, node = nodes[node]
-        path[frame] = slot
+        frame, rank, node = nodes[node]
+        path[frame] = rank
     return path
 
 
@@ -108,7 +108,7 @@ def test_settled_masks_are_those_of_the_best_pathway_at_the_end(fickle):
     state, masks = tracked(patient)
     log = state.session.objects[1].tracks[1].log
     path = follow_the_best_leaf_back(reconfigured(fickle, Sam2LongConfig(emit="online")))
-    assert {frame: log.slot_of(frame) for frame in masks} == path
+    assert {frame: log.rank_at(frame) for frame in masks} == path
     assert any(path.values()), "the best pathway never changed: nothing was tested"
 
 
@@ -132,7 +132,7 @@ def test_a_short_lag_bounds_the_frames_that_wait(tiny):
     hasty.add_new_mask(state, 0, 1, MASK)
     waits = []
     for _ in hasty.propagate_in_video(state):
-        waits.append(len(state.session.objects[1].tracks[1].frames))
+        waits.append(len(state.session.objects[1].tracks[1].now.waiting))
     assert 0 < max(waits) <= 3
 
 
@@ -154,6 +154,24 @@ def test_every_switch_changes_the_masks(tiny, change):
     _, masks = tracked(tiny)
     _, changed = tracked(reconfigured(tiny, Sam2LongConfig(**change)))
     assert not same(masks, changed)
+
+
+@pytest.mark.parametrize("change", [{}, {"object_aware_memory": False}, {"max_lag": 3}], ids=str)
+def test_backwards_is_forwards_on_the_mirrored_video(tiny, change):
+    predictor, last = reconfigured(tiny, Sam2LongConfig(**change)), len(VIDEO) - 1
+    prompts = [(0, 1, MASK), (12, 2, OTHER), (20, 1, THIRD)]
+    state, forwards = tracked(predictor, prompts)
+    mirrored = predictor.init_state(VIDEO[::-1].copy())
+    for frame, obj_id, mask in prompts:
+        predictor.add_new_mask(mirrored, last - frame, obj_id, mask)
+    backwards = collect(predictor, mirrored, start_frame_idx=last, reverse=True)
+    assert same({last - frame: masks for frame, masks in backwards.items()}, forwards)
+    there, back = (predictor.track_report(one).sort_values(["frame", "obj_id"]) for one in (state, mirrored))
+    back = back.assign(
+        frame=last - back.frame,
+        memory_frames=[tuple(last - frame for frame in frames) for frames in back.memory_frames],
+    ).sort_values(["frame", "obj_id"])
+    assert there.reset_index(drop=True).equals(back.reset_index(drop=True))
 
 
 def test_merged_twins_part_from_the_first_frame_on():

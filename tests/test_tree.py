@@ -2,7 +2,18 @@ import math
 
 import pytest
 
-from sam2long.method.tree import Candidate, Verdict, expand, is_certain, keep, keep_distinct, margin, settled
+from sam2long.method.tree import (
+    Candidate,
+    Decision,
+    Verdict,
+    decide,
+    expand,
+    is_certain,
+    keep,
+    keep_distinct,
+    margin,
+    settled,
+)
 
 
 def candidate(parent, mask, score, signed_iou):
@@ -95,9 +106,9 @@ def test_distinct_masks_come_in_the_order_of_their_scores():
 
 def test_the_margin_ignores_twins():
     ranked = [candidate(0, 0, -0.1, 0.9), candidate(1, 0, -0.1, 0.9), candidate(0, 1, -0.7, 0.5)]
-    assert margin(ranked, ranked[:2], nodes=[5, 5]) == pytest.approx(0.6)
-    assert margin(ranked, ranked[:2], nodes=[5, 6]) == 0.0
-    assert margin(ranked[:1], ranked[:1], nodes=[5]) == math.inf
+    assert margin(ranked, ranked[:2], rows=[5, 5]) == pytest.approx(0.6)
+    assert margin(ranked, ranked[:2], rows=[5, 6]) == 0.0
+    assert margin(ranked[:1], ranked[:1], rows=[5]) == math.inf
 
 
 def test_frames_settle_as_far_as_all_pathways_agree():
@@ -114,3 +125,37 @@ def test_the_lag_bounds_the_wait():
     assert settled(parted, max_lag=9) == 0
     assert settled(parted, max_lag=None) == 0
     assert settled([(1, 2, 3), (1, 2, 4)], max_lag=2) == 2
+
+
+RULES = {"width": 3, "certain_above": 2.0}
+SURE = Verdict((0.5, 0.9, 0.7), 8.0)
+
+
+def test_the_reference_starts_as_copies_of_the_best_mask_scored_from_the_next_frame_on():
+    decision = decide([0.0], [0], [SURE], at_root=True, **RULES)
+    assert decision.kept == (Candidate(parent=0, mask=1, score=0.0, signed_iou=0.9),) * 3
+    assert decision.unique() == [decision.kept[0]] and decision.certain and decision.margin == math.inf
+
+
+def test_copies_are_ranked_like_any_others_while_the_frame_is_certain():
+    decision = decide([-1.0, -1.0, -1.0], [0, 0, 0], [SURE], **RULES)
+    assert [(kept.parent, kept.mask) for kept in decision.kept] == [(0, 1)] * 3
+    assert decision.margin == pytest.approx(math.log(0.9 / 0.7), abs=1e-4)
+
+
+@pytest.mark.parametrize("at_root", [True, False])
+def test_merged_twins_are_one_pathway(at_root):
+    scores, rows = ([0.0], [0]) if at_root else ([-1.0, -1.0, -2.0], [0, 0, 1])
+    decision = decide(scores, rows, [SURE, SURE], at_root=at_root, twins="merge", **RULES)
+    assert [(kept.parent, kept.mask) for kept in decision.kept] == [(0, 1), (0, 2), (0, 0)]
+
+
+def test_what_is_kept_names_its_row():
+    unsure = [Verdict((0.9, 0.3), 0.1), Verdict((0.8, 0.2), -0.1)]
+    decision = decide([-1.0, -1.0, -1.5], [0, 0, 1], unsure, **RULES)
+    assert [(kept.parent, kept.mask) for kept in decision.kept] == [(0, 0), (1, 0), (0, 1)] and not decision.certain
+
+
+def test_twins_count_once_in_the_order_of_the_best():
+    a, b = candidate(0, 0, -0.1, 0.9), candidate(1, 0, -0.2, 0.8)
+    assert Decision((a, b, a), 0.0, True).unique() == [a, b]

@@ -20,7 +20,7 @@ PROMPTED_LOGIT = 10.0  # a prompted frame ranks as clearly visible, whatever the
 class FrameMemory:
     """What is remembered of one frame. C: memory channels, D: hidden width, h w: feature size."""
 
-    frame: int  # index in the video, not the age
+    time: int  # of the frame, not the age; it counts upwards, whichever way the video is gone through
     mask_features: Tensor | None  # [1, C, h, w] bfloat16, on the storage device; None: too old to be read
     object_ptr: Tensor  # [1, D], on the compute device
     iou: float  # the decoder's own estimate in 0..1, not measured
@@ -29,7 +29,7 @@ class FrameMemory:
 
     def __repr__(self) -> str:
         features = None if self.mask_features is None else list(self.mask_features.shape)
-        return f"FrameMemory({self.frame}, iou={self.iou:.2f}, logit={self.object_logit:.1f}, features={features})"
+        return f"FrameMemory({self.time}, iou={self.iou:.2f}, logit={self.object_logit:.1f}, features={features})"
 
     def is_reliable(self, iou_threshold: float) -> bool:
         """Worth remembering: the object is there and the mask is believed to be good."""
@@ -78,9 +78,9 @@ class Reading:
         return tuple(spatial), tuple(pointers)
 
     @property
-    def frames(self) -> tuple[int, ...]:
-        """The frames whose spatial memory is read."""
-        return tuple(read.memory.frame for read in self.spatial)
+    def times(self) -> tuple[int, ...]:
+        """Of the frames whose spatial memory is read."""
+        return tuple(read.memory.time for read in self.spatial)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,6 @@ class BankRules:
     object_aware: bool = True
     max_prompted: int = 8
     sparse: bool = False  # a memory that is neither prompted nor the newest is read by its kept tokens
-    direction: int = 1  # -1: time runs backwards
 
 
 def remember(memories: Sequence[FrameMemory], new: FrameMemory, rules: BankRules) -> tuple[FrameMemory, ...]:
@@ -116,11 +115,11 @@ def _trim_by_quality(memories: Sequence[FrameMemory], rules: BankRules) -> tuple
 
 
 def _trim_by_age(memories: Sequence[FrameMemory], rules: BankRules) -> tuple[FrameMemory, ...]:
-    newest = memories[-1].frame
+    newest = memories[-1].time
     kept = []
     for memory in memories:
-        age = (newest - memory.frame) * rules.direction  # 0 for the newest
-        readable = age == 0 or (memory.frame % rules.stride == 0 and age <= rules.num_spatial * rules.stride)
+        age = newest - memory.time
+        readable = age == 0 or (memory.time % rules.stride == 0 and age <= rules.num_spatial * rules.stride)
         if readable:
             kept.append(memory)
         elif age < rules.num_pointers - 1:
@@ -140,24 +139,24 @@ def keep_tokens(memories: Sequence[FrameMemory], tokens: Tensor | None) -> tuple
     return (*memories[:-1], replace(memories[-1], kept_tokens=tokens))
 
 
-def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, FrameMemory], rules: BankRules) -> Reading:
-    """What a pathway attends to on `frame`.
+def read(time: int, memories: Sequence[FrameMemory], prompted: Mapping[int, FrameMemory], rules: BankRules) -> Reading:
+    """What a pathway attends to on a frame.
 
     Args:
-        frame: the frame to be tracked.
+        time: of the frame to be tracked.
         memories: the pathway's bank, oldest first; prompted frames are not in it.
-        prompted: the prompted frames that may be seen from `frame`, at least one.
+        prompted: the prompted frames that may be seen from there, at least one, by time.
         rules: sizes and switches.
     """
-    near = closest_prompted(frame, prompted, rules)
+    near = closest_prompted(time, prompted, rules.max_prompted)
     if rules.object_aware:
-        selected = _select_by_quality(frame, memories, rules)  # newest first
+        selected = _select_by_quality(time, memories, rules)  # newest first
         spatial = tuple(SpatialRead(memory, rank) for rank, memory in enumerate(selected[: rules.num_spatial]))[::-1]
         # The reference leaves out the pointer of the oldest selected frame.
         pointers = tuple(PointerRead(memory, rank) for rank, memory in enumerate(selected[:-1], start=1))
     else:
         far = [memory for at, memory in prompted.items() if at not in near]
-        spatial, pointers = _select_by_age(frame, (*memories, *far), rules)
+        spatial, pointers = _select_by_age(time, (*memories, *far), rules)
     if rules.sparse:
         newest = memories[-1] if memories else None
         spatial = tuple(
@@ -167,62 +166,56 @@ def read(frame: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fra
         pointers = ()
     return Reading(
         spatial=(*(SpatialRead(memory, rules.num_spatial, prompted=True) for memory in near.values()), *spatial),
-        pointers=(*_prompted_pointers(frame, near.values(), rules), *pointers),
+        pointers=(*_prompted_pointers(time, near.values(), rules), *pointers),
     )
 
 
-def closest_prompted(frame: int, prompted: Mapping[int, FrameMemory], rules: BankRules) -> dict[int, FrameMemory]:
-    """The prompted frames in the order of time: the first and those nearest to `frame`, at most `max_prompted`.
+def closest_prompted(time: int, prompted: Mapping[int, FrameMemory], limit: int) -> dict[int, FrameMemory]:
+    """The prompted frames in the order of time: the first and those nearest to `time`, at most `limit`.
 
     The order makes the newest prompt the heaviest one: all of them count as equally visible, and
     equal memories are weighted in the order in which they come.
     """
-    in_time = sorted(prompted, key=lambda at: at * rules.direction)
+    in_time = sorted(prompted)
 
     def nearness(at: int) -> tuple[int, int]:
-        return abs(at - frame), -at * rules.direction
+        return abs(at - time), -at
 
-    if len(in_time) > rules.max_prompted:
+    if len(in_time) > limit:
         first, *others = in_time
         # With room for one only, the nearest matters more than the first.
-        ranked = [first, *sorted(others, key=nearness)] if rules.max_prompted > 1 else sorted(in_time, key=nearness)
-        chosen = set(ranked[: rules.max_prompted])
+        ranked = [first, *sorted(others, key=nearness)] if limit > 1 else sorted(in_time, key=nearness)
+        chosen = set(ranked[:limit])
         in_time = [at for at in in_time if at in chosen]
     return {at: prompted[at] for at in in_time}
 
 
-def _prompted_pointers(frame: int, near: Iterable[FrameMemory], rules: BankRules) -> tuple[PointerRead, ...]:
+def _prompted_pointers(time: int, near: Iterable[FrameMemory], rules: BankRules) -> tuple[PointerRead, ...]:
     if not rules.use_pointers:
         return ()
     reads = []
     for memory in near:
-        age = (frame - memory.frame) * rules.direction
+        age = time - memory.time
         if age >= 0 or not rules.pointers_from_past_only:
             reads.append(PointerRead(memory, age if rules.signed_positions else abs(age)))
     return tuple(reads)
 
 
-def _select_by_quality(frame: int, memories: Sequence[FrameMemory], rules: BankRules) -> list[FrameMemory]:
+def _select_by_quality(time: int, memories: Sequence[FrameMemory], rules: BankRules) -> list[FrameMemory]:
     """The latest reliable memories, newest first; the frame before always among them, unless it is a prompted one."""
     reliable = [memory for memory in reversed(memories) if memory.is_reliable(rules.iou_threshold)]
     selected = reliable[: rules.num_pointers - 1]
-    before = [memory for memory in memories[-1:] if memory.frame == frame - rules.direction]
+    before = [memory for memory in memories[-1:] if memory.time == time - 1]
     return selected if before == selected[:1] else [*before, *selected]
 
 
 def _select_by_age(
-    frame: int, memories: Sequence[FrameMemory], rules: BankRules
+    time: int, memories: Sequence[FrameMemory], rules: BankRules
 ) -> tuple[tuple[SpatialRead, ...], tuple[PointerRead, ...]]:
     """SAM 2's own rule: by distance in time, whatever the quality."""
-    at = {memory.frame: memory for memory in memories}
-    wanted = [frame - rules.direction]
-    for steps in range(rules.num_spatial - 1):
-        behind = (frame * rules.direction - 2) // rules.stride - steps  # in strides, as time runs
-        wanted.append(behind * rules.stride * rules.direction)
+    at = {memory.time: memory for memory in memories}
+    newest = (time - 2) // rules.stride  # in strides; the frame before is read in any case
+    wanted = [time - 1, *((newest - steps) * rules.stride for steps in range(rules.num_spatial - 1))]
     spatial = [SpatialRead(at[t], slot) for slot, t in enumerate(wanted) if t in at and at[t].mask_features is not None]
-    pointers = [
-        PointerRead(at[frame - age * rules.direction], age)
-        for age in range(1, rules.num_pointers)
-        if frame - age * rules.direction in at
-    ]
+    pointers = [PointerRead(at[time - age], age) for age in range(1, rules.num_pointers) if time - age in at]
     return tuple(reversed(spatial)), tuple(pointers)

@@ -1,4 +1,4 @@
-"""The memory tree: expand, rank, keep, settle. Plain numbers: no torch, no sam2.
+"""The memory tree: expand, rank, keep, settle; `decide` is all of it on one frame. Plain numbers: no torch, no sam2.
 
 The letters are the paper's: P pathways per object, K mask candidates per pathway and frame.
 Source: SAM2Long, arXiv 2410.16268, Sec. 3.2; the reference's choices are in the README.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SCORE_EPSILON = 1e-5  # inside the logarithm: an IoU of zero stays finite
 IOU_DECIMALS = 2  # candidates whose signed IoU rounds alike count as the same mask on an uncertain frame
@@ -18,7 +18,7 @@ IOU_DECIMALS = 2  # candidates whose signed IoU rounds alike count as the same m
 class Candidate:
     """One of the P * K ways to go on."""
 
-    parent: int  # index of the pathway it continues
+    parent: int  # the pathway that it continues: its place in the order of `scores`; of `Decision.kept`, its row
     mask: int  # which of that pathway's K masks
     score: float  # cumulative: the pathway's score + log(iou + eps)
     signed_iou: float  # the predicted IoU; negative when the pathway believes the object absent
@@ -26,10 +26,64 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a pathway's decoder said of a frame."""
+    """What the decoder makes of a frame for one pathway."""
 
     ious: tuple[float, ...]  # K predicted IoUs, 0..1
     object_logit: float  # > 0: the object is visible
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one object's pathways on one frame."""
+
+    kept: tuple[Candidate, ...]  # the new pathways, best first; twins have the same parent and mask
+    margin: float  # see `margin`
+    certain: bool
+
+    def unique(self) -> list[Candidate]:
+        """The first of each group of twins, best first."""
+        first: dict[tuple[int, int], Candidate] = {}
+        for candidate in self.kept:
+            first.setdefault((candidate.parent, candidate.mask), candidate)
+        return list(first.values())
+
+
+def decide(
+    scores: Sequence[float],
+    rows: Sequence[int],
+    verdicts: Sequence[Verdict],
+    *,
+    width: int,
+    certain_above: float,
+    at_root: bool = False,
+    twins: str = "keep",
+) -> Decision:
+    """Which candidates become an object's new pathways.
+
+    Args:
+        scores: cumulative, one per pathway, best first.
+        rows: of each pathway, which verdict is its; twins share one.
+        verdicts: of the pathways that differ.
+        width: P.
+        certain_above: delta_conf.
+        at_root: the frame before was a prompted one; from it one pathway starts.
+        twins: "keep" as the reference does: P copies of the best mask start after a prompt, and copies are ranked like
+            any others, so the tree is a line until the first uncertain frame. "merge" is the paper's literal text: P
+            different children from the first frame on.
+    """
+    if at_root and twins == "keep":
+        ious = verdicts[0].ious
+        best = max(range(len(ious)), key=ious.__getitem__)
+        # Scored from the next frame on.
+        return Decision((Candidate(parent=0, mask=best, score=0.0, signed_iou=ious[best]),) * width, math.inf, True)
+    if twins == "merge":
+        rows, scores = zip(*dict(zip(rows, scores, strict=True)).items(), strict=True)
+    own = [verdicts[row] for row in rows]
+    candidates = expand(scores, own)
+    certain = is_certain((verdict.object_logit for verdict in own), certain_above)
+    kept = keep(candidates, width, certain)
+    by_row = tuple(replace(candidate, parent=rows[candidate.parent]) for candidate in kept)
+    return Decision(by_row, margin(candidates, kept, rows), certain)
 
 
 def expand(scores: Sequence[float], verdicts: Sequence[Verdict]) -> list[Candidate]:
@@ -88,19 +142,19 @@ def keep_distinct(candidates: Sequence[Candidate], width: int) -> list[Candidate
     return kept + list(childless)[: width - len(kept)]
 
 
-def margin(candidates: Sequence[Candidate], kept: Sequence[Candidate], nodes: Sequence[int]) -> float:
+def margin(candidates: Sequence[Candidate], kept: Sequence[Candidate], rows: Sequence[int]) -> float:
     """How far the best kept candidate is ahead of the best one that is a different mask (in log IoU).
 
     Args:
         candidates: ranked.
         kept: what was kept of them; the first is the best pathway.
-        nodes: P node ids, one per pathway: twins share one.
+        rows: P numbers, one per pathway: twins share one.
     Returns:
         Score difference, >= 0; infinity when there is nothing else.
     """
     best = kept[0]
     for candidate in candidates:
-        if (nodes[candidate.parent], candidate.mask) != (nodes[best.parent], best.mask):
+        if (rows[candidate.parent], candidate.mask) != (rows[best.parent], best.mask):
             return best.score - candidate.score
     return math.inf
 

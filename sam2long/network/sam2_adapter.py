@@ -116,7 +116,7 @@ class Sam2Model(TrackerModel):
         return self.model.maskmem_tpos_enc
 
     def rules(
-        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None
     ) -> BankRules:
         model = self.model
         limit = model.max_obj_ptrs_in_encoder
@@ -133,7 +133,6 @@ class Sam2Model(TrackerModel):
             object_aware=object_aware,
             max_prompted=max_prompted,
             sparse=self.reader.sparse_share < 1,
-            direction=direction,
         )
 
     # ---- propose ---------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class TrackerModel(ABC):
 
     @abstractmethod
     def rules(
-        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None
     ) -> BankRules:
         """The sizes of this model's bank. `num_frames`: length of the video, None for an endless stream."""
 

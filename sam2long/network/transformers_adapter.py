@@ -155,7 +155,7 @@ class TransformersModel(TrackerModel):
         return self.model.memory_temporal_positional_encoding
 
     def rules(
-        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None, direction: int
+        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None
     ) -> BankRules:
         config = self.model.config
         limit = config.max_object_pointers_in_encoder
@@ -167,7 +167,6 @@ class TransformersModel(TrackerModel):
             iou_threshold=iou_threshold,
             object_aware=object_aware,
             max_prompted=max_prompted,
-            direction=direction,
         )
 
     def _encode(self, images: Tensor) -> list[FrameFeatures]:

@@ -1,8 +1,7 @@
-"""A bounded number of places that a track can go back to."""
+"""A bounded number of standings that a track can go back to."""
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -10,13 +9,13 @@ from collections.abc import Iterable
 import torch
 
 from sam2long.tracking import packing
-from sam2long.tracking.track import Leads, Track
+from sam2long.tracking.track import Standing
 
 IN_MEMORY = 1 << 20  # bytes; more goes to a file
 
 
 class Checkpoints:
-    """Snapshots of a track, packed into bytes; when there are too many, every other one goes.
+    """Standings of a track, packed into bytes; when there are too many, every other one goes.
 
     The distance between two is then doubled, so a video of any length keeps between half of `limit` and `limit` of
     them, fewer when they are large. They wait in a temporary file without a name, which is gone however the program
@@ -33,21 +32,17 @@ class Checkpoints:
         self._empty()
 
     @property
-    def frames(self) -> list[int]:
-        return list(self._places)
+    def times(self) -> list[int]:
+        return list(self._extents)
 
-    def offer(self, track: Track) -> None:
-        """Take a snapshot when the last one is far enough away."""
-        leads = track.leads()
-        if leads is None:
-            return
-        direction = track.rules.direction
-        if self._places and min((leads.head - at) * direction for at in self._places) < self.spacing:
+    def offer(self, standing: Standing) -> None:
+        """Keep a standing when the last one is far enough away."""
+        if not standing.pathways or (self._extents and standing.time - max(self._extents) < self.spacing):
             return
         try:
-            self.put(leads.head, packing.pack_leads(leads))
-            while len(self._places) > self.limit or (self._bytes() > self.budget and len(self._places) > 2):
-                self._keep(self.frames[1::2])
+            self.put(standing.time, packing.pack_standing(standing.bare()))
+            while len(self._extents) > self.limit or (self._bytes() > self.budget and len(self._extents) > 2):
+                self._keep(self.times[1::2])
                 self.spacing *= 2
         except OSError as error:
             warnings.warn(
@@ -58,56 +53,48 @@ class Checkpoints:
             self._keep(())
             self.spacing *= 2
 
-    def put(self, frame: int, data: bytes) -> None:
-        """Add a packed snapshot."""
+    def put(self, time: int, data: bytes) -> None:
+        """Add a packed standing."""
         if self._end + len(data) > max(2 * self.budget, IN_MEMORY):
-            self._keep(self._places)
+            self._keep(self._extents)
         self._file.seek(self._end)
         self._file.write(data)
-        self._places[frame] = self._end, len(data)
+        self._extents[time] = self._end, len(data)
         self._end += len(data)
 
-    def data(self, frame: int) -> bytes:
-        """A packed snapshot."""
-        offset, size = self._places[frame]
+    def data(self, time: int) -> bytes:
+        """A packed standing."""
+        offset, size = self._extents[time]
         self._file.seek(offset)
         return self._file.read(size)
 
-    def latest(self, frame: int, direction: int, device: torch.device, storage: torch.device | None) -> Leads | None:
-        """The last snapshot at or before `frame`, as time runs."""
-        usable = [at for at in self._places if (frame - at) * direction >= 0]
-        if not usable:
-            return None
-        return packing.unpack_leads(self.data(max(usable, key=lambda at: at * direction)), device, storage)
+    def latest(self, time: int, device: torch.device, storage: torch.device | None) -> Standing | None:
+        """The last standing at or before `time`."""
+        usable = [at for at in self._extents if at <= time]
+        return packing.unpack_standing(self.data(max(usable)), device, storage) if usable else None
 
-    def drop_after(self, frame: int, direction: int) -> None:
-        """Forget the snapshots later than `frame`."""
-        self._places = {at: place for at, place in self._places.items() if (at - frame) * direction <= 0}
-
-    def copy(self) -> Checkpoints:
-        """The snapshots as they are now, to be read before this one takes another."""
-        other = copy.copy(self)
-        other._places = dict(self._places)
-        return other
+    def drop_after(self, time: int) -> None:
+        """Forget the standings later than `time`."""
+        self._extents = {at: extent for at, extent in self._extents.items() if at <= time}
 
     def few(self, count: int) -> list[int]:
-        """Frames of at most `count` snapshots, spread over all."""
-        frames = self.frames
-        return frames[:: -(-len(frames) // count)] if frames else []
+        """Times of at most `count` standings, spread over all."""
+        times = self.times
+        return times[:: -(-len(times) // count)] if times else []
 
     def _bytes(self) -> int:
-        return sum(size for _, size in self._places.values())
+        return sum(size for _, size in self._extents.values())
 
-    def _keep(self, frames: Iterable[int]) -> None:
+    def _keep(self, times: Iterable[int]) -> None:
         """Forget all others, and the room that they took."""
-        kept = [(frame, *self._places[frame]) for frame in frames]
+        kept = [(time, *self._extents[time]) for time in times]
         with self._file as old:
             self._empty()
-            for frame, offset, size in kept:
+            for time, offset, size in kept:
                 old.seek(offset)
-                self.put(frame, old.read(size))
+                self.put(time, old.read(size))
 
     def _empty(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - open as long as the track
         self._end = 0
-        self._places: dict[int, tuple[int, int]] = {}  # frame -> offset, size; in the order in which they were taken
+        self._extents: dict[int, tuple[int, int]] = {}  # time -> offset, size; in the order in which they were kept

@@ -51,14 +51,14 @@ class FrameReader:
             self.push(frame, self.source.frame(frame))
         return self.latest[1]
 
-    def sequence(self, start: int, end: int, direction: int) -> Iterator[tuple[int, FrameFeatures]]:
-        """Features of the frames from `start` to `end`, both included, read ahead in a thread.
+    def sequence(self, start: int, count: int, direction: int) -> Iterator[tuple[int, FrameFeatures]]:
+        """Features of `count` frames from `start` on, in one direction, read ahead in a thread.
 
         Ends early where the source does (a damaged file says so in its `damage`).
         """
-        if (end - start) * direction < 0:
+        if count <= 0:
             return
-        ahead = _Ahead(self, start, end, direction)
+        ahead = _Ahead(self, start, count, direction)
         self.model.while_waiting = ahead.fill
         try:
             while (item := ahead.next()) is not None:
@@ -95,11 +95,11 @@ class FrameReader:
 class _Ahead:
     """A stretch of a video on its way through the image encoder, as many frames at a time as the model says."""
 
-    def __init__(self, reader: FrameReader, start: int, end: int, direction: int) -> None:
+    def __init__(self, reader: FrameReader, start: int, count: int, direction: int) -> None:
         self.reader = reader
         source = reader.source
         self.frames = source.iter_from(start, reverse=direction < 0, prepare=reader.prepare)
-        self.left = (end - start) * direction + 1  # frames that have not been read
+        self.left = count  # frames that have not been read
         self.encoded: deque[tuple[int, FrameFeatures]] = deque()
         self.error: Exception | None = None  # it belongs to a later frame than the one under way
 

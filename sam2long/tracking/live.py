@@ -63,7 +63,9 @@ class LiveSession(Session):
     def _take_step(self) -> None:
         self._prepare_all_prompts()
         tracks = self._tracks(FORWARD)
-        pending = [track for track in tracks if track.head != self.frame]  # a prompt may have taken it there already
+        pending = [
+            track for track in tracks if track.now.time != self.frame
+        ]  # a prompt may have taken it there already
         if pending:
             self._step(pending, self.frame, self.reader.features(self.frame))
         self.stepped = True
@@ -84,10 +86,10 @@ class LiveSession(Session):
     def _failed(self, tracks: list[Track]) -> None:
         """Tracks change only once the network has answered: they stand where they stood; the frame is tried again."""
 
-    def prompt(self, frame: int, obj_id: Any, **said: Any) -> None:
+    def prompt(self, frame: int, obj_id: Any, **given: Any) -> None:
         if frame != self.frame:
             raise StateError(f"frame {frame} is not the latest frame of the stream; prompts go on frame {self.frame}")
-        super().prompt(frame, obj_id, **said)
+        super().prompt(frame, obj_id, **given)
 
     def _prompts_changed(self, obj: TrackedObject, frame: int, everywhere: bool) -> None:
         self.revision += 1
@@ -96,11 +98,12 @@ class LiveSession(Session):
         track = obj.tracks[FORWARD]
         if new:
             track.ready.extend((at, EMPTY) for at in range(self.next_out, frame))
-        elif track.head == frame:
-            track.rewind()
+        elif track.now.time == frame:
+            track.undo()
         self._forget_unreadable_prompts(obj)
         with self.model.running():
-            self._prepare_prompts(obj)
+            self._remember_prompts(obj)
+        obj.follow_prompts()
         if frame in obj.prompts:
             track.restart(frame)
         else:
@@ -115,8 +118,9 @@ class LiveSession(Session):
             obj.prompts = {at: prompt for at, prompt in obj.prompts.items() if at in keep}
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
-        self._prepare_prompts(obj)
+        self._remember_prompts(obj)
+        obj.follow_prompts()
         track = obj.tracks[direction].copy()
-        if track.head == frame:
-            track.rewind()
-        return self._read_as(track, frame)
+        if track.now.time == frame:
+            track.undo()
+        return self._leading_reading(track, frame)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from sam2long.errors import StateError
 from sam2long.method.memory import FrameMemory
 from sam2long.network.devices import HOST, moved, settle
 from sam2long.tracking.report import FrameReport, TrackLog
-from sam2long.tracking.track import Hypothesis, Leads, Pathway
+from sam2long.tracking.track import Hypothesis, Pathway, Standing, WaitingFrame
 
-VERSION = 1
+VERSION = 2
 KEY = "sam2long"
 
 
-class Writer:
+class Packer:
     """Collects tensors under short names; a memory, or a tensor, that several pathways share is written once."""
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class Writer:
         self.names: dict[int, tuple[str, Tensor]] = {}  # id() -> (name, the tensor, kept alive)
         self.memories: dict[int, tuple[int, FrameMemory]] = {}  # id() -> (number, the memory, kept alive)
         self.entries: list[dict[str, Any]] = []
-        self.snapshots: dict[bytes, str] = {}
+        self.checkpoints: dict[bytes, str] = {}
 
     def tensor(self, value: Tensor | None) -> str | None:
         if value is None:
@@ -40,17 +39,17 @@ class Writer:
             self.tensors[name] = value.detach()
         return self.names[id(value)][0]
 
-    def snapshot(self, data: bytes) -> str:
-        if data not in self.snapshots:
-            self.snapshots[data] = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        return self.snapshots[data]
+    def checkpoint(self, data: bytes) -> str:
+        if data not in self.checkpoints:
+            self.checkpoints[data] = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        return self.checkpoints[data]
 
     def memory(self, value: FrameMemory) -> int:
         if id(value) not in self.memories:
             self.memories[id(value)] = len(self.entries), value
             self.entries.append(
                 {
-                    "frame": value.frame,
+                    "time": value.time,
                     "features": self.tensor(value.mask_features),
                     "ptr": self.tensor(value.object_ptr),
                     "iou": value.iou,
@@ -60,29 +59,28 @@ class Writer:
             )
         return self.memories[id(value)][0]
 
-    def pathways(self, pathways: Sequence[Pathway]) -> dict[str, Any]:
-        unique = {pathway.node: pathway for pathway in pathways}
+    def standing(self, standing: Standing) -> dict[str, Any]:
         return {
-            "order": [pathway.node for pathway in pathways],
+            "time": standing.time,
+            "at_root": standing.at_root,
+            "last_rank": standing.last_rank,
+            "waiting": [
+                [frame.time, [[node, self.hypothesis(one)] for node, one in frame.hypotheses.items()]]
+                for frame in standing.waiting
+            ],
+            "order": [pathway.node for pathway in standing.pathways],
             "nodes": [
                 {
                     "node": p.node,
                     "parent": p.parent,
-                    "slot": p.slot,
+                    "rank": p.rank,
                     "score": p.score,
                     "lineage": list(p.lineage),
                     "memories": [self.memory(m) for m in p.memories],
                 }
-                for p in unique.values()
+                for p in standing.leaves()
             ],
         }
-
-    def leads(self, leads: Leads | None) -> dict[str, Any] | None:
-        if leads is None:
-            return None
-        return {"head": leads.head, "at_root": leads.at_root, "last_slot": leads.last_slot} | self.pathways(
-            leads.pathways
-        )
 
     def hypothesis(self, hypothesis: Hypothesis) -> dict[str, Any]:
         log = TrackLog()
@@ -100,7 +98,7 @@ class Writer:
         return save(apart or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
 
 
-class Reader:
+class Unpacker:
     """The other way round. Pointers go to the compute device, spatial memories to their storage."""
 
     def __init__(self, data: bytes, device: torch.device, storage: torch.device | None, source: str) -> None:
@@ -119,12 +117,12 @@ class Reader:
         self.content = header["content"]
         self.memories = [
             FrameMemory(
-                frame=entry["frame"],
+                time=entry["time"],
                 mask_features=self.tensor(entry["features"], self.storage),
                 object_ptr=self.tensor(entry["ptr"], self.device),
                 iou=entry["iou"],
                 object_logit=entry["logit"],
-                kept_tokens=self.tensor(entry.get("kept"), self.device),
+                kept_tokens=self.tensor(entry["kept"], self.device),
             )
             for entry in header["memories"]
         ]
@@ -134,36 +132,40 @@ class Reader:
             self.tensors[name] = self.tensors[name].to(device)  # one tensor for all who share it
         return None if name is None else self.tensors[name]
 
-    def pathways(self, packed: dict[str, Any]) -> tuple[Pathway, ...]:
+    def standing(self, packed: dict[str, Any]) -> Standing:
         nodes = {
             entry["node"]: Pathway(
                 node=entry["node"],
                 parent=entry["parent"],
-                slot=entry["slot"],
+                rank=entry["rank"],
                 score=entry["score"],
                 memories=tuple(self.memories[number] for number in entry["memories"]),
                 lineage=tuple(entry["lineage"]),
             )
             for entry in packed["nodes"]
         }
-        return tuple(nodes[node] for node in packed["order"])
-
-    def leads(self, packed: dict[str, Any] | None) -> Leads | None:
-        if packed is None:
-            return None
-        return Leads(packed["head"], self.pathways(packed), packed["at_root"], packed["last_slot"])
+        return Standing(
+            time=packed["time"],
+            pathways=tuple(nodes[node] for node in packed["order"]),
+            at_root=packed["at_root"],
+            last_rank=packed["last_rank"],
+            waiting=tuple(
+                WaitingFrame(time, {node: self.hypothesis(one) for node, one in hypotheses})
+                for time, hypotheses in packed["waiting"]
+            ),
+        )
 
     def hypothesis(self, packed: dict[str, Any]) -> Hypothesis:
         reports: list[FrameReport] = list(TrackLog.from_json(packed["report"]))
         return Hypothesis(self.tensor(packed["mask"], torch.device("cpu")), reports[0] if reports else None)
 
 
-def pack_leads(leads: Leads) -> bytes:
-    """A snapshot of where a track stands, on the host."""
-    writer = Writer()
-    return writer.bytes(writer.leads(leads))
+def pack_standing(standing: Standing) -> bytes:
+    """Where a track stands, on the host."""
+    packer = Packer()
+    return packer.bytes(packer.standing(standing))
 
 
-def unpack_leads(data: bytes, device: torch.device, storage: torch.device | None) -> Leads:
-    reader = Reader(data, device, storage, "a checkpoint")
-    return reader.leads(reader.content)
+def unpack_standing(data: bytes, device: torch.device, storage: torch.device | None) -> Standing:
+    unpacker = Unpacker(data, device, storage, "a checkpoint")
+    return unpacker.standing(unpacker.content)

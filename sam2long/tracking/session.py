@@ -2,6 +2,8 @@
 
 Past frames are not kept. A correction on a frame long gone starts from a checkpoint (checkpoints.py: a bounded number
 of them, on disk) and replays the frames in between, which gives the same tensors again.
+
+Callers name frames, here and in `FrameMasks`; in between, time counts upwards as it does in tracks.
 """
 
 from __future__ import annotations
@@ -24,9 +26,8 @@ from sam2long.network.holes import fill_small_holes
 from sam2long.network.tracker_model import Points, TrackerModel
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
-from sam2long.tracking.track import Track
+from sam2long.tracking.track import NOWHERE, Track, step
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
-from sam2long.tracking.tracker import step
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
@@ -70,14 +71,14 @@ class Session:
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
-        self.next_frame: dict[int, tuple[int, int]] = {}  # direction -> (frame to hand out next, revision)
+        self.next_time: dict[int, tuple[int, int]] = {}  # direction -> (time of the frame to hand out next, revision)
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
     def prompt(
         self, frame: int, obj_id: Any, *, points: Points | None = None, mask: Tensor | None = None, refine: bool = False
     ) -> None:
-        """Say where an object is. Refused prompts raise and change nothing.
+        """Show where an object is. Refused prompts raise and change nothing.
 
         Args:
             frame: where; an index of the video, or the latest frame of a stream.
@@ -126,18 +127,18 @@ class Session:
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
         if obj.prompts[frame].contradicts:
-            obj.replaced.clear()  # it was after something else: no mask of it is worth correcting
+            obj.forget_stale()  # it was after something else: no mask of it is worth correcting
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
-        """Take back what was said of an object on one frame."""
+        """Take back an object's prompts on one frame."""
         obj = self.objects[obj_id]
         if (earlier := obj.prompts.pop(frame, None)) is not None:
             self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
             if not obj.prompts:
-                obj.replaced.clear()  # whatever is said next begins anew
+                obj.forget_stale()  # the next prompt begins anew
 
     def put_back(self, frame: int, obj_id: Any, earlier: UserPrompt) -> None:
-        """Undo: let a prompt of this session count again, in place of what was said since, to the bit."""
+        """Undo: let a prompt of this session count again, in place of those given since, to the bit."""
         obj = self.objects.setdefault(obj_id, TrackedObject())
         obj.prompts[frame] = earlier
         self._prompts_changed(obj, frame, everywhere=earlier.seen_from_before)
@@ -149,12 +150,12 @@ class Session:
     def clear(self) -> None:
         """Forget all objects."""
         self.objects.clear()
-        self.next_frame.clear()
+        self.next_time.clear()
         self.revision += 1
 
     def _prompts_changed(self, obj: TrackedObject, frame: int, everywhere: bool) -> None:
         self.revision += 1
-        obj.stale_from(frame, everywhere)
+        obj.prompts_changed(frame, everywhere)
 
     # ---- looking at one frame --------------------------------------------------------------------------------
 
@@ -169,36 +170,38 @@ class Session:
         direction = obj.tracked_in(frame)
         if direction is None:
             return None
-        track, _ = obj.past(direction)
-        if track.head == frame and track.latest is not None:
+        track = obj.tracks[direction]
+        time = track.time(frame)
+        if track.now.time == time and track.latest is not None:
             return self._filled([track.latest.mask])[0]
-        if frame in track.frames:
-            return self._filled([track.best(frame).mask])[0]
-        aside = self._standing_before(obj, direction, frame)
-        step(self.model, [aside], frame, self.reader.features(frame))
+        if track.waits(time):
+            return self._filled([track.best(time).mask])[0]
+        aside = self._standing_before(obj, direction, time)
+        step(self.model, [aside], time, self.reader.features(frame))
         aside.flush()
         return self._filled([aside.ready[-1][1].mask])[0]
 
-    def _standing_before(self, obj: TrackedObject, direction: int, frame: int) -> Track:
-        """A copy of a track that stands just before `frame`; the track itself stays where it is."""
-        if direction not in obj.replaced:
-            self._prepare_prompts(obj)
-        track, checkpoints = obj.past(direction)
-        aside = track.copy()
-        self._seek(aside, checkpoints, frame - direction)
+    def _standing_before(self, obj: TrackedObject, direction: int, time: int) -> Track:
+        """A copy of a track that stands just before a frame; the track itself stays where it is."""
+        if not obj.is_stale:
+            self._remember_prompts(obj)
+            obj.follow_prompts()
+        aside = obj.tracks[direction].copy()
+        self._seek(aside, obj.checkpoints[direction], time - 1)
         return aside
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
         """What the object attends to on a frame that is being corrected; None when there is nothing."""
-        return self._read_as(self._standing_before(obj, direction, frame), frame)
+        time = obj.tracks[direction].time(frame)
+        return self._leading_reading(self._standing_before(obj, direction, time), time)
 
-    def _read_as(self, track: Track, frame: int) -> memory.Reading | None:
-        """The reading of a track's leading pathway, without the prompt that is being replaced."""
-        leading = track.leading()
-        prompted = {at: entry for at, entry in track.visible_prompts(frame).items() if at != frame}
+    def _leading_reading(self, track: Track, time: int) -> memory.Reading | None:
+        """What a track's leading pathway attends to, without the prompt that is being replaced."""
+        leading = track.now.leading()
+        prompted = {at: entry for at, entry in track.visible_prompts(time).items() if at != time}
         if leading is None or not prompted:
             return None
-        return memory.read(frame, leading.memories, prompted, track.rules)
+        return memory.read(time, leading.memories, prompted, track.rules)
 
     def _filled(self, masks: list[Tensor | None]) -> list[Tensor | None]:
         """On the device, with their holes filled, in one go."""
@@ -216,10 +219,10 @@ class Session:
         Prompts may be added, and objects removed, between two frames: what is yielded next knows of it.
         Leaving off and starting again at the next frame goes on as if nothing had happened.
         """
-        frame = start
-        while (end - frame) * direction >= 0:
-            for masks in self._run(frame, end, direction):
-                frame = masks.frame + direction
+        time, last = start * direction, end * direction
+        while time <= last:
+            for masks in self._run(time, last, direction):
+                time = masks.frame * direction + 1
                 seen = self.revision, len(self.objects)
                 yield masks
                 if seen != (self.revision, len(self.objects)):
@@ -246,13 +249,12 @@ class Session:
         this_pass = self.passes
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
-        ahead = [track.head + direction for track in tracks if track.head is not None]
-        first = max([start, *ahead], key=lambda at: at * direction)
-        for frame, features in self.reader.sequence(first, end, direction):
+        first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
+        for frame, features in self.reader.sequence(first * direction, end - first + 1, direction):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
-            self._step(tracks, frame, features)
+            self._step(tracks, frame * direction, features)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)
         for track in tracks:
@@ -266,10 +268,10 @@ class Session:
                 "so finish or leave one before the next, or open the video twice"
             )
 
-    def _step(self, tracks: list[Track], frame: int, features: FrameFeatures) -> None:
+    def _step(self, tracks: list[Track], time: int, features: FrameFeatures) -> None:
         try:
             with self.model.running():
-                step(self.model, tracks, frame, features)
+                step(self.model, tracks, time, features)
         except BaseException:
             self._failed(tracks)
             raise
@@ -278,31 +280,32 @@ class Session:
     def _failed(self, tracks: list[Track]) -> None:
         """A step broke off: some tracks may have taken it and others not, so each goes back to a checkpoint."""
         for track in tracks:
-            track.stand(None)
-        self.next_frame.clear()
+            track.stand(NOWHERE)
+            track.ready.clear()
+        self.next_time.clear()
 
     def _stepped(self, tracks: list[Track]) -> None:
         """After a step: keep a way back, and none into a past that has been replaced."""
         for obj, track in zip(self.objects.values(), tracks, strict=True):
-            direction = track.rules.direction
-            if not track.log.reaches_beyond(track.head, direction):
-                obj.checkpoints[direction].drop_after(track.head, direction)
-            obj.checkpoints[direction].offer(track)
+            checkpoints, last = obj.checkpoints[track.direction], track.log.last()
+            if last is None or last <= track.now.time:
+                checkpoints.drop_after(track.now.time)
+            checkpoints.offer(track.now)
 
     def _hand_out(self, tracks: list[Track], end: int, direction: int, this_pass: int) -> Iterator[FrameMasks]:
         """Frames up to `end` on which every object has settled, in order; what has to wait goes to the host.
 
         A frame leaves its tracks when it is asked for, so a caller who stops in between loses none.
         """
-        count = min((track.ready_until(end, direction) for track in tracks), default=0)
+        count = min((track.ready_until(end) for track in tracks), default=0)
         for track in tracks:
             track.offload(leaving=count)
         for _ in range(count):
             self._check_pass(this_pass)
             entries = [track.ready.popleft() for track in tracks]
-            frame = entries[0][0]
-            self.next_frame[direction] = frame + direction, self.revision
-            yield FrameMasks(frame, self._filled([hypothesis.mask for _, hypothesis in entries]))
+            time = entries[0][0]
+            self.next_time[direction] = time + 1, self.revision
+            yield FrameMasks(time * direction, self._filled([hypothesis.mask for _, hypothesis in entries]))
 
     # ---- getting tracks to where a pass starts ---------------------------------------------------------------
 
@@ -320,9 +323,8 @@ class Session:
             object_aware=self.config.object_aware_memory,
             max_prompted=self.config.most_prompted,
             num_frames=self.source.num_frames,
-            direction=direction,
         )
-        return Track(rules=rules, config=self.config, storage=self.storage), Checkpoints()
+        return Track(rules=rules, config=self.config, direction=direction, storage=self.storage), Checkpoints()
 
     def _begin(self, start: int, direction: int) -> list[Track]:
         """All tracks, standing just before `start`, or further on with the masks from `start` on waiting."""
@@ -331,52 +333,42 @@ class Session:
                 obj.tracks[direction] = obj.tracks.pop(direction)  # the latest pass is the last in the dictionary
         tracks = self._tracks(direction)
         self._prepare_all_prompts()
-        heads = {track.head for track in tracks}
-        if self.next_frame.get(direction) == (start, self.revision) and len(heads) == 1:
+        times = {track.now.time for track in tracks}
+        if self.next_time.get(direction) == (start, self.revision) and len(times) == 1:
             return tracks  # nothing has happened in between
-        self.next_frame.pop(direction, None)  # whatever breaks off from here on, there is nothing to go on with
+        self.next_time.pop(direction, None)  # whatever breaks off from here on, there is nothing to go on with
         with self.model.running():
             for obj, track in zip(self.objects.values(), tracks, strict=True):
-                obj.replaced.clear()
-                self._seek(track, obj.checkpoints[direction], start - direction)
+                self._seek(track, obj.checkpoints[direction], start - 1)
                 self._enter(track, start)
         return tracks
 
     def _enter(self, track: Track, start: int) -> None:
         """Root the tree on the last prompt before `start` when the frames from there on have not been tracked."""
-        direction = track.rules.direction
-        behind = [at for at in track.prompts if (start - at) * direction > 0]
-        if not behind:
-            return
-        last = max(behind, key=lambda at: at * direction)
-        if track.log.slot_of(last) is None:
+        last = max((at for at in track.prompts if at < start), default=None)
+        if last is not None and track.log.rank_at(last) is None:
             track.restart(last)
             track.ready.clear()
 
-    def _seek(self, track: Track, checkpoints: Checkpoints, frame: int) -> None:
-        """Let a track stand where it stood after `frame`: from a checkpoint, with the frames since replayed."""
-        direction = track.rules.direction
-
-        def later(at: int) -> bool:
-            return (at - frame) * direction > 0
-
-        if track.head is not None and not later(track.head):
+    def _seek(self, track: Track, checkpoints: Checkpoints, time: int) -> None:
+        """Let a track stand where it stood after a frame: from a checkpoint, with the frames since replayed."""
+        standing = NOWHERE
+        if track.now.time is not None and track.now.time <= time:
             track.flush()  # what waits is decided now, and goes to the log
-            track.ready.clear()
-            leads = track.leads()
-        else:
-            leads = None
-        tracked = [at for at in (*track.log.frames(), *track.frames) if not later(at)]
+            standing = track.now
+        track.ready.clear()
+        waiting = [frame.time for frame in track.now.waiting]
+        tracked = [at for at in (*track.log.times(), *waiting) if at <= time]
         if not tracked:
-            track.stand(None)
+            track.stand(NOWHERE)
             return
-        snapshot = checkpoints.latest(tracked[-1], direction, self.model.device, track.storage)
-        if snapshot and (leads is None or (snapshot.head - leads.head) * direction > 0):
-            leads = snapshot
-        track.stand(leads)
+        checkpoint = checkpoints.latest(tracked[-1], self.model.device, track.storage)
+        if checkpoint and (not standing.pathways or checkpoint.time > standing.time):
+            standing = checkpoint
+        track.stand(standing if standing.pathways else NOWHERE)
         for at in tracked:
-            if leads is None or (at - leads.head) * direction > 0:
-                step(self.model, [track], at, self.reader.features(at))
+            if not standing.pathways or at > standing.time:
+                step(self.model, [track], at, self.reader.features(track.frame(at)))
         track.flush()
         track.ready.clear()
 
@@ -390,10 +382,12 @@ class Session:
                 )
         with self.model.running():
             for obj in self.objects.values():
-                self._prepare_prompts(obj)
+                self._remember_prompts(obj)
+        for obj in self.objects.values():
+            obj.follow_prompts()
 
-    def _prepare_prompts(self, obj: TrackedObject) -> None:
-        """Make the spatial memories of new prompts, and tell the tracks."""
+    def _remember_prompts(self, obj: TrackedObject) -> None:
+        """Make the spatial memories of new prompts."""
         # More prompts than are ever read at once wait on the host: the device holds a bounded number.
         crowded = len(obj.prompts) > self.config.most_prompted
         for frame, prompt in obj.prompts.items():
@@ -401,5 +395,3 @@ class Session:
                 features = self.model.remember_prompt(self.reader.features(frame), prompt.output, prompt.mask)
                 home = torch.device("cpu") if crowded else self.storage or features.device
                 obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
-        for track in obj.tracks.values():
-            track.prompts = {at: prompt.for_tracker(at) for at, prompt in obj.prompts.items()}

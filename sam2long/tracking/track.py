@@ -1,9 +1,14 @@
-"""What is known of one object in one direction of time: its pathways, the masks that wait, the masks that are ready."""
+"""One object in one direction of time: its pathways, the masks that wait, the masks that are ready.
+
+Inside, time counts upwards whichever way the video is gone through: a frame's time is its index, or minus its index in
+a pass backwards. Callers turn frames into times at the door in, and times into frames at the door out.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,10 +18,9 @@ from sam2long.config import Sam2LongConfig
 from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.devices import HOST, moved, moved_once
-from sam2long.network.tracker_model import Remembered
+from sam2long.network.features import FrameFeatures
+from sam2long.network.tracker_model import Remembered, TrackerModel
 from sam2long.tracking.report import FrameReport, TrackLog
-
-Node = tuple[int, int]  # a candidate as the network gave it: row, k
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -25,7 +29,7 @@ class Pathway:
 
     node: int  # the leaf; unique within a track
     parent: int | None  # the node it grew from
-    slot: int  # the leaf's place among the unique nodes of its frame, best first
+    rank: int  # of the leaf among the different nodes of its frame; 0 is the best
     score: float  # sum of log(iou + eps) since the last prompt; higher is better
     memories: tuple[FrameMemory, ...] = ()  # oldest first
     lineage: tuple[int, ...] = ()  # nodes of the frames that wait, oldest first, the leaf last
@@ -55,280 +59,292 @@ class Prompted:
     mask: Tensor  # [1, 1, 4h, 4w] float32 logits
     object_logit: float  # what the decoder thought; its memory counts as clearly visible all the same
     memory: FrameMemory
-    seen_from_before: bool  # frames before it (in the direction of time) may attend to it
+    seen_from_before: bool  # frames before it may attend to it
     starts_afresh: bool = False  # a correction that contradicts what was tracked: nothing older is read after it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Leads:
-    """Where a track stood after a frame: all that later frames depend on."""
+class WaitingFrame:
+    """A frame on which the pathways do not agree yet."""
 
-    head: int
-    pathways: tuple[Pathway, ...]  # their lineages do not matter: the masks are out
-    at_root: bool
-    last_slot: int
+    time: int
+    hypotheses: Mapping[int, Hypothesis]  # by node
 
 
-@dataclass(eq=False)
-class Track:
-    """One object in one direction of time: its pathways, the masks that wait, the masks that are ready."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Where a track stands after a frame: all that later frames depend on, and the one thing that it can go back to."""
 
-    rules: BankRules
-    config: Sam2LongConfig
-    prompts: Mapping[int, Prompted] = field(default_factory=dict)
+    time: int | None = None  # of that frame; None: no frame yet
     pathways: tuple[Pathway, ...] = ()  # P of them (one while `at_root`), best first; empty: not prompted yet
-    at_root: bool = False  # the last frame was a prompted one
-    head: int | None = None  # the last frame that was stepped
-    frames: deque[int] = field(default_factory=deque)  # the frames that wait, oldest first
-    waiting: dict[int, Hypothesis] = field(default_factory=dict)  # by node
-    ready: deque[tuple[int, Hypothesis]] = field(default_factory=deque)  # settled, in order
-    log: TrackLog = field(default_factory=TrackLog)
-    next_node: int = 0
-    last_slot: int = 0  # slot of the mask handed out last
-    storage: torch.device | None = None  # where spatial memories are kept; None: where they were computed
-    latest: Hypothesis | None = None  # the best pathway's on the head; None: not known any more
-    before: Leads | None = None  # the pathways as they were one step ago: a correction of the head starts there
-
-    # ---- before the network --------------------------------------------------------------------------------
+    at_root: bool = False  # that frame was a prompted one
+    last_rank: int = 0  # of the mask handed out last
+    waiting: tuple[WaitingFrame, ...] = ()  # oldest first
 
     def leaves(self) -> list[Pathway]:
-        """The unique pathways: one network row each."""
+        """The pathways that differ: one network row each."""
         return list({pathway.node: pathway for pathway in self.pathways}.values())
-
-    def readings(self, frame: int) -> list[Reading]:
-        """What each unique pathway attends to on `frame`."""
-        prompted = self.visible_prompts(frame)
-        return [memory.read(frame, leaf.memories, prompted, self.rules) for leaf in self.leaves()]
-
-    def visible_prompts(self, frame: int) -> dict[int, FrameMemory]:
-        """Prompted frames that `frame` may attend to."""
-        when = self.rules.direction
-        afresh = [at for at, prompt in self.prompts.items() if prompt.starts_afresh and (frame - at) * when > 0]
-        oldest = max(afresh, key=lambda at: at * when) if afresh else None
-        return {
-            at: prompt.memory
-            for at, prompt in self.prompts.items()
-            if (prompt.seen_from_before or (frame - at) * when >= 0) and (oldest is None or (at - oldest) * when >= 0)
-        }
-
-    # ---- after the network -----------------------------------------------------------------------------------
-
-    def decide(self, verdicts: Sequence[tree.Verdict]) -> Decision:
-        """Which candidates become the new pathways. verdicts: one for each of `leaves()`."""
-        leaves = self.leaves()
-        row_of = {leaf.node: row for row, leaf in enumerate(leaves)}
-        config, width = self.config, self.config.num_pathways
-        if self.at_root and config.twins == "keep":
-            # The reference starts as P copies of the best mask, scored from the next frame on.
-            ious = verdicts[0].ious
-            best = max(range(len(ious)), key=ious.__getitem__)
-            candidate = tree.Candidate(parent=0, mask=best, score=0.0, signed_iou=ious[best])
-            return Decision([candidate] * width, rows=[0] * width, margin=float("inf"), certain=True)
-        pathways = leaves if config.twins == "merge" else self.pathways
-        rows = [row_of[pathway.node] for pathway in pathways]
-        said = [verdicts[row] for row in rows]
-        candidates = tree.expand([pathway.score for pathway in pathways], said)
-        certain = tree.is_certain((verdict.object_logit for verdict in said), config.certainty_threshold)
-        kept = tree.keep(candidates, width, certain)
-        margin = tree.margin(candidates, kept, [pathway.node for pathway in pathways])
-        return Decision(kept, [rows[candidate.parent] for candidate in kept], margin, certain)
-
-    def grow(
-        self,
-        frame: int,
-        decision: Decision,
-        readings: Sequence[Reading],
-        verdicts: Sequence[tree.Verdict],
-        remembered: Mapping[tuple[int, int], Remembered],
-        kept_tokens: Sequence[Tensor | None],
-    ) -> None:
-        """Replace the pathways by their kept children, and hand out what has settled."""
-        self.before = self.leads()
-        parents = self.leaves()
-        unique = decision.unique()
-        children: dict[tuple[int, int], Pathway] = {}
-        fresh = [remembered[node].mask_features for node in unique]
-        stored = moved_once(fresh, self.storage or fresh[0].device)
-        for slot, (row, k) in enumerate(unique):
-            parent, verdict, new = parents[row], verdicts[row], remembered[row, k]
-            score = next(c.score for c, r in zip(decision.kept, decision.rows, strict=True) if (r, c.mask) == (row, k))
-            entry = FrameMemory(
-                frame=frame,
-                mask_features=stored[slot],
-                object_ptr=new.object_ptr,
-                iou=verdict.ious[k],
-                object_logit=verdict.object_logit,
-            )
-            node = self.next_node
-            self.next_node += 1
-            children[row, k] = Pathway(
-                node=node,
-                parent=parent.node,
-                slot=slot,
-                score=score,
-                memories=memory.remember(memory.keep_tokens(parent.memories, kept_tokens[row]), entry, self.rules),
-                lineage=(*parent.lineage, node),
-            )
-            report = FrameReport(
-                frame=frame,
-                slot=slot,
-                iou=verdict.ious[k],
-                object_logit=verdict.object_logit,
-                certain=decision.certain,
-                pathways=len(unique),
-                margin=decision.margin,
-                memory_frames=readings[row].frames,
-            )
-            self.waiting[node] = Hypothesis(new.mask if verdict.object_logit > 0 else None, report)
-        self.pathways = tuple(
-            children[row, candidate.mask] for candidate, row in zip(decision.kept, decision.rows, strict=True)
-        )
-        self.at_root = False
-        self.head = frame
-        self.latest = self.waiting[self.pathways[0].node]
-        self.frames.append(frame)
-        self._hand_out_settled(frame)
-
-    def restart(self, frame: int) -> None:
-        """Root a new tree on a prompted frame; the pathway that led here keeps its earlier memories usable."""
-        prompt = self.prompts[frame]
-        self.before = self.leads()
-        leading = self.leading()
-        self.flush()
-        if self.log.slot_of(frame) is None:
-            self.log.truncate(frame, self.rules.direction)
-        parent, memories = (leading.node, leading.memories) if leading else (None, ())
-        memories = () if prompt.starts_afresh else memories
-        self.pathways = (Pathway(node=self.next_node, parent=parent, slot=0, score=0.0, memories=memories),)
-        self.next_node += 1
-        self.at_root = True
-        self.head = frame
-        report = FrameReport(
-            frame=frame,
-            slot=0,
-            iou=float("nan"),
-            object_logit=prompt.object_logit,
-            certain=True,
-            pathways=1,
-            margin=float("inf"),
-            memory_frames=(),
-            prompted=True,
-        )
-        self.latest = Hypothesis(prompt.mask, report)
-        self._hand_out(frame, self.latest)
-
-    def skip(self, frame: int) -> None:
-        """A frame before the object's first prompt: nothing is there yet."""
-        self.head = frame
-        self.ready.append((frame, EMPTY))
 
     def leading(self) -> Pathway | None:
         """The pathway whose mask was handed out last, or the best one while masks wait."""
         if not self.pathways:
             return None
-        if self.frames:
+        if self.waiting:
             return self.pathways[0]
-        return next((pathway for pathway in self.pathways if pathway.slot == self.last_slot), self.pathways[0])
+        return next((pathway for pathway in self.pathways if pathway.rank == self.last_rank), self.pathways[0])
+
+    def handed_out(self, count: int) -> Standing:
+        """The same once the oldest `count` waiting frames are out, along any pathway; dead hypotheses go."""
+        cut = {leaf.node: replace(leaf, lineage=leaf.lineage[count:]) for leaf in self.leaves()}
+        alive = {node for leaf in cut.values() for node in leaf.lineage}
+        waiting = tuple(
+            WaitingFrame(frame.time, {node: one for node, one in frame.hypotheses.items() if node in alive})
+            for frame in self.waiting[count:]
+        )
+        return replace(self, pathways=tuple(cut[pathway.node] for pathway in self.pathways), waiting=waiting)
+
+    def bare(self) -> Standing:
+        """The same without the masks that wait: the best pathway is the one that leads."""
+        rank = self.pathways[0].rank if self.waiting else self.last_rank
+        return replace(self.handed_out(len(self.waiting)), last_rank=rank)
+
+
+NOWHERE = Standing()
+
+
+@dataclass(eq=False)
+class Track:
+    """One object in one direction of time. `direction`, 1 or -1, is for the doors: see `time` and `frame`."""
+
+    rules: BankRules
+    config: Sam2LongConfig
+    direction: int = 1
+    prompts: Mapping[int, Prompted] = field(default_factory=dict)  # by time
+    now: Standing = NOWHERE
+    before: Standing | None = None  # one step ago, for a stream that is corrected on its latest frame
+    ready: deque[tuple[int, Hypothesis]] = field(default_factory=deque)  # settled, by time, in order
+    log: TrackLog = field(default_factory=TrackLog)
+    next_node: int = 0
+    storage: torch.device | None = None  # where spatial memories are kept; None: where they were computed
+    latest: Hypothesis | None = None  # the best pathway's on the last frame; None: not known any more
+    stale_after: int | None = None  # what is later than this was tracked from other prompts; None: nothing is
+
+    def time(self, frame: int) -> int:
+        """The door in."""
+        return frame * self.direction
+
+    def frame(self, time: int) -> int:
+        """The door out."""
+        return time * self.direction
+
+    # ---- before the network --------------------------------------------------------------------------------
+
+    def readings(self, time: int) -> list[Reading]:
+        """What each of the leaves attends to on a frame."""
+        prompted = self.visible_prompts(time)
+        return [memory.read(time, leaf.memories, prompted, self.rules) for leaf in self.now.leaves()]
+
+    def visible_prompts(self, time: int) -> dict[int, FrameMemory]:
+        """Prompted frames that a frame may attend to, by time."""
+        afresh = max((at for at, prompt in self.prompts.items() if prompt.starts_afresh and at < time), default=None)
+        return {
+            at: prompt.memory
+            for at, prompt in self.prompts.items()
+            if (prompt.seen_from_before or at <= time) and (afresh is None or at >= afresh)
+        }
+
+    # ---- after the network -----------------------------------------------------------------------------------
+
+    def decide(self, verdicts: Sequence[tree.Verdict]) -> tree.Decision:
+        """Which candidates become the new pathways. verdicts: one for each of the leaves."""
+        row_of = {leaf.node: row for row, leaf in enumerate(self.now.leaves())}
+        return tree.decide(
+            [pathway.score for pathway in self.now.pathways],
+            [row_of[pathway.node] for pathway in self.now.pathways],
+            verdicts,
+            width=self.config.num_pathways,
+            certain_above=self.config.certainty_threshold,
+            at_root=self.now.at_root,
+            twins=self.config.twins,
+        )
+
+    def grow(
+        self,
+        time: int,
+        decision: tree.Decision,
+        readings: Sequence[Reading],
+        verdicts: Sequence[tree.Verdict],
+        remembered: Mapping[tuple[int, int], Remembered],
+        kept_tokens: Sequence[Tensor | None],
+    ) -> None:
+        """Replace the pathways by their kept children, and hand out what has settled.
+
+        Args:
+            time: of the frame.
+            decision: what was kept.
+            readings, verdicts, kept_tokens: one for each of the leaves.
+            remembered: of each kept (leaf, mask).
+        """
+        parents, unique = self.now.leaves(), decision.unique()
+        fresh = [remembered[kept.parent, kept.mask].mask_features for kept in unique]
+        stored = moved_once(fresh, self.storage or fresh[0].device)
+        children: dict[tuple[int, int], Pathway] = {}
+        hypotheses: dict[int, Hypothesis] = {}
+        for rank, kept in enumerate(unique):
+            parent, verdict, new = parents[kept.parent], verdicts[kept.parent], remembered[kept.parent, kept.mask]
+            entry = FrameMemory(
+                time=time,
+                mask_features=stored[rank],
+                object_ptr=new.object_ptr,
+                iou=verdict.ious[kept.mask],
+                object_logit=verdict.object_logit,
+            )
+            bank = memory.keep_tokens(parent.memories, kept_tokens[kept.parent])
+            node = self.next_node
+            self.next_node += 1
+            children[kept.parent, kept.mask] = Pathway(
+                node=node,
+                parent=parent.node,
+                rank=rank,
+                score=kept.score,
+                memories=memory.remember(bank, entry, self.rules),
+                lineage=(*parent.lineage, node),
+            )
+            report = FrameReport(
+                time=time,
+                rank=rank,
+                iou=verdict.ious[kept.mask],
+                object_logit=verdict.object_logit,
+                certain=decision.certain,
+                pathways=len(unique),
+                margin=decision.margin,
+                memory_times=readings[kept.parent].times,
+            )
+            hypotheses[node] = Hypothesis(new.mask if verdict.object_logit > 0 else None, report)
+        self.before = self.now
+        self.now = Standing(
+            time=time,
+            pathways=tuple(children[kept.parent, kept.mask] for kept in decision.kept),
+            last_rank=self.now.last_rank,
+            waiting=(*self.now.waiting, WaitingFrame(time, hypotheses)),
+        )
+        self._hand_out_settled(time, hypotheses)
+
+    def restart(self, time: int) -> None:
+        """Root a new tree on a prompted frame; the pathway that led here keeps its earlier memories usable."""
+        prompt = self.prompts[time]
+        self.flush()
+        if self.log.rank_at(time) is None:
+            self.log.truncate(time)
+        leading = self.now.leading()
+        parent, memories = (leading.node, leading.memories) if leading else (None, ())
+        memories = () if prompt.starts_afresh else memories
+        root = Pathway(node=self.next_node, parent=parent, rank=0, score=0.0, memories=memories)
+        self.next_node += 1
+        self.before = self.now if leading else None
+        self.now = Standing(time, (root,), at_root=True)
+        report = FrameReport(
+            time=time,
+            rank=0,
+            iou=float("nan"),
+            object_logit=prompt.object_logit,
+            certain=True,
+            pathways=1,
+            margin=float("inf"),
+            memory_times=(),
+            prompted=True,
+        )
+        self.latest = Hypothesis(prompt.mask, report)
+        self._hand_out(time, self.latest)
+
+    def skip(self, time: int) -> None:
+        """A frame before the object's first prompt: nothing is there yet."""
+        self.now = replace(self.now, time=time)
+        self.ready.append((time, EMPTY))
 
     # ---- going back ------------------------------------------------------------------------------------------
 
-    def leads(self) -> Leads | None:
-        """Where the track stands now; None before its first prompt."""
-        if not self.pathways:
-            return None
-        # While masks wait, the best pathway is the one that leads; its slot says so.
-        slot = self.pathways[0].slot if self.frames else self.last_slot
-        return Leads(self.head, self.pathways, self.at_root, slot)
-
-    def rewind(self) -> None:
-        """Undo the step onto the head, along the best pathway; the masks that waited before it still wait."""
-        best, before, head = self.pathways[0], self.before, self.head
-        if self.ready and self.ready[-1][0] == head:
-            self.ready.pop()
-        lineage = ()
-        if self.frames and self.frames[-1] == head:
-            self.frames.pop()
-            lineage = best.lineage[:-1]
-        self.waiting = {node: self.waiting[node] for node in lineage}
-        self.log.truncate(head - self.rules.direction, self.rules.direction)
+    def stand(self, standing: Standing) -> None:
+        """Go back (or on) to where the track stood once. What is ready is the caller's to drop."""
+        self.now = standing
         self.latest = self.before = None
+        self.next_node = max(self.next_node, *(1 + pathway.node for pathway in standing.pathways), 0)
+
+    def undo(self) -> None:
+        """Go back by one step, along the best pathway; the masks that waited before it and are not out still wait."""
+        best, before, time = self.now.pathways[0], self.before, self.now.time
+        if self.ready and self.ready[-1][0] == time:
+            self.ready.pop()
+        self.log.truncate(time - 1)
         if before is None:
-            self.pathways, self.head, self.at_root = (), None, False
+            self.stand(NOWHERE)
             return
         parent = next(pathway for pathway in before.pathways if pathway.node == best.parent)
-        self.pathways = (replace(parent, lineage=lineage),)
-        self.head, self.at_root, self.last_slot = before.head, before.at_root, parent.slot
+        out = self.log.last()
+        count = sum(out is not None and frame.time <= out for frame in before.waiting)
+        self.stand(replace(before, pathways=(parent,), last_rank=parent.rank).handed_out(count))
+
+    def forget_stale(self) -> None:
+        """End where the track no longer follows from the object's prompts."""
+        if self.stale_after is None:
+            return
+        if self.now.time is not None and self.now.time > self.stale_after:
+            self.stand(NOWHERE)
+            self.ready.clear()
+        self.log.truncate(self.stale_after)
+        self.stale_after = None
 
     def copy(self) -> Track:
         """An independent track that stands in the same place; tensors are shared, they never change."""
-        return replace(
-            self,
-            frames=deque(self.frames),
-            waiting=dict(self.waiting),
-            ready=deque(self.ready),
-            log=self.log.copy(),
-        )
-
-    def best(self, frame: int) -> Hypothesis:
-        """The best pathway's hypothesis on a frame that waits."""
-        return self.waiting[self.pathways[0].lineage[self.frames.index(frame)]]
-
-    def stand(self, leads: Leads | None) -> None:
-        """Go back (or on) to where `leads` says; nothing waits there."""
-        self.frames.clear()
-        self.waiting.clear()
-        self.ready.clear()
-        self.latest = self.before = None
-        if leads is None:
-            self.pathways, self.head, self.at_root = (), None, False
-            return
-        bare = {pathway.node: replace(pathway, lineage=()) for pathway in leads.pathways}
-        self.pathways = tuple(bare[pathway.node] for pathway in leads.pathways)
-        self.head, self.at_root, self.last_slot = leads.head, leads.at_root, leads.last_slot
-        self.next_node = max(self.next_node, 1 + max(bare))
+        return replace(self, ready=deque(self.ready), log=copy.deepcopy(self.log))
 
     # ---- out -------------------------------------------------------------------------------------------------
 
-    def _hand_out_settled(self, frame: int) -> None:
-        known = self.log.slot_of(frame)
-        if known is not None:
-            # This frame was handed out by an earlier pass and nothing before it has changed: the same mask again.
-            again = next((leaf for leaf in self.pathways if leaf.slot == known), self.pathways[0])
-            self.latest = self.waiting[again.node]
-            self._hand_out_along(again, len(self.frames))
-            return
-        self.log.truncate(frame, self.rules.direction)
-        lineages = [leaf.lineage for leaf in self.leaves()]
-        online = self.config.emit == "online"
-        count = len(self.frames) if online else tree.settled(lineages, self.config.max_lag)
-        self._hand_out_along(self.pathways[0], count)
+    def reports(self) -> Iterator[FrameReport]:
+        """Of the frames handed out, as far as they follow from the object's prompts."""
+        return (report for report in self.log if self.stale_after is None or report.time <= self.stale_after)
+
+    def waits(self, time: int) -> bool:
+        """Whether a frame waits for the pathways to agree."""
+        return any(frame.time == time for frame in self.now.waiting)
+
+    def best(self, time: int) -> Hypothesis:
+        """The best pathway's hypothesis on a frame that waits."""
+        at = [frame.time for frame in self.now.waiting].index(time)
+        return self.now.waiting[at].hypotheses[self.now.pathways[0].lineage[at]]
 
     def flush(self) -> None:
         """Hand out every frame that waits, along the best pathway: there is no more to come."""
-        if self.pathways:
-            self._hand_out_along(self.pathways[0], len(self.frames))
+        if self.now.pathways:
+            self._hand_out_along(self.now.pathways[0], len(self.now.waiting))
+
+    def _hand_out_settled(self, time: int, hypotheses: Mapping[int, Hypothesis]) -> None:
+        leaves, waiting = self.now.leaves(), len(self.now.waiting)
+        known = self.log.rank_at(time)
+        if known is not None:
+            # This frame was handed out by an earlier pass and nothing before it has changed: the same mask again.
+            along, count = next((leaf for leaf in leaves if leaf.rank == known), leaves[0]), waiting
+        else:
+            self.log.truncate(time)
+            online = self.config.emit == "online"
+            along = leaves[0]
+            count = waiting if online else tree.settled([leaf.lineage for leaf in leaves], self.config.max_lag)
+        self.latest = hypotheses[along.node]
+        self._hand_out_along(along, count)
 
     def _hand_out_along(self, pathway: Pathway, count: int) -> None:
-        for node in pathway.lineage[:count]:
-            self._hand_out(self.frames[0], self.waiting[node])
-            self.frames.popleft()
-        self._trim(count)
+        for node, frame in zip(pathway.lineage[:count], self.now.waiting, strict=False):
+            self._hand_out(frame.time, frame.hypotheses[node])
+        self.now = self.now.handed_out(count)
 
-    def _hand_out(self, frame: int, hypothesis: Hypothesis) -> None:
-        self.last_slot = hypothesis.report.slot
+    def _hand_out(self, time: int, hypothesis: Hypothesis) -> None:
+        self.now = replace(self.now, last_rank=hypothesis.report.rank)
         self.log.write(hypothesis.report)
-        self.ready.append((frame, hypothesis))
+        self.ready.append((time, hypothesis))
 
-    def _trim(self, count: int) -> None:
-        """Forget the oldest `count` waiting frames and every hypothesis that no pathway holds any more."""
-        trimmed = {leaf.node: replace(leaf, lineage=leaf.lineage[count:]) for leaf in self.leaves()}
-        self.pathways = tuple(trimmed[pathway.node] for pathway in self.pathways)
-        alive = {node for leaf in trimmed.values() for node in leaf.lineage}
-        self.waiting = {node: hypothesis for node, hypothesis in self.waiting.items() if node in alive}
-
-    def ready_until(self, end: int, direction: int) -> int:
-        """How many frames are ready, not counting those beyond `end`."""
-        return sum((end - frame) * direction >= 0 for frame, _ in self.ready)
+    def ready_until(self, end: int) -> int:
+        """How many frames are ready, not counting those later than `end`."""
+        return sum(time <= end for time, _ in self.ready)
 
     def offload(self, leaving: int) -> None:
         """Move masks that have to wait to the host: the device holds no past frames.
@@ -336,22 +352,45 @@ class Track:
         Args:
             leaving: this many of the ready frames leave at once and stay where they are.
         """
-        self.waiting = {node: hypothesis.on_host() for node, hypothesis in self.waiting.items()}
+        waiting = tuple(
+            WaitingFrame(frame.time, {node: one.on_host() for node, one in frame.hypotheses.items()})
+            for frame in self.now.waiting
+        )
+        self.now = replace(self.now, waiting=waiting)
         self.ready = deque(
-            (frame, hypothesis if i < leaving else hypothesis.on_host())
-            for i, (frame, hypothesis) in enumerate(self.ready)
+            (time, hypothesis if i < leaving else hypothesis.on_host())
+            for i, (time, hypothesis) in enumerate(self.ready)
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """The kept candidates of one track on one frame, best first."""
+def step(model: TrackerModel, tracks: Sequence[Track], time: int, features: FrameFeatures) -> None:
+    """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
-    kept: list[tree.Candidate]
-    rows: list[int]  # the track's network row of each kept candidate's parent
-    margin: float
-    certain: bool
-
-    def unique(self) -> list[Node]:
-        """(row, k) of each different kept node, best first."""
-        return list(dict.fromkeys((row, c.mask) for c, row in zip(self.kept, self.rows, strict=True)))
+    All unique pathways of all tracks go through the network as one batch; the decoder's numbers reach the
+    CPU in one transfer, and every decision after it is plain Python.
+    """
+    running: list[Track] = []
+    for track in tracks:
+        if time in track.prompts:
+            track.restart(time)
+        elif track.now.pathways:
+            running.append(track)
+        else:
+            track.skip(time)
+    if not running:
+        return
+    readings = [track.readings(time) for track in running]
+    proposals = model.propose(features, [each for own in readings for each in own], running[0].rules.num_pointers)
+    rows, start = [], 0  # of each track, where its leaves stand among all
+    for own in readings:
+        rows.append(slice(start, start := start + len(own)))
+    decisions = [track.decide(proposals.verdicts[own]) for track, own in zip(running, rows, strict=True)]
+    kept = [
+        (own.start + one.parent, one.mask)
+        for own, decision in zip(rows, decisions, strict=True)
+        for one in decision.unique()
+    ]
+    remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
+    for track, own, decision, read in zip(running, rows, decisions, readings, strict=True):
+        new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}
+        track.grow(time, decision, read, proposals.verdicts[own], new, proposals.kept_tokens[own])

@@ -1,4 +1,4 @@
-"""One object of a video: what was said of it, its tracks, and what the last pass said for prompts to correct."""
+"""One object of a video: its prompts, and a track for each direction that has been asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserPrompt:
-    """What the user said of one object on one frame, and what SAM 2 made of it."""
+    """What the user gave for one object on one frame, and what SAM 2 made of it."""
 
     points: Points | None  # coordinates [1, n, 2] in model pixels, labels [1, n]
     mask: Tensor | None  # bool [S, S]
@@ -28,12 +28,12 @@ class UserPrompt:
     contradicts: bool = False  # whether that was something else: see `contradicts`
     mask_features: Tensor | None = None  # its spatial memory, once it is needed
 
-    def for_tracker(self, frame: int) -> Prompted:
+    def for_track(self, time: int) -> Prompted:
         return Prompted(
             mask=self.output.mask,
             object_logit=self.object_logit,
             memory=FrameMemory(
-                frame=frame,
+                time=time,
                 mask_features=self.mask_features,
                 object_ptr=self.output.object_ptr,
                 iou=1.0,
@@ -44,57 +44,73 @@ class UserPrompt:
         )
 
 
-def contradicts(said: Tensor, tracked: Tensor | None) -> bool:
+def contradicts(prompted: Tensor, tracked: Tensor | None) -> bool:
     """Whether the tracker was after something else: it had a mask on this frame, and hardly any of it is left.
 
     Args:
-        said: logits of the prompted mask. tracked: bool; the mask before.
+        prompted: logits of the mask that the prompt gave. tracked: bool; the mask before.
     """
     if tracked is None or not tracked.any():
         return False
-    said = said > 0
-    return float((said & tracked).sum() / (said | tracked).sum()) < CONTRADICTS_BELOW
+    prompted = prompted > 0
+    return float((prompted & tracked).sum() / (prompted | tracked).sum()) < CONTRADICTS_BELOW
 
 
 @dataclass(eq=False)
 class TrackedObject:
-    """One object: its prompts, and a track for each direction that has been asked for."""
+    """One object: its prompts, and a track for each direction that has been asked for.
 
-    prompts: dict[int, UserPrompt] = field(default_factory=dict)
-    tracks: dict[int, Track] = field(default_factory=dict)
-    checkpoints: dict[int, Checkpoints] = field(default_factory=dict)
-    replaced: dict[int, tuple[Track, Checkpoints]] = field(default_factory=dict)  # as the last pass left them
+    When prompts change, tracks stay as the last pass left them until the next one begins: what a user still sees can
+    be corrected further.
+    """
 
-    def past(self, direction: int) -> tuple[Track, Checkpoints]:
-        """What the last pass said, for further prompts to correct, whatever prompts since have made stale of it."""
-        return self.replaced.get(direction) or (self.tracks[direction], self.checkpoints[direction])
+    prompts: dict[int, UserPrompt] = field(default_factory=dict)  # by frame
+    tracks: dict[int, Track] = field(default_factory=dict)  # by direction; the latest pass is the last
+    checkpoints: dict[int, Checkpoints] = field(default_factory=dict)  # by direction
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether prompts have changed since the last pass."""
+        return any(track.stale_after is not None for track in self.tracks.values())
 
     def tracked_in(self, frame: int) -> int | None:
         """The direction in which a frame has been tracked already, the latest one first."""
-        for direction in reversed(self.tracks):
-            track, _ = self.past(direction)
-            if direction in self.replaced and frame in track.prompts:
+        for direction, track in reversed(self.tracks.items()):
+            time = track.time(frame)
+            if track.stale_after is not None and time in track.prompts:
                 continue  # its prompt has been taken back: nothing was tracked there
-            if track.log.slot_of(frame) is not None or frame in track.frames:
+            if track.log.rank_at(time) is not None or track.waits(time):
                 return direction
         return None
 
     def has_been_tracked(self) -> bool:
-        return any(len(track.log) for track in self.tracks.values())
+        """Whether any frame has been handed out that still follows from the prompts."""
+        return any(True for track in self.tracks.values() for _ in track.reports())
 
-    def stale_from(self, frame: int, everywhere: bool) -> None:
-        """Its prompts on `frame` have changed: what was tracked from there on is stale, what came before stays.
+    def prompts_changed(self, frame: int, everywhere: bool) -> None:
+        """What was tracked from `frame` on is stale, what came before stays.
 
         Args:
             everywhere: frames before it may attend to the prompt too, so all of the track is stale.
         """
+        for track in self.tracks.values():
+            good = track.time(frame) - 1
+            first = track.log.first()
+            if everywhere and first is not None:
+                good = first - 1
+            track.stale_after = good if track.stale_after is None else min(good, track.stale_after)
+
+    def forget_stale(self) -> None:
+        """Let tracks end where they no longer follow from the prompts."""
         for direction, track in self.tracks.items():
-            if direction not in self.replaced:
-                self.replaced[direction] = track.copy(), self.checkpoints[direction].copy()
-            last_good = frame - direction
-            if everywhere and len(track.log):
-                last_good = track.log.first_frame() - direction
-            if track.head is not None and (track.head - last_good) * direction > 0:
-                track.stand(None)
-            track.log.truncate(last_good, direction)
-            self.checkpoints[direction].drop_after(last_good, direction)
+            if track.stale_after is not None:
+                self.checkpoints[direction].drop_after(track.stale_after)
+                track.forget_stale()
+
+    def follow_prompts(self) -> None:
+        """Have tracks go by the prompts as they are now; all have their memories."""
+        self.forget_stale()
+        for track in self.tracks.values():
+            track.prompts = {
+                track.time(frame): prompt.for_track(track.time(frame)) for frame, prompt in self.prompts.items()
+            }

@@ -275,7 +275,8 @@ class Tracker:
             known = frame >= prompted[0] if sign > 0 else frame <= prompted[-1]
             if not known or (only is not None and obj_id not in only):
                 continue
-            report = tracked.tracks[direction].log.at(frame)
+            track = tracked.tracks[direction]
+            report = track.log.at(track.time(frame))
             prompt = self.project.prompt(obj_id, frame)
             drawn = prompt.drawn if prompt else None
             masks[obj_id] = drawn or encode_mask(mask)
