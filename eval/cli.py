@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import datasets, protocols, trackers
+from eval import datasets, pngs, protocols, trackers
 from sam2long.errors import ConfigError, Sam2LongError, sentence
 
 EXIT_SOME_VIDEOS_FAILED = 1
 EXIT_BAD_INPUT = 2
+VIDEOS = "only these videos, or a file with one name per line"
 
 
 def _add_score(commands) -> None:
@@ -29,7 +30,7 @@ def _add_score(commands) -> None:
     p.add_argument("--gt255-to-0", action="store_true", help="sav, vos-benchmark: 255 in ground truth is background")
     p.add_argument("--compat-decay", action="store_true", help="davis, vost: decay with the tool's 8-bit frame indices")
     p.add_argument("--set", default="val", dest="set_name", help="davis, vost, lvos: the split's name")
-    p.add_argument("--videos", type=Path, metavar="FILE", help="list of videos to score, instead of the data set's")
+    p.add_argument("--videos", metavar="A,B", help=VIDEOS)
     p.add_argument("--meta", type=Path, metavar="FILE", help="lvos, mosev2: meta JSON, if not in the data set")
     p.add_argument("--unseen", type=Path, metavar="FILE", help="lvos: list of unseen videos")
     p.add_argument("--processes", type=int, metavar="N", help="default: all cores")
@@ -48,7 +49,7 @@ def _score(args: argparse.Namespace) -> int:
         gt255_to_0=args.gt255_to_0,
         compat_decay=args.compat_decay,
         set_name=args.set_name,
-        videos=args.videos,
+        videos=tuple(pngs.names_in(args.videos)) if args.videos else None,
         meta=args.meta,
         unseen=args.unseen,
         processes=args.processes,
@@ -62,19 +63,16 @@ def _score(args: argparse.Namespace) -> int:
 def add_dataset_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--dataset", required=True, choices=datasets.NAMES)
     p.add_argument("--root", type=Path, metavar="DIR", help="where it lies (synthlong needs none)")
-    p.add_argument("--videos", metavar="A,B", help="only these videos, or a file with one name per line")
+    p.add_argument("--videos", metavar="A,B", help=VIDEOS)
     p.add_argument("--size", type=int, help="synthlong: side in pixels")
     p.add_argument("--frames", type=int, help="synthlong: only the first frames of each video")
     p.add_argument("--auto", action="store_true", help="sav-raw: automatic masklets too")
 
 
 def open_from(args: argparse.Namespace):
-    from eval import datasets, pngs
-
     options: dict = {}
     if args.videos:
-        path = Path(args.videos)
-        options["videos"] = pngs.read_list(path) if path.is_file() else args.videos.split(",")
+        options["videos"] = pngs.names_in(args.videos)
     for name, only in (("size", "synthlong"), ("frames", "synthlong"), ("auto", "sav-raw")):
         if getattr(args, name):
             if args.dataset != only:

@@ -84,7 +84,7 @@ def claim(folder: Path, content: dict) -> None:
                      and isinstance(old[k], dict)}  # fmt: skip
             detail = "; ".join(f"{k}: {', '.join(v)}" for k, v in where.items() if v) or ", ".join(changed)
             raise DataError(f"{folder} holds a run with other settings ({detail}); choose another --out or delete it")
-    pngs.atomic_write(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    pngs.write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read(folder: Path) -> dict:

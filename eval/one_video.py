@@ -61,12 +61,12 @@ def write_logits(out: Path, video: Video, prompts: list[Prompt], table: pd.DataF
     labels = {p.obj: p.label for p in prompts}
     named = table.assign(object=table["obj_id"].map(labels), frame=[video.frame_names[t] for t in table["frame"]])
     content = named[["object", "frame", "object_logit"]].to_csv(index=False, float_format="%.4f")
-    pngs.atomic_write(presence.logits_path(out, video.name), content.encode())
+    pngs.write_whole(presence.logits_path(out, video.name), content.encode())
 
 
 def write_record(out: Path, record: VideoRecord) -> None:
     """The mark of a finished video; its masks are in place."""
-    pngs.atomic_write(record_path(out, record.video), (json.dumps(asdict(record), indent=1) + "\n").encode())
+    pngs.write_whole(record_path(out, record.video), (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 class InOrder:

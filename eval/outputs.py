@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval import pngs
 from eval.datasets.base import Prompt, Video
+from sam2long.export.pngs import davis_palette
 
 MOST_WAITING = 8  # frames that the thread may be behind: logits of a 4K frame take 33 MB an object
+PALETTE = davis_palette()
 SCORE_ABOVE = 0.0  # a pixel is the object above this logit
 
 
@@ -34,7 +35,7 @@ def to_ids(logits: np.ndarray, prompts: list[Prompt]) -> np.ndarray:
 def png_bytes(ids: np.ndarray) -> bytes:
     """An 8-bit palette PNG with DAVIS's colours."""
     image = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
-    image.putpalette(pngs.davis_palette())
+    image.putpalette(PALETTE)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

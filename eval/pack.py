@@ -16,6 +16,7 @@ from eval.datasets.base import Dataset, Video
 from eval.metrics import masks
 from eval.protocols import base
 from sam2long.errors import ConfigError, DataError
+from sam2long.export.atomic import replacing
 
 _ROOT_IN_ZIP = {  # folder that the server wants around the video folders
     "davis17-test-dev": "",
@@ -100,17 +101,13 @@ def pack(name: str, root: Path, pred: Path, target: Path) -> int:
         more = f"\n... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise DataError(f"{len(faults)} faults; no zip was written:\n" + "\n".join(faults[:MOST_FAULTS]) + more)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
     count = 0
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
-            for video in names:
-                for frame in dataset.video(video).saved_names:
-                    info = zipfile.ZipInfo(f"{_ROOT_IN_ZIP[name]}{video}/{frame}.png", _FIXED_TIME)
-                    info.external_attr = 0o644 << 16
-                    archive.writestr(info, (pred / video / f"{frame}.png").read_bytes())
-                    count += 1
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    # PNGs do not get smaller
+    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for video in names:
+            for frame in dataset.video(video).saved_names:
+                info = zipfile.ZipInfo(f"{_ROOT_IN_ZIP[name]}{video}/{frame}.png", _FIXED_TIME)
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, (pred / video / f"{frame}.png").read_bytes())
+                count += 1
     return count

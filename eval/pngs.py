@@ -5,28 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sam2long.errors import DataError
+from sam2long.export.atomic import replacing
 
 VOID = 255  # "ignore" in DAVIS and VOST annotations; an ordinary id to SA-V's evaluator and vos-benchmark
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 _TRAILING_INTEGER = re.compile(r"(\d+)$")
-
-
-@lru_cache(maxsize=1)
-def davis_palette() -> bytes:
-    """768 bytes, the colours that DAVIS, PASCAL VOC and every data set here use: bit k of a colour comes from id bit
-    3k+c."""
-    colours = bytearray()
-    for i in range(256):
-        for channel in range(3):
-            colours.append(sum(((i >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)))
-    return bytes(colours)
 
 
 def frame_number(stem: str) -> int | None:
@@ -103,15 +92,22 @@ def some(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """All of the file or nothing of it, also when the process is killed."""
+def names_in(text: str) -> list[str]:
+    """The videos that --videos names: A,B or a file with one name per line.
+
+    Raises:
+        DataError: a path that is no file.
+    """
+    path = Path(text)
+    if path.is_file() or path.suffix == ".txt" or len(path.parts) > 1:
+        return read_list(path)
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """All of the file or nothing of it, also when the machine loses its power; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

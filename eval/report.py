@@ -11,6 +11,7 @@ import pandas as pd
 
 from eval import bootstrap, manifest, pngs, presence, report_figures
 from sam2long.errors import DataError
+from sam2long.runs.settings import read_yaml
 
 # columns of objects.csv that make up an object's headline score, and what brings them to percent
 _HEADLINE = {
@@ -100,9 +101,7 @@ def open_runs(folders: list[Path], protocol: str | None) -> list[Run]:
 
 
 def published(dataset: str, protocol: str) -> list[dict]:
-    from omegaconf import OmegaConf
-
-    table = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("published.yaml")))
+    table = read_yaml(Path(__file__).with_name("published.yaml"))
     return table.get(dataset, {}).get(protocol, [])
 
 
@@ -264,5 +263,5 @@ def write(folders: list[Path], out: Path, *, protocol: str | None = None, attrib
             f"checkpoint sha256 {str(r.manifest['checkpoint_sha256'])[:12]}, commit {str(r.manifest['commit'])[:12]}"
         )
     path = out / "report.md"
-    pngs.atomic_write(path, ("\n\n".join(parts) + "\n").encode())
+    pngs.write_whole(path, ("\n\n".join(parts) + "\n").encode())
     return path

@@ -109,7 +109,7 @@ def _run_here(
 def write_failures(out: Path, failed: dict[str, str]) -> None:
     path = out / "failures.json"
     if failed:
-        pngs.atomic_write(path, (json.dumps(failed, indent=1) + "\n").encode())
+        pngs.write_whole(path, (json.dumps(failed, indent=1) + "\n").encode())
         for name, why in failed.items():
             print(f"failed: {name}: {why}", file=sys.stderr)
     else:

@@ -87,7 +87,7 @@ def as_json(scores: Scores) -> str:
 
 def write(scores: Scores, folder: Path) -> None:
     """scores.json (as reported, and exact), global.csv, objects.csv, videos.csv, frames.csv."""
-    pngs.atomic_write(folder / "scores.json", as_json(scores).encode())
+    pngs.write_whole(folder / "scores.json", as_json(scores).encode())
     summary = pd.DataFrame([scores.reported()["global"]])
     tables = {
         "global": summary,
@@ -96,7 +96,7 @@ def write(scores: Scores, folder: Path) -> None:
         "frames": frame_table(scores),
     }
     for name, table in tables.items():
-        pngs.atomic_write(folder / f"{name}.csv", table.to_csv(index=False).encode())
+        pngs.write_whole(folder / f"{name}.csv", table.to_csv(index=False).encode())
 
 
 def presence_lines(scores: Scores) -> list[str]:

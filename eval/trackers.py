@@ -8,7 +8,6 @@ TrackerSpec and returns an object with `track` and `reset_peak_memory`/`peak_mem
 from __future__ import annotations
 
 import importlib
-import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from eval.datasets.base import Prompt, Video
 from sam2long.errors import ConfigError
 from sam2long.models import figures
 from sam2long.network import transformers_loading
+from sam2long.runs import versions
 from sam2long.video import to_model_input
 
 if TYPE_CHECKING:
@@ -150,16 +150,7 @@ class _Torch:
             torch.cuda.reset_peak_memory_stats(self.predictor.device)
 
     def peak_memory(self) -> int:
-        if self._cuda:
-            import torch
-
-            return torch.cuda.max_memory_allocated(self.predictor.device)
-        return process_peak_memory()
-
-
-def process_peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return versions.device_peak(self.predictor.device) or versions.process_peak() or 0
 
 
 def tree_counts(report: pd.DataFrame) -> dict[str, int]:

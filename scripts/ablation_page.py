@@ -138,7 +138,7 @@ def write(out: Path, tables: list[Table], runs: dict[str, Runs], *, command: str
     if missing:
         parts.append(f"Not run, or not far enough to be compared: {'; '.join(missing)}.")
     path = out / FILE
-    pngs.atomic_write(path, ("\n\n".join(parts) + "\n").encode())
+    pngs.write_whole(path, ("\n\n".join(parts) + "\n").encode())
     return path
 
 

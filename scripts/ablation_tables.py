@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval import settings
 from eval.trackers import TrackerSpec
+from sam2long.runs.settings import read_yaml
 
 TABLES = Path(__file__).parents[1] / "configs" / "ablation"
 _NOT_SETTINGS = ("name", "method", "published", "scale")
@@ -45,11 +45,11 @@ def trained_size(model: str) -> int:
 
     name = CHECKPOINTS[model].config if model in CHECKPOINTS else model
     path = Path(name) if Path(name).is_file() else Path(sam2.__path__[0]) / name
-    return int(settings.read_yaml(path)["model"].get("image_size", 1024))
+    return int(read_yaml(path)["model"].get("image_size", 1024))
 
 
 def read_table(path: Path, base: TrackerSpec) -> Table:
-    content = settings.read_yaml(path)
+    content = read_yaml(path)
     variants = []
     for entry in content["variants"]:
         method = entry.get("method", base.method)

@@ -82,9 +82,8 @@ class BatchFolder:
         import pandas as pd
 
         with replacing(self.table) as partial:
-            table = pd.DataFrame(rows, columns=list(COLUMNS))
-            for name in table.select_dtypes(object):
-                table[name] = [as_text(value) if isinstance(value, str) else value for value in table[name]]
+            plain = [{name: as_text(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
+            table = pd.DataFrame(plain, columns=list(COLUMNS))
             table.to_csv(partial, index=False, errors="backslashreplace")  # names of files need not be text
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -314,10 +313,6 @@ class Project:
         video = self._video()
         objects = {str(obj_id): entry.title for obj_id, entry in sorted(self.objects.items())}
         return {"video": video.pop("path"), **video, "fps": self.source.fps, "objects": objects}
-
-
-def state_name(revision: int) -> str:
-    return f"state-{revision}-{os.getpid()}.safetensors"
 
 
 def _spans(frames: Iterable[int]) -> list[list[int]]:

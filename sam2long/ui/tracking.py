@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,13 @@ import torch
 
 from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
+from sam2long.runs.states import StateSaver
 from sam2long.tracking.prompts import check_frame
 from sam2long.tracking.session import FORWARD, REVERSE
 from sam2long.tracking.tracked_object import UserPrompt
-from sam2long.ui.project import Project, state_name
+from sam2long.ui.project import Project
 from sam2long.ui.prompt import Prompt
 from sam2long.ui.store import Rle, Row, is_empty
-
-SAVE_SECONDS = 60.0  # while tracking, the state is saved this often, and
-SAVE_SHARE = 0.05  # saving may take this share of the time
 
 
 class Cancelled(Exception):
@@ -60,7 +58,7 @@ class Tracker:
         self.passes = 0  # counts the passes over the video
         self.unsaved = False  # whether the state on disk is behind
         self._changed, self._progressed = changed, progressed
-        self._saved_at, self._save_cost = time.monotonic(), 0.0
+        self._saver = StateSaver(project.folder.resume)
         self.state = self._opened()
 
     # ---- on disk ------------------------------------------------------------------------------------------------
@@ -86,19 +84,12 @@ class Tracker:
         """The tracker's state, to disk, when prompts or tracks have changed since."""
         if not self.unsaved or not self.state.session.objects:
             return
-        begun = time.monotonic()
-        resume = self.project.folder.resume
-        resume.mkdir(exist_ok=True)
-        before = set(resume.glob("state-*.safetensors"))
-        name = state_name(self.project.revision)
-        self.predictor.save_state(self.state, resume / name)
+        self._saver.save(self.predictor, self.state, f"{self.project.revision}-{os.getpid()}", self._record)
+        self.unsaved = False
+
+    def _record(self, name: str) -> None:
         self.project.saved_state = name, self.project.revision
         self.project.save()
-        for old in before - {resume / name}:
-            old.unlink(missing_ok=True)
-        self.unsaved = False
-        self._saved_at = time.monotonic()
-        self._save_cost = self._saved_at - begun
 
     # ---- prompts ------------------------------------------------------------------------------------------------
 
@@ -235,7 +226,7 @@ class Tracker:
                 raise Cancelled
             read[:] = [frame]
             self._progressed(Progress(name, frame, before + min(abs(frame - start) + 1, total), total))
-            if time.monotonic() - self._saved_at > max(SAVE_SECONDS, self._save_cost / SAVE_SHARE):
+            if self._saver.is_due():
                 self.save()
                 self.unsaved = True
 

@@ -1,6 +1,7 @@
 """The scorer's strictness, its files and its command."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -169,3 +170,28 @@ def test_command_ends_with_2_and_one_sentence(davis, capsys):
     error = capsys.readouterr().err.strip()
     assert "vid_b" in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_videos_are_named_as_for_a_run(davis, tmp_path, capsys, listed):
+    """A,B, or a file with one name per line."""
+    root, pred = davis
+    (tmp_path / "list.txt").write_text("vid_b\n\n")
+    wanted = str(tmp_path / "list.txt") if listed else "vid_b"
+    command = ["score", "--protocol", "davis", "--gt", str(root), "--pred", str(pred), "--format", "json"]
+    assert cli.main([*command, "--processes", "1", "--videos", wanted]) == 0
+    part = json.loads(capsys.readouterr().out)
+    assert cli.main([*command, "--processes", "1"]) == 0
+    assert part["exact"] != json.loads(capsys.readouterr().out)["exact"]
+    scored = evaluate("davis", root, pred, videos=("vid_b",), processes=1)
+    assert {entry.video for entry in scored.objects} == {"vid_b"}
+
+
+@pytest.mark.parametrize(
+    ("videos", "says"), [("vid_b,vid_z", "no ground truth in .*vid_z"), ("none.txt", "none.txt does not exist")]
+)
+def test_videos_that_are_not_there_are_named(davis, capsys, videos, says):
+    root, pred = davis
+    command = ["score", "--protocol", "davis", "--gt", str(root), "--pred", str(pred), "--videos", videos]
+    assert cli.main(command) == 2
+    assert re.search(says, capsys.readouterr().err)
