@@ -7,8 +7,7 @@ it reads, is computed once: most settings go together for a long time.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,51 +22,17 @@ from eval import trackers
 from eval.datasets.base import Prompt, Video
 from eval.trackers import TrackerSpec
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory, Reading
-from sam2long.network.features import FrameFeatures
-from sam2long.network.memory_read import Sam2MemoryReader
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory
+from sam2long.network.batched import Batched
+from sam2long.network.protocol import FrameFeatures
 from sam2long.tracking.report import to_frame
-from sam2long.tracking.session import FORWARD, Session
+from sam2long.tracking.session import FORWARD
 from sam2long.tracking.track import Prompted, Track, step
 
 CPU_ROW_BUDGET = 64 << 20  # bytes; on a CPU larger batches are hardly faster and take gigabytes
 
 Key = TypeVar("Key")
 Masks = tuple[Tensor | None, ...]  # of all objects, low-resolution logits [1, 1, h, w]; None: absent
-
-
-@dataclass(frozen=True, slots=True)
-class _WeightedReading(Reading):
-    """A reading that brings its setting's key weights along."""
-
-    modulation: tuple[float, float]
-
-    @property
-    def key(self) -> tuple:
-        return self.modulation, *Reading.key.fget(self)
-
-
-class _WeightedTrack(Track):
-    def readings(self, frame: int) -> list[_WeightedReading]:
-        return [self.weighted(reading) for reading in super().readings(frame)]
-
-    def weighted(self, reading: Reading) -> _WeightedReading:
-        return _WeightedReading(reading.spatial, reading.pointers, self.config.modulation)
-
-
-class _MixedWeights(Sam2MemoryReader):
-    """Reads rows of different key weights as one batch."""
-
-    def _weights(self, readings: Sequence[_WeightedReading]) -> tuple[Tensor | None, Tensor | None]:
-        kinds = {reading.modulation for reading in readings}
-        if len(kinds) == 1:  # to the bit what the setting has alone
-            (self.modulation,) = kinds
-            return super()._weights(readings)
-        self.modulation = (1.0, 2.0)
-        ladders = super()._weights(readings)
-        low, high = torch.tensor([reading.modulation for reading in readings]).t().unsqueeze(2)  # [R, 1] each
-        return tuple(None if ladder is None else low + (ladder - 1) * (high - low) for ladder in ladders)
 
 
 @dataclass(eq=False)
@@ -114,27 +79,22 @@ class Sweep:
             predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]
-        self._settings = {key: _Setting([_new_track(session) for _ in prompts]) for key, session in sessions.items()}
-        models: dict[float, Sam2Model] = {}  # settings with the same one share their batches
-        together: dict[float, list[Track]] = {}
-        for key, config in configs.items():
-            if config.sparse_share not in models:
-                sessions[key].model.reader = _MixedWeights(self._tracker.predictor, (1.0, 1.0), config.sparse_share)
-                if self._tracker.predictor.device.type == "cpu":
-                    sessions[key].model.row_budget = CPU_ROW_BUDGET
-                models[config.sparse_share] = sessions[key].model
-            together.setdefault(config.sparse_share, []).extend(self._settings[key].tracks)
-        any_session = next(iter(sessions.values()))  # encodes for all
+        self._settings = {
+            key: _Setting([session.new_track(FORWARD)[0] for _ in prompts]) for key, session in sessions.items()
+        }
+        any_session = next(iter(sessions.values()))  # encodes and computes for all
         model = any_session.model
-        for frame, features in any_session.reader.sequence(first, len(video.frame_names) - first, FORWARD):
+        if self._tracker.predictor.device.type == "cpu":
+            model.row_budget = CPU_ROW_BUDGET
+        together = [track for setting in self._settings.values() for track in setting.tracks]
+        for frame, features, encode_next in any_session.reader.sequence(first, len(video.frame_names) - first, FORWARD):
             with model.running():
                 for place, p in enumerate(prompts):
                     if p.frame == frame:
                         prompted = _read_prompt(self._tracker.predictor, model, features, p)
                         for setting in self._settings.values():
                             setting.tracks[place].prompts = {frame: prompted}
-                for kind, tracks in together.items():
-                    step(models[kind], tracks, frame, features)
+                step(model, together, frame, features, encode_next)
             yield from self._ready()
         for setting in self._settings.values():
             for track in setting.tracks:
@@ -168,13 +128,8 @@ class Sweep:
         return self.report(key)[["obj_id", "frame", "object_logit"]]
 
 
-def _new_track(session: Session) -> _WeightedTrack:
-    track, _ = session.new_track(FORWARD)
-    return _WeightedTrack(**{field.name: getattr(track, field.name) for field in dataclasses.fields(track)})
-
-
 def _read_prompt(
-    predictor: SAM2LongVideoPredictor, model: Sam2Model, features: FrameFeatures, prompt: Prompt
+    predictor: SAM2LongVideoPredictor, model: Batched, features: FrameFeatures, prompt: Prompt
 ) -> Prompted:
     from sam2long.tracking.prompts import check_mask
 

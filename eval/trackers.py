@@ -26,7 +26,7 @@ from sam2long.video import to_model_input
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sam2long.network.tracker_model import TrackerModel
+    from sam2long.network.protocol import Network
 
 NO_OBJECT = -1024.0  # logit of an object before its prompt, as in sam2
 OLD_OUTPUTS_KEPT = 40  # sam2 reads at most 15 frames back; the rest of its outputs would only fill memory
@@ -239,7 +239,7 @@ class PlainSam2(_Plain):
         with tempfile.TemporaryDirectory() as first:  # init_state would read the whole video: show it one frame
             (Path(first) / "0.jpg").symlink_to((folder / "00000.jpg").resolve())
             states = [self.plain.init_state(first, offload_video_to_cpu=True) for _ in prompts]
-        frames = LazyFrames(folder, len(video.frame_names), self.predictor._tracker_model())
+        frames = LazyFrames(folder, len(video.frame_names), self.predictor._tracker_model().network)
         for state in states:
             state.update(images=frames, num_frames=len(frames), cached_features={})
         return states
@@ -282,16 +282,16 @@ class PlainTransformers(_Plain):
     def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
         self._seed()
         self._logits = []
-        network, model = self.predictor._tracker_model(), self.predictor.model
-        frames = LazyFrames(folder, len(video.frame_names), network)
-        with network.running():
+        batched, model = self.predictor._tracker_model(), self.predictor.model
+        frames = LazyFrames(folder, len(video.frame_names), batched.network)
+        with batched.running():
             sessions = [_Session(model, frames, video.size) for _ in prompts]
             for session, p in zip(sessions, prompts, strict=True):
                 session.theirs.cache = sessions[0].theirs.cache
                 give(session, None, p, self.spec.prompt)
         for frame in range(min(p.frame for p in prompts), len(video.frame_names)):
             logits = np.full((len(prompts), *video.size), NO_OBJECT, np.float32)
-            with network.running():
+            with batched.running():
                 for row, (session, p) in enumerate(zip(sessions, prompts, strict=True)):
                     if frame < p.frame:
                         continue
@@ -350,8 +350,8 @@ def _forget(outputs_per_object: dict, before: int) -> None:
 class LazyFrames:
     """The frames of a folder as sam2 loads them (float32, normalised after the cast), one at a time."""
 
-    def __init__(self, folder: Path, count: int, model: TrackerModel):
-        self.folder, self.count, self.model = folder, count, model
+    def __init__(self, folder: Path, count: int, network: Network):
+        self.folder, self.count, self.network = folder, count, network
 
     def __len__(self) -> int:
         return self.count
@@ -361,8 +361,8 @@ class LazyFrames:
         from PIL import Image
 
         with Image.open(self.folder / f"{index:05d}.jpg") as image:
-            pixels = to_model_input(np.array(image.convert("RGB")), self.model.image_size, self.model.resize)
+            pixels = to_model_input(np.array(image.convert("RGB")), self.network.image_size, self.network.resize)
         frame = torch.from_numpy(pixels / 255.0).permute(2, 0, 1).float()
-        frame -= torch.tensor(self.model.mean)[:, None, None]
-        frame /= torch.tensor(self.model.std)[:, None, None]
+        frame -= torch.tensor(self.network.mean)[:, None, None]
+        frame /= torch.tensor(self.network.std)[:, None, None]
         return frame

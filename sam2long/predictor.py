@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ModelError
+from sam2long.network.batched import Batched
+from sam2long.network.compiled import compiled
 from sam2long.network.install import NEEDED
-from sam2long.network.parts import Parts
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.sam2 import Parts
 from sam2long.tree_predictor import DTYPES, TreePredictor, VideoMasks
 from sam2long.wrapped_predictor import Sam2LikeVideoPredictor, TransformersVideoPredictor, sam2_model
 
@@ -123,9 +124,9 @@ class SAM2LongVideoPredictor(TreePredictor, SAM2VideoPredictor):
 
         The first frames then take minutes; what cannot be compiled here runs eagerly, after one warning.
         """
-        self._parts = Parts.compiled(self)
+        self._parts = compiled(Parts.of(self), self.device)
 
-    def _tracker_model(self) -> Sam2Model:
+    def _tracker_model(self) -> Batched:
         return sam2_model(self, self, self._parts)
 
     def _enlarged(self, masks: Tensor, height: int, width: int) -> Tensor:

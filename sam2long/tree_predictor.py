@@ -1,4 +1,4 @@
-"""The methods of sam2's video predictor, with SAM2Long's memory tree behind them, over any `TrackerModel`."""
+"""The methods of sam2's video predictor, with SAM2Long's memory tree behind them, over any network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, StateError
+from sam2long.network.batched import ROW_BUDGET, Batched
 from sam2long.network.devices import fast_bfloat16
 from sam2long.network.host import with_plain_torch
-from sam2long.network.tracker_model import ROW_BUDGET, TrackerModel
 from sam2long.tracking import persist, prompts
 from sam2long.tracking.frames import EncodedFrame, FrameReader, LiveSource, rgb_image
 from sam2long.tracking.inference_state import InferenceState
@@ -46,7 +46,7 @@ class TreePredictor(ABC):
     image_size: int
 
     @abstractmethod
-    def _tracker_model(self) -> TrackerModel:
+    def _tracker_model(self) -> Batched:
         """The network, seen anew for each state."""
 
     @abstractmethod

@@ -11,23 +11,18 @@ from torch import Tensor, nn
 
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import ConfigError, ModelError
-from sam2long.network.parts import Parts
-from sam2long.network.sam2_adapter import Sam2Model
-from sam2long.network.transformers_adapter import TransformersModel, lacking
+from sam2long.network.batched import Batched
+from sam2long.network.compiled import compiled
+from sam2long.network.sam2 import Parts, Sam2Network
+from sam2long.network.transformers import TransformersNetwork, lacking
 from sam2long.network.transformers_loading import frame_treatment
 from sam2long.tree_predictor import TreePredictor
 
 
-def sam2_model(predictor: TreePredictor, network: nn.Module, parts: Parts | None) -> Sam2Model:
+def sam2_model(predictor: TreePredictor, network: nn.Module, parts: Parts | None) -> Batched:
     """A network of sam2's class shape, seen with a predictor's settings."""
-    return Sam2Model(
-        network,
-        predictor.sam2long.modulation,
-        predictor.compute_dtype(),
-        row_budget=predictor.row_budget,
-        sparse_share=predictor.sam2long.sparse_share,
-        parts=parts,
-        frames_per_pass=predictor.frames_per_pass,
+    return Batched(
+        Sam2Network(network, parts), predictor.compute_dtype(), predictor.row_budget, predictor.frames_per_pass
     )
 
 
@@ -76,9 +71,9 @@ class Sam2LikeVideoPredictor(WrappedPredictor):
 
     def compile_model(self) -> None:
         """As `SAM2LongVideoPredictor.compile_model`."""
-        self._parts = Parts.compiled(self.model)
+        self._parts = compiled(Parts.of(self.model), self.device)
 
-    def _tracker_model(self) -> Sam2Model:
+    def _tracker_model(self) -> Batched:
         return sam2_model(self, self.model, self._parts)
 
 
@@ -127,12 +122,6 @@ class TransformersVideoPredictor(WrappedPredictor):
     def compile_model(self) -> None:
         raise ConfigError("compile is not available for models of transformers; leave it out, or use a sam2 model")
 
-    def _tracker_model(self) -> TransformersModel:
-        return TransformersModel(
-            self.model,
-            self.sam2long.modulation,
-            self.compute_dtype(),
-            self.row_budget,
-            frames_per_pass=self.frames_per_pass,
-            **self._frames,
-        )
+    def _tracker_model(self) -> Batched:
+        network = TransformersNetwork(self.model, **self._frames)
+        return Batched(network, self.compute_dtype(), self.row_budget, self.frames_per_pass)

@@ -55,7 +55,7 @@ from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
-from sam2long.network.parts import STEADY
+from sam2long.network.compiled import STEADY
 from sam2long.synthetic import SYNTHLONG, generate
 from sam2long.synthetic.scenarios import MOST_OBJECTS
 from sam2long.weights import CHECKPOINTS
@@ -105,16 +105,16 @@ class Clock:
 def patched(clock: Clock) -> Iterator[None]:
     """Every stage of our way of a frame on the clock."""
     from sam2long import predictor
-    from sam2long.network.features import ImageEncoder
-    from sam2long.network.memory_read import Sam2MemoryReader
-    from sam2long.network.sam2_adapter import Sam2Model
+    from sam2long.network import bank
+    from sam2long.network.batched import Batched
+    from sam2long.network.sam2 import Sam2Network
     from sam2long.tracking import session, track
     from sam2long.tracking.frames import FrameReader
 
     places = [
-        (FrameReader, "encode", "decode"), (ImageEncoder, "encode", "encoder"), (Sam2Model, "_decode", "decoder"),
-        (Sam2MemoryReader, "assemble", "assemble"), (Sam2MemoryReader, "read", "memory read"),
-        (Sam2Model, "remember", "memory write"),
+        (FrameReader, "encode", "decode"), (Batched, "encode", "encoder"), (Sam2Network, "decode", "decoder"),
+        (bank, "assemble", "assemble"), (Sam2Network, "read", "memory read"),
+        (Batched, "remember", "memory write"),
         (track.Track, "decide", "tree"), (track.Track, "grow", "tree"), (track.Track, "readings", "tree"),
         (session.Session, "_stepped", "tree"), (session.Session, "_filled", "output"),
         (predictor.SAM2LongVideoPredictor, "_video_masks", "output"),
@@ -272,7 +272,7 @@ def in_turns(
     for run in runs.values():
         next(run)
     ours = [n for n in systems if n in CONFIGS]
-    turn = max((states[n].session.model.encoder.frames_per_pass for n in ours), default=1)
+    turn = max((states[n].session.model.frames_per_pass for n in ours), default=1)
     turns, order = (len(images) - 1) // turn, deque(runs)
     for number in range(turns):
         order.rotate(1)  # nobody is always the one after the slowest

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
-from sam2long.network.tracker_model import Remembered
+from sam2long.network.protocol import Remembered
 from sam2long.tracking.session import Session
 from sam2long.tree_predictor import TreePredictor
 from sam2long.video import VideoWriter
@@ -134,7 +134,7 @@ def interrupt_every(monkeypatch, steps: int) -> None:
 
 
 class ScriptedModel:
-    """Stands in for `Sam2Model` under the tracker. A pathway is a number, kept in the pointer of its last frame:
+    """Stands in for `Batched` under the tracker. A pathway is a number, kept in the pointer of its last frame:
     each child has another one. `say(frame, pathway)` gives the verdict; a mask is the number of its pathway."""
 
     children = 10  # more than candidates
@@ -142,7 +142,7 @@ class ScriptedModel:
     def __init__(self, say):
         self.say = say
 
-    def propose(self, frame, readings, num_pointers):
+    def propose(self, frame, readings, num_pointers, while_waiting=None):
         self.pathways = [int(reading.spatial[-1].memory.object_ptr) for reading in readings]
         verdicts = [self.say(frame, pathway) for pathway in self.pathways]
         return SimpleNamespace(verdicts=verdicts, kept_tokens=[None] * len(readings))

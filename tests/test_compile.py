@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.network.parts import STEADY, Compiled, Parts, Steadied, bucket
+from sam2long.network.compiled import STEADY, Compiled, Steadied, bucket, compiled
+from sam2long.network.sam2 import Parts
 from tests.fakes import MASK, OTHER, noise_video, run, tiny_predictor
 
 VIDEO = noise_video(40)
@@ -25,7 +26,7 @@ def graphs():
 def captured(predictor) -> SAM2LongVideoPredictor:
     """The same weights with every part through dynamo, whose graphs run eagerly."""
     ours = SAM2LongVideoPredictor.from_sam2(predictor, Sam2LongConfig())
-    ours._parts = Parts.compiled(ours, backend="eager")
+    ours._parts = compiled(Parts.of(ours), ours.device, backend="eager")
     return ours
 
 
@@ -59,13 +60,14 @@ def test_rows_are_filled_up_to_a_few_sizes_and_the_masks_are_those_of_eager(tiny
 
         return part
 
-    eager = Parts.eager(tiny)
+    eager = Parts.of(tiny)
     predictor = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=5, certainty_threshold=1e9))
-    predictor._parts = Padded(
+    predictor._parts = Parts(
         eager.encode,
         noting("attend", eager.attend, lambda current, position, memory, *_: len(memory)),
         noting("decode", eager.decode, lambda **given: len(given["image_embeddings"])),
         noting("write", eager.write, lambda **given: len(given["pred_masks_high_res"])),
+        filled_up=bucket,
     )
     masks = run(predictor, VIDEO[:20], PROMPTS)
     for seen in (shapes["attend"], shapes["decode"]):
@@ -76,10 +78,6 @@ def test_rows_are_filled_up_to_a_few_sizes_and_the_masks_are_those_of_eager(tiny
     )  # fmt: skip
     assert masks.keys() == expected.keys()
     assert all((masks[frame] - expected[frame]).abs().max() < 1e-3 for frame in expected)
-
-
-class Padded(Parts):
-    rows = property(lambda self: bucket)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16)])

@@ -8,8 +8,9 @@ import torch
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.errors import ConfigError, VideoError
+from sam2long.network.batched import Batched
 from sam2long.network.devices import read_out
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.sam2 import Sam2Network
 from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
 from tests.fakes import MASK, OTHER, collect, noise_video, run, same
@@ -26,32 +27,36 @@ def passes(tiny, monkeypatch):
 
 
 def reader_of(predictor, **options):
-    return FrameReader(open_source(VIDEO), Sam2Model(predictor, (0.95, 1.05), **options))
+    return FrameReader(open_source(VIDEO), Batched(Sam2Network(predictor), **options))
+
+
+def features_of(reader, count):
+    return {frame: features for frame, features, _ in reader.sequence(0, count, 1)}
 
 
 def test_small_frames_go_through_the_encoder_together(tiny, passes):
     reader = reader_of(tiny, frames_per_pass=4)
-    assert [frame for frame, _ in reader.sequence(2, 11, 1)] == list(range(2, 13))
+    assert [frame for frame, _, _ in reader.sequence(2, 11, 1)] == list(range(2, 13))
     assert passes == [4, 4, 1, 1, 1]  # the rest one by one: two shapes for torch.compile
-    assert reader.model.encoder.frames == 11
+    assert reader.model.frames_encoded == 11
 
 
 def test_backwards_and_no_further_than_asked(tiny, passes):
     reader = reader_of(tiny, frames_per_pass=4)
-    assert [frame for frame, _ in reader.sequence(9, 7, -1)] == [9, 8, 7, 6, 5, 4, 3]
+    assert [frame for frame, _, _ in reader.sequence(9, 7, -1)] == [9, 8, 7, 6, 5, 4, 3]
     assert sum(passes) == 7
 
 
 def test_a_frame_that_was_prompted_is_not_encoded_again(tiny, passes):
     reader = reader_of(tiny, frames_per_pass=4)
     prompted = reader.features(0)
-    frames = dict(reader.sequence(0, 8, 1))
+    frames = features_of(reader, 8)
     assert frames[0] is prompted
     assert sum(passes) == 8
 
 
 def test_features_of_frames_encoded_together_are_those_of_each_alone(tiny):
-    together = dict(reader_of(tiny, frames_per_pass=4).sequence(0, 8, 1))
+    together = features_of(reader_of(tiny, frames_per_pass=4), 8)
     alone = reader_of(tiny, frames_per_pass=1)
     for frame, features in together.items():
         for one, other in zip(features.levels, alone.features(frame).levels, strict=True):
@@ -74,11 +79,11 @@ def test_by_default_together_only_where_that_gives_the_same_bits(tiny, monkeypat
 
     monkeypatch.setattr(tiny, "forward_image", encode)
     reader = reader_of(tiny)
-    size = reader.model.encoder.frames_per_pass
+    size = reader.model.frames_per_pass
     assert size == 8
-    frames = dict(reader.sequence(0, 18, 1))
-    assert reader.model.encoder.frames == len(frames)
-    assert reader.model.encoder.frames_per_pass == (size if exact else 1)
+    frames = features_of(reader, 18)
+    assert reader.model.frames_encoded == len(frames)
+    assert reader.model.frames_per_pass == (size if exact else 1)
     for frame, features in frames.items():
         for one, other in zip(features.levels, reader_of(tiny).features(frame).levels, strict=True):
             assert torch.equal(one, other)
@@ -168,31 +173,26 @@ class Breaks:
 
 
 def test_what_goes_wrong_ahead_is_said_in_its_turn(tiny):
-    reader = FrameReader(Breaks(4), Sam2Model(tiny, (0.95, 1.05), frames_per_pass=1))
+    reader = FrameReader(Breaks(4), Batched(Sam2Network(tiny), frames_per_pass=1))
     seen = []
     with pytest.raises(VideoError, match="frame 4 cannot be read"):
-        for frame, _ in reader.sequence(0, 10, 1):
+        for frame, _, encode_next in reader.sequence(0, 10, 1):
             with reader.model.running():  # as on a GPU: while the host waits for the numbers of `frame`
-                reader.model.while_waiting()
-                reader.model.while_waiting()
+                encode_next()
+                encode_next()
             seen.append(frame)
     assert seen == [0, 1, 2, 3]
-    assert reader.model.while_waiting is None
 
 
-def test_only_the_latest_pass_looks_ahead(tiny):
+def test_each_pass_looks_ahead_for_itself(tiny, passes):
     reader = reader_of(tiny, frames_per_pass=1)
-    first = reader.sequence(0, 10, 1)
+    first, second = reader.sequence(0, 10, 1), reader.sequence(5, 5, 1)
     next(first)
-    second = reader.sequence(5, 5, 1)
-    next(second)
-    ahead = reader.model.while_waiting
+    *_, encode_next = next(second)
     first.close()
-    assert reader.model.while_waiting == ahead is not None
-    ahead()
-    assert next(second)[0] == 6
-    second.close()
-    assert reader.model.while_waiting is None
+    encode_next()
+    assert len(passes) == 3
+    assert next(second)[0] == 6 and len(passes) == 3
 
 
 def test_numbers_of_a_cpu_are_read_at_once():
@@ -204,7 +204,7 @@ def test_numbers_of_a_cpu_are_read_at_once():
 def test_pixels_are_normalised_as_sam2_does(tiny):
     seen = []
     reader = reader_of(tiny, frames_per_pass=2)
-    reader.model.encoder.encode = lambda images: seen.append(images) or [None] * len(images)
+    reader.model.encode = lambda images: seen.append(images) or [None] * len(images)
     frames = [np.full((tiny.image_size, tiny.image_size, 3), value, np.uint8) for value in (0, 255)]
     reader.encode(frames)
     assert seen[0].shape == (2, 3, tiny.image_size, tiny.image_size)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import torch
 
-from sam2long import Sam2LongConfig
+from sam2long import Sam2LongConfig, config
 from sam2long.method.memory import FrameMemory, keep_tokens
-from sam2long.network.memory_read import Sam2MemoryReader
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network import bank
+from sam2long.network.batched import Batched
+from sam2long.network.sam2 import Sam2Network
+from sam2long.network.sam2_attention import most_attended
 from tests.fakes import MASK, OTHER, collect, noise_video, reconfigured, same
 
 VIDEO = noise_video(30)
@@ -22,12 +24,9 @@ def started(predictor, prompts=((0, 1, MASK), (0, 2, OTHER))):
     return state
 
 
-def with_reader(predictor, share):
-    """A state whose memories keep this share of their tokens."""
-    state = started(predictor)
-    model = state.session.model
-    model.reader = Sam2MemoryReader(model.model, model.reader.modulation, share)
-    return state
+def keeping(monkeypatch, share):
+    """Sparse memories keep this share of their tokens."""
+    monkeypatch.setattr(config, "SPARSE_SHARE", share)
 
 
 def test_all_rows_share_the_first_self_attention(tiny, monkeypatch):
@@ -45,12 +44,14 @@ def test_all_rows_share_the_first_self_attention(tiny, monkeypatch):
     assert max(rows for depth, rows in seen if depth == 1) > 2
 
 
-def test_keeping_every_token_sparsely_is_the_exact_read(tiny):
+def test_keeping_every_token_sparsely_is_the_exact_read(tiny, monkeypatch):
     """The sparse read's gathering, rotating and weighting against sam2's own layers."""
     exact = collect(tiny, started(tiny))
-    state = with_reader(tiny, 0.999)
-    assert state.session.model.reader.kept == 16  # of 4 x 4
-    sparse = collect(tiny, state)
+    keeping(monkeypatch, 0.999)
+    predictor = reconfigured(tiny, SPARSE)
+    state = started(predictor)
+    assert bank.kept(state.session.model.network, 0.999) == 16  # of 4 x 4
+    sparse = collect(predictor, state)
     readings = state.session.objects[1].tracks[1].readings(len(VIDEO))
     assert any(not read.whole for reading in readings for read in reading.spatial)
     for frame, masks in exact.items():
@@ -61,21 +62,20 @@ def test_a_sparse_read_skips_tokens_and_changes_masks(tiny):
     state = started(reconfigured(tiny, SPARSE))
     sparse = collect(reconfigured(tiny, SPARSE), state)
     assert not same(sparse, collect(tiny, started(tiny)))
-    reader = state.session.model.reader
+    network = state.session.model.network
     full = max(state.session.objects[1].tracks[1].readings(len(VIDEO)), key=lambda reading: len(reading.spatial))
     whole = [read.whole for read in full.spatial]
     assert full.spatial[0].prompted and whole == [True, *[False] * (len(whole) - 2), True]
-    assert reader.kept == 1
-    pointers = reader.model.hidden_dim // reader.model.mem_dim * len(full.pointers)
-    assert reader.tokens(full) == 2 * 16 + (len(whole) - 2) * 1 + pointers
+    assert bank.kept(network, full.sparse_share) == 1
+    pointers = network.hidden_dim // network.mem_dim * len(full.pointers)
+    assert bank.tokens(network, full) == 2 * 16 + (len(whole) - 2) * 1 + pointers
 
 
-def test_the_tokens_that_are_kept_are_those_that_got_the_attention(tiny):
+def test_the_tokens_that_are_kept_are_those_that_got_the_attention():
     """Against softmax(q k) written out, for one layer and head count as it comes."""
-    reader = Sam2MemoryReader(tiny, (1.0, 1.0), sparse_share=0.25)
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, 16, 8), torch.randn(2, 2, 40, 8)
-    tokens = reader._mattered(q, k, slice(20, 36))
+    tokens = most_attended(q, k, slice(20, 36), kept=4)
     share = torch.zeros(2, 16)
     for row, head, query in itertools.product(range(2), range(2), range(16)):
         scores = torch.stack([q[row, head, query] @ key for key in k[row, head]]) / 8**0.5
@@ -122,7 +122,7 @@ def test_the_batch_is_split_by_layout_and_budget_without_changing_masks(tiny):
 
 
 def test_objects_with_banks_of_different_sizes_share_one_run_of_the_decoder(tiny):
-    model = Sam2Model(tiny, (0.95, 1.05))
+    model = Batched(Sam2Network(tiny))
     state = started(tiny)
     collect(tiny, state)
     track = state.session.objects[1].tracks[1]
@@ -146,11 +146,11 @@ def test_objects_with_banks_of_different_sizes_share_one_run_of_the_decoder(tiny
 
 def counted(model):
     """How many rows each run of the decoder has."""
-    calls, inner = [], model._decode
+    calls, inner = [], model.network.decode
 
     def decode(features, conditioned):
         calls.append(len(conditioned))
         return inner(features, conditioned)
 
-    model._decode = decode
+    model.network.decode = decode
     return calls

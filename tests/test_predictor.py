@@ -9,6 +9,7 @@ import torch
 
 from sam2long import Sam2LongConfig, Sam2LongError
 from sam2long.errors import ConfigError, ModelError, PromptError, StateError
+from sam2long.network.bank import key_weights
 from sam2long.predictor import SAM2LongVideoPredictor
 from tests.back_ends import BACK_ENDS, back_end, name_of
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, reconfigured, run, same, tiny_predictor
@@ -175,7 +176,7 @@ def test_a_correction_that_agrees_keeps_the_old_prompt_and_outweighs_it(tiny):
     state, read = readings_after_correcting(tiny, at, None)
     assert read[at + 1][:2] == (0, at) and len(read[at + 1]) > 2
     reading = state.session.objects[1].tracks[1].readings(45)[0]
-    weights = state.session.model.reader._weights([reading])[0][0]
+    weights = key_weights([reading])[0][0]
     assert reading.times[:2] == (0, at)
     assert weights[1] > weights[0] and weights[1] == weights.max()
 

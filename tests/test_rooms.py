@@ -97,7 +97,7 @@ def test_nothing_below_the_command_line_the_page_and_the_hosts_imports_them():
 
 
 def test_only_the_network_and_the_predictors_import_sam2():
-    allowed = {*inside("sam2long.network"), "sam2long.predictor", "sam2long.camera"}
+    allowed = {*inside("sam2long.network"), "sam2long.predictor", "sam2long.models.neck"}
     allowed.add("sam2long.hosts.x_anylabeling")  # runs inside X-AnyLabeling, in the place of sam2's builder
     for module in set(inside("sam2long")) - allowed:
         tree = ast.parse(modules()[module].read_text(encoding="utf-8"))

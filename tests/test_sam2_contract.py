@@ -15,8 +15,10 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.method.memory import FrameMemory, read, remember
+from sam2long.network.bank import assemble
+from sam2long.network.batched import Batched
 from sam2long.network.install import KNOWN_SETTINGS, NEEDED
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.sam2 import Sam2Network
 from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
 from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same
@@ -188,8 +190,10 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     list(sam2_tiny.propagate_in_video(state, reverse=backwards))
     outputs = state["output_dict_per_obj"][0]
 
-    model = Sam2Model(sam2_tiny, (1.0, 1.0))
-    rules = model.rules(iou_threshold=0.0, object_aware=False, max_prompted=8, num_frames=6)
+    network = Sam2Network(sam2_tiny)
+    config = Sam2LongConfig(iou_threshold=0.0, object_aware_memory=False, modulation=(1, 1))
+    rules = network.rules(config, num_frames=6)
+    table = network.memory_positions(torch.float32)
 
     def entry(time, out):
         return FrameMemory(
@@ -200,8 +204,8 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     memories = ()
     for steps, (memory, memory_pos, tokens) in enumerate(fed, start=1):
         time = start * sign + steps
-        with model.running():
-            ours = model.reader.assemble([read(time, memories, prompted, rules)], rules.num_pointers)
+        with torch.inference_mode():
+            ours = assemble(network, table, [read(time, memories, prompted, rules)], rules.num_pointers)
         assert ours.pointer_tokens == tokens
         # sam2 feeds [L, R, C].
         assert torch.equal(ours.memory, memory.transpose(0, 1))
@@ -250,9 +254,9 @@ def test_public_methods_take_sam2s_parameters(name):
 
 
 def test_batched_rows_equal_rows_one_by_one(tiny):
-    model = Sam2Model(tiny, (0.95, 1.05))
+    model = Batched(Sam2Network(tiny))
     reader = FrameReader(open_source(noise_video(8)), model)
-    rules = model.rules(iou_threshold=0.0, object_aware=True, max_prompted=8, num_frames=8)
+    rules = model.network.rules(Sam2LongConfig(iou_threshold=0.0), num_frames=8)
     readings = []
     with model.running():
         for seed, mask in enumerate((MASK, OTHER, THIRD)):

@@ -7,7 +7,7 @@ import torch
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig
 from sam2long.method.memory import Reading
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.batched import Batched
 from tests.fakes import (
     MASK,
     OTHER,
@@ -64,7 +64,7 @@ def test_sharing_rows_and_memories_changes_no_mask(fickle, monkeypatch, storage)
 
     shared, few, report = run_all()
     monkeypatch.setattr(Reading, "key", property(id))
-    monkeypatch.setattr(Sam2Model, "_content", lambda self, proposals, row, k: (row, k))
+    monkeypatch.setattr(Batched, "_content", lambda self, proposals, row, k: (row, k))
     apart, many, report_apart = run_all()
     assert few < many
     for frame in shared:  # other batches, other last bits

@@ -60,11 +60,13 @@ class Reading:
 
     spatial: tuple[SpatialRead, ...]
     pointers: tuple[PointerRead, ...]
+    modulation: tuple[float, float] = (1.0, 1.0)  # key weights of the least and the most visible memory
+    sparse_share: float = 1.0  # of a memory's tokens, how many stay readable once it is no longer the newest
 
     @property
-    def layout(self) -> tuple[tuple[bool, ...], int]:
+    def layout(self) -> tuple[tuple[bool, ...], int, float]:
         """Rows with the same layout can share one batch."""
-        return tuple(read.whole for read in self.spatial), len(self.pointers)
+        return tuple(read.whole for read in self.spatial), len(self.pointers), self.sparse_share
 
     @property
     def key(self) -> tuple:
@@ -75,7 +77,7 @@ class Reading:
             tensors = id(memory.mask_features), id(memory.kept_tokens)
             spatial.append((*tensors, memory.object_logit, each.slot, each.prompted, each.whole))
         pointers = [(id(each.memory.object_ptr), each.memory.object_logit, each.position) for each in self.pointers]
-        return tuple(spatial), tuple(pointers)
+        return tuple(spatial), tuple(pointers), self.modulation, self.sparse_share
 
     @property
     def times(self) -> tuple[int, ...]:
@@ -96,7 +98,8 @@ class BankRules:
     iou_threshold: float = 0.3
     object_aware: bool = True
     max_prompted: int = 8
-    sparse: bool = False  # a memory that is neither prompted nor the newest is read by its kept tokens
+    modulation: tuple[float, float] = (1.0, 1.0)  # key weights of the least and the most visible memory
+    sparse_share: float = 1.0  # below 1: a memory that is neither prompted nor the newest is read by its kept tokens
 
 
 def remember(memories: Sequence[FrameMemory], new: FrameMemory, rules: BankRules) -> tuple[FrameMemory, ...]:
@@ -157,7 +160,7 @@ def read(time: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fram
     else:
         far = [memory for at, memory in prompted.items() if at not in near]
         spatial, pointers = _select_by_age(time, (*memories, *far), rules)
-    if rules.sparse:
+    if rules.sparse_share < 1:
         newest = memories[-1] if memories else None
         spatial = tuple(
             replace(read, whole=read.memory is newest or read.memory.kept_tokens is None) for read in spatial
@@ -167,6 +170,8 @@ def read(time: int, memories: Sequence[FrameMemory], prompted: Mapping[int, Fram
     return Reading(
         spatial=(*(SpatialRead(memory, rules.num_spatial, prompted=True) for memory in near.values()), *spatial),
         pointers=(*_prompted_pointers(time, near.values(), rules), *pointers),
+        modulation=rules.modulation,
+        sparse_share=rules.sparse_share,
     )
 
 

@@ -16,7 +16,7 @@ from sam2long.errors import ModelError, first_line
 from sam2long.network.devices import best_device
 from sam2long.network.host import with_plain_torch
 from sam2long.network.install import require_sam2
-from sam2long.network.sam2_adapter import forget_positions_elsewhere
+from sam2long.network.sam2 import forget_positions_elsewhere
 from sam2long.weights import BY_HUB_ID, CHECKPOINTS, load_weights
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sam2long.errors import ModelError
 
 MINIMUM = (1, 1, 0)
-NEEDED = (  # of SAM2Base; sam2_adapter.py says what for
+NEEDED = (  # of SAM2Base; sam2.py says what for
     "forward_image",
     "_prepare_backbone_features",
     "_forward_sam_heads",

@@ -45,10 +45,10 @@ def frame_treatment(model: nn.Module, processor: Any = None) -> dict[str, Any]:
         ModelError: the processor resizes in a way that is not known here.
     """
     if processor is None:
-        from sam2long.network.tracker_model import TrackerModel
+        from sam2long.network.protocol import IMAGENET_MEAN, IMAGENET_STD
 
         of_sam3 = type(model).__name__.startswith("Sam3")
-        mean, std = (HALVES, HALVES) if of_sam3 else (TrackerModel.mean, TrackerModel.std)
+        mean, std = (HALVES, HALVES) if of_sam3 else (IMAGENET_MEAN, IMAGENET_STD)
         return {"mean": mean, "std": std, "resize": "bilinear"}
     own = getattr(processor, "video_processor", None) or getattr(processor, "image_processor", None) or processor
     resample = getattr(own, "resample", 2)

@@ -62,7 +62,7 @@ class Everything:
             PromptError: nothing was found.
         """
         from sam2long import SAM2LongVideoPredictor
-        from sam2long.network.sam2_adapter import automatic_mask_generator
+        from sam2long.network.sam2 import automatic_mask_generator
 
         if not isinstance(predictor, SAM2LongVideoPredictor):
             raise ConfigError(

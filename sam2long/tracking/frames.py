@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sam2long.errors import StateError
+from sam2long.network.batched import Batched
 from sam2long.network.devices import moved
-from sam2long.network.features import FrameFeatures
-from sam2long.network.tracker_model import TrackerModel
+from sam2long.network.protocol import FrameFeatures
 from sam2long.video import FrameSource, normalize_table, to_model_input
 
 
@@ -37,12 +37,12 @@ class FrameReader:
         model: whose image encoder is used, and says how many frames go through it at a time.
     """
 
-    def __init__(self, source: FrameSource, model: TrackerModel) -> None:
+    def __init__(self, source: FrameSource, model: Batched) -> None:
         self.source = source
         self.model = model
-        table = torch.from_numpy(np.asarray(normalize_table(model.mean, model.std)))  # [3, 256]
+        table = torch.from_numpy(np.asarray(normalize_table(model.network.mean, model.network.std)))  # [3, 256]
         self._tables = table.to(model.device).unbind()
-        self.prepare = partial(to_model_input, image_size=model.image_size, resize=model.resize)
+        self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
 
     def features(self, frame: int) -> FrameFeatures:
@@ -51,23 +51,24 @@ class FrameReader:
             self.push(frame, self.source.frame(frame))
         return self.latest[1]
 
-    def sequence(self, start: int, count: int, direction: int) -> Iterator[tuple[int, FrameFeatures]]:
+    def sequence(
+        self, start: int, count: int, direction: int
+    ) -> Iterator[tuple[int, FrameFeatures, Callable[[], None]]]:
         """Features of `count` frames from `start` on, in one direction, read ahead in a thread.
+
+        With each of them comes a function that has the next one encoded, for when the device has nothing else to do.
 
         Ends early where the source does (a damaged file says so in its `damage`).
         """
         if count <= 0:
             return
         ahead = _Ahead(self, start, count, direction)
-        self.model.while_waiting = ahead.fill
         try:
             while (item := ahead.next()) is not None:
                 self.latest = item
-                yield item
+                yield *item, ahead.fill
         finally:
             ahead.close()
-            if self.model.while_waiting == ahead.fill:  # no later pass has begun
-                self.model.while_waiting = None
 
     def push(self, frame: int, image: np.ndarray | EncodedFrame) -> FrameFeatures:
         """Features of a frame that the caller brings."""
@@ -89,7 +90,7 @@ class FrameReader:
             for table, values in zip(self._tables, pixels.unbind(-1), strict=True)
         ]
         with self.model.running():
-            return self.model.encoder.encode(torch.stack(channels, dim=1))
+            return self.model.encode(torch.stack(channels, dim=1))
 
 
 class _Ahead:
@@ -123,7 +124,7 @@ class _Ahead:
         self.frames.close()
 
     def _encode(self) -> None:
-        size = self.reader.model.encoder.frames_per_pass
+        size = self.reader.model.frames_per_pass
         read = list(islice(self.frames, min(size, self.left)))
         self.left -= len(read)
         if read and (known := self.reader.latest) and known[0] == read[0].index:  # a prompt was given there

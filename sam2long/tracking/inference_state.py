@@ -46,7 +46,7 @@ class InferenceState(Mapping):
     @property
     def encoder_passes(self) -> int:
         """How many frames have gone through the image encoder for this state: each frame once."""
-        return self.session.model.encoder.frames
+        return self.session.model.frames_encoded
 
     @property
     def rows_read(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.method import memory
-from sam2long.network.tracker_model import TrackerModel
+from sam2long.network.batched import Batched
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import EncodedFrame, LiveSource
 from sam2long.tracking.session import FORWARD, FrameMasks, Session
@@ -27,7 +27,7 @@ class LiveSession(Session):
         model, config, **options: as for Session.
     """
 
-    def __init__(self, height: int, width: int, model: TrackerModel, config: Sam2LongConfig, **options: Any) -> None:
+    def __init__(self, height: int, width: int, model: Batched, config: Sam2LongConfig, **options: Any) -> None:
         super().__init__(LiveSource(height, width), model, config, **options)
         self.frame = -1  # the latest frame
         self.stepped = False  # whether the tracks have been taken over it

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.export.atomic import replacing
-from sam2long.network.tracker_model import PromptOutput
+from sam2long.network.protocol import PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.packing import Packer, Unpacker
 from sam2long.tracking.report import TrackLog
@@ -64,7 +64,6 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
             f"{path} was saved with another video or model: {there} there, and {here} here; use those it was saved with"
         )
     session.config = Sam2LongConfig.from_mapping(content["config"])
-    session.model.read_as(session.config)
     session.hole_area = content["hole_area"]
     session.revision = content["revision"]
     session.next_time = {int(direction): tuple(value) for direction, value in content["next_time"].items()}
@@ -74,16 +73,16 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
 
 def _video(session: Session) -> dict[str, Any]:
     """What must be the same for a saved state to fit."""
-    model = session.model
+    network = session.model.network
     return {
         "frames": session.source.num_frames,
         "height": session.source.height,
         "width": session.source.width,
-        "image_size": model.image_size,
-        "hidden_dim": model.hidden_dim,
-        "mem_dim": model.mem_dim,
-        "weights": _fingerprint(model.telling_weights),
-        "dtype": str(model.dtype),
+        "image_size": network.image_size,
+        "hidden_dim": network.hidden_dim,
+        "mem_dim": network.mem_dim,
+        "weights": _fingerprint(network.telling_weights),
+        "dtype": str(session.model.dtype),
     }
 
 

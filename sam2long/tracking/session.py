@@ -20,10 +20,10 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.method import memory
+from sam2long.network.batched import Batched
 from sam2long.network.devices import moved
-from sam2long.network.features import FrameFeatures
-from sam2long.network.holes import fill_small_holes
-from sam2long.network.tracker_model import Points, TrackerModel
+from sam2long.network.masks import fill_small_holes
+from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import NOWHERE, Track, step
@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self,
         source: FrameSource,
-        model: TrackerModel,
+        model: Batched,
         config: Sam2LongConfig,
         *,
         storage: torch.device | None = None,
@@ -250,11 +250,11 @@ class Session:
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
         first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
-        for frame, features in self.reader.sequence(first * direction, end - first + 1, direction):
+        for frame, features, encode_next in self.reader.sequence(first * direction, end - first + 1, direction):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
-            self._step(tracks, frame * direction, features)
+            self._step(tracks, frame * direction, features, encode_next)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)
         for track in tracks:
@@ -268,10 +268,16 @@ class Session:
                 "so finish or leave one before the next, or open the video twice"
             )
 
-    def _step(self, tracks: list[Track], time: int, features: FrameFeatures) -> None:
+    def _step(
+        self,
+        tracks: list[Track],
+        time: int,
+        features: FrameFeatures,
+        while_waiting: Callable[[], None] | None = None,
+    ) -> None:
         try:
             with self.model.running():
-                step(self.model, tracks, time, features)
+                step(self.model, tracks, time, features, while_waiting)
         except BaseException:
             self._failed(tracks)
             raise
@@ -318,12 +324,7 @@ class Session:
 
     def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
         """An empty track, and its places to go back to."""
-        rules = self.model.rules(
-            iou_threshold=self.config.iou_threshold,
-            object_aware=self.config.object_aware_memory,
-            max_prompted=self.config.most_prompted,
-            num_frames=self.source.num_frames,
-        )
+        rules = self.model.network.rules(self.config, self.source.num_frames)
         return Track(rules=rules, config=self.config, direction=direction, storage=self.storage), Checkpoints()
 
     def _begin(self, start: int, direction: int) -> list[Track]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
+from sam2long.network.batched import Batched
 from sam2long.network.devices import HOST, moved, moved_once
-from sam2long.network.features import FrameFeatures
-from sam2long.network.tracker_model import Remembered, TrackerModel
+from sam2long.network.protocol import FrameFeatures, Remembered
 from sam2long.tracking.report import FrameReport, TrackLog
 
 
@@ -363,11 +363,17 @@ class Track:
         )
 
 
-def step(model: TrackerModel, tracks: Sequence[Track], time: int, features: FrameFeatures) -> None:
+def step(
+    model: Batched,
+    tracks: Sequence[Track],
+    time: int,
+    features: FrameFeatures,
+    while_waiting: Callable[[], None] | None = None,
+) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
     All unique pathways of all tracks go through the network as one batch; the decoder's numbers reach the
-    CPU in one transfer, and every decision after it is plain Python.
+    CPU in one transfer, and every decision after it is plain Python. while_waiting: as for `Batched.propose`.
     """
     running: list[Track] = []
     for track in tracks:
@@ -380,7 +386,8 @@ def step(model: TrackerModel, tracks: Sequence[Track], time: int, features: Fram
     if not running:
         return
     readings = [track.readings(time) for track in running]
-    proposals = model.propose(features, [each for own in readings for each in own], running[0].rules.num_pointers)
+    every = [each for own in readings for each in own]
+    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting)
     rows, start = [], 0  # of each track, where its leaves stand among all
     for own in readings:
         rows.append(slice(start, start := start + len(own)))

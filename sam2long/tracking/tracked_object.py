@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory
-from sam2long.network.tracker_model import Points, PromptOutput
+from sam2long.network.protocol import Points, PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.track import Prompted, Track
 

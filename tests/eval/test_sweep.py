@@ -17,8 +17,7 @@ from eval.sweep_tracker import Sweep
 from eval.trackers import Sam2Long, TrackerSpec
 from sam2long import Sam2LongConfig
 from sam2long.errors import ConfigError
-from sam2long.network.features import ImageEncoder
-from sam2long.network.sam2_adapter import Sam2Model
+from sam2long.network.batched import Batched
 from tests.eval import trees
 
 REPOSITORY = Path(__file__).parents[2]
@@ -106,9 +105,9 @@ def test_each_setting_of_many_has_the_masks_of_its_single_run(with_model, late, 
 
 def test_frames_are_encoded_once_and_equal_rows_computed_once(with_model, late, tmp_path, monkeypatch):
     encoded, rows, asked = [], [], []
-    count(monkeypatch, ImageEncoder, "encode", lambda images: encoded.append(len(images)))
-    count(monkeypatch, Sam2Model, "propose", lambda f, readings, n: asked.append(len(readings)))
-    count(monkeypatch, Sam2Model, "_batches", lambda readings: rows.append(len(readings)))
+    count(monkeypatch, Batched, "encode", lambda images: encoded.append(len(images)))
+    count(monkeypatch, Batched, "propose", lambda f, readings, *_: asked.append(len(readings)))
+    count(monkeypatch, Batched, "_batches", lambda readings: rows.append(len(readings)))
     swept(late, tmp_path, ["default", "two", "strict", "unsure"])
     assert sum(encoded) == trees.FRAMES
     assert (asked[0], rows[0]) == (4, 1)  # after the prompt all four settings are one row

@@ -1,14 +1,9 @@
-"""The network as four calls, eager or compiled.
+"""The network's calls through torch.compile.
 
 Compiled parts keep their graphs for as long as the predictor lives. Their shapes stand still, so that a GPU can replay
 a frame's launches as CUDA graphs: rows come in `bucket`s, the last one repeated to fill them, and memory attention
 takes a graph with dynamic shapes until a bank's size has been seen often enough. A test watches that nothing is
-compiled once the banks are full. Names relied on in sam2:
-
-  forward_image, sam_mask_decoder, _encode_new_memory    called as they are
-  memory_attention.layers, .norm, .pos_enc_at_input      the memory read, layer by layer, so that all pathways of a
-  layer._forward_sa, _forward_ca, norm3, linear1,        frame share the first self-attention
-    linear2, activation
+compiled once the banks are full.
 """
 
 from __future__ import annotations
@@ -16,13 +11,14 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
-from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
+
+from sam2long.network.sam2 import Parts
 
 GRAPHS = 16  # per part; torch runs eagerly what would need more
 # Its name before torch 2.7.
@@ -36,38 +32,18 @@ def bucket(rows: int) -> int:
     return next(size for size in (power * 3 // 4, power) if size >= rows)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """What of the network is called on every frame."""
-
-    encode: Callable[..., Any]  # forward_image
-    attend: Callable[..., Tensor]  # `attend` below, bound to the model's memory attention
-    decode: Callable[..., Any]  # sam_mask_decoder
-    write: Callable[..., Any]  # _encode_new_memory
-
-    @classmethod
-    def eager(cls, model: SAM2Base) -> Parts:
-        def read(*args: Any) -> Tensor:
-            return attend(model.memory_attention, *args)
-
-        return cls(model.forward_image, read, model.sam_mask_decoder, model._encode_new_memory)
-
-    @classmethod
-    def compiled(cls, model: SAM2Base, backend: str | Callable = "inductor") -> Parts:
-        """The same through torch.compile, on first use; what cannot be compiled stays eager, with one warning."""
-        eager = cls.eager(model)
-        replayed = backend == "inductor" and model.device.type == "cuda"
-        return cls(
-            Compiled(eager.encode, "the image encoder", backend, replayed=replayed),
-            Steadied(eager.attend, "memory attention", backend, replayed=replayed),
-            Compiled(eager.decode, "the mask decoder", backend, replayed=replayed),
-            Compiled(eager.write, "the memory encoder", backend, replayed=replayed),
-        )
-
-    @property
-    def rows(self) -> Callable[[int], int]:
-        """How many rows a batch is filled up to."""
-        return bucket if isinstance(self.decode, Compiled) else int
+def compiled(parts: Parts, device: torch.device, backend: str | Callable = "inductor") -> Parts:
+    """The same parts through torch.compile, on first use; what cannot be compiled stays eager, with one warning."""
+    replayed = backend == "inductor" and device.type == "cuda"
+    return replace(
+        parts,
+        encode=Compiled(parts.encode, "the image encoder", backend, replayed=replayed),
+        attend=Steadied(parts.attend, "memory attention", backend, replayed=replayed),
+        decode=Compiled(parts.decode, "the mask decoder", backend, replayed=replayed),
+        write=Compiled(parts.write, "the memory encoder", backend, replayed=replayed),
+        filled_up=bucket,
+        encodes_alone=True,
+    )
 
 
 class Compiled:
@@ -120,36 +96,3 @@ class Steadied(Compiled):
         args = current, position, memory, memory_pos, pointer_tokens
         self.seen[size := (*memory.shape, len(memory_pos), pointer_tokens)] += 1
         return super().__call__(*args) if self.seen[size] > STEADY else self._filling(*args)
-
-
-def attend(
-    attention: nn.Module, current: Tensor, position: Tensor, memory: Tensor, memory_pos: Tensor, pointer_tokens: int
-) -> Tensor:
-    """sam2's memory attention over a bank of R rows; the first self-attention, which sees the image alone, runs once.
-
-    Args:
-        attention: sam2's MemoryAttention.
-        current, position: image features and their positions, [1, hw, D].
-        memory, memory_pos: [R, L, C].
-        pointer_tokens: the last so many of L.
-    Returns:
-        [R, hw, D].
-    """
-    rows = memory.shape[0]
-    x = entered(attention, current, position)
-    for layer in attention.layers:
-        x = layer._forward_sa(x, position)
-        x, position = x.expand(rows, -1, -1), position.expand(rows, -1, -1)
-        x = layer._forward_ca(x, memory, position, memory_pos, pointer_tokens)
-        x = fed_forward(layer, x)
-    return attention.norm(x)
-
-
-def entered(attention: nn.Module, current: Tensor, position: Tensor) -> Tensor:
-    """What the first layer sees of the image."""
-    return current + 0.1 * position if attention.pos_enc_at_input else current
-
-
-def fed_forward(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer's last third."""
-    return x + layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))

@@ -25,18 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from sam2long.config import Sam2LongConfig
-from sam2long.method.memory import BankRules, Reading
-from sam2long.network.features import FrameFeatures, ImageEncoder
-from sam2long.network.memory_bank import Bank, MemoryReader
-from sam2long.network.tracker_model import (
-    NO_OBJ_SCORE,
-    ROW_BUDGET,
-    Points,
-    PromptOutput,
-    Proposals,
-    Remembered,
-    TrackerModel,
-)
+from sam2long.method.memory import BankRules
+from sam2long.network.masks import enlarged
+from sam2long.network.protocol import NO_OBJ_SCORE, Bank, Decoded, FrameFeatures, Points, PromptOutput
 
 NEEDED = (
     "get_image_features", "backbone_feature_sizes", "get_image_wide_positional_embeddings", "prompt_encoder",
@@ -57,8 +48,44 @@ def coarsest(model: nn.Module) -> tuple[int, int]:
     return int(height), int(width)
 
 
-class TransformersMemoryReader(MemoryReader):
-    """Reads banks with a transformers model's memory attention."""
+class TransformersNetwork:
+    """A transformers video model as a `Network`.
+
+    Args:
+        model: Sam2VideoModel, EdgeTamVideoModel or Sam3TrackerVideoModel in eval mode. Used as it is, never changed.
+        mean, std, resize: what the model's processor does to frames.
+    """
+
+    encodes_alone = False
+    absent_alike = True  # the mask is a constant then, and the pointer is the one for "not there"
+
+    def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float], resize: str) -> None:
+        self.model = model
+        self.mean, self.std, self.resize = tuple(mean), tuple(std), resize
+        self._empty_prompt: tuple[Tensor, Tensor] | None = None
+        self._memory_tokens: int | None = None
+
+    # ---- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def image_size(self) -> int:
+        return int(self.model.image_size)
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.model.hidden_dim
+
+    @property
+    def mem_dim(self) -> int:
+        return self.model.mem_dim
+
+    @property
+    def mask_size(self) -> int:
+        return self.model.prompt_encoder.mask_input_size[0]
 
     @property
     def queries(self) -> int:
@@ -67,14 +94,53 @@ class TransformersMemoryReader(MemoryReader):
 
     @property
     def memory_tokens(self) -> int:
-        return self._spatial_table().shape[1]
+        if not self.compressed:
+            return self.queries
+        if self._memory_tokens is None:
+            self._memory_tokens = self.memory_positions(self.model.dtype).shape[1]
+        return self._memory_tokens
 
     @property
     def compressed(self) -> bool:
         """Whether a memory is compressed into fewer tokens, by EdgeTAM's perceiver."""
         return hasattr(self.model, "spatial_perceiver")
 
-    def _make_table(self, dtype: torch.dtype) -> Tensor:
+    @property
+    def telling_weights(self) -> Tensor:
+        return self.model.memory_temporal_positional_encoding
+
+    def filled_up(self, rows: int) -> int:
+        return rows
+
+    def rules(self, config: Sam2LongConfig, num_frames: int | None) -> BankRules:
+        own = self.model.config
+        limit, max_prompted = own.max_object_pointers_in_encoder, config.most_prompted
+        if own.max_cond_frame_num > 0:
+            max_prompted = min(max_prompted, own.max_cond_frame_num)
+        return BankRules(
+            num_spatial=self.model.num_maskmem - 1,
+            num_pointers=limit if num_frames is None else min(num_frames, limit),
+            iou_threshold=config.iou_threshold,
+            object_aware=config.object_aware_memory,
+            max_prompted=max_prompted,
+            modulation=config.modulation,
+        )
+
+    # ---- encode ----------------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor) -> list[FrameFeatures]:
+        out = self.model.get_image_features(images.to(self.model.dtype), return_dict=True)
+        sizes = [(int(height), int(width)) for height, width in self.model.backbone_feature_sizes]
+
+        def of(maps: Sequence[Tensor], i: int) -> list[Tensor]:
+            return [each[:, i : i + 1] if each.shape[1] > 1 else each for each in maps]
+
+        maps, positions = out.fpn_hidden_states, out.fpn_position_encoding
+        return [FrameFeatures(of(maps, i), of(positions, i), sizes) for i in range(len(images))]
+
+    # ---- read ------------------------------------------------------------------------------------------------
+
+    def memory_positions(self, dtype: torch.dtype) -> Tensor:
         model, (height, width) = self.model, coarsest(self.model)
         shape = torch.Size((1, model.mem_dim, height, width))
         grid = model.memory_encoder.position_encoding(shape, self.device, dtype)  # [1, C, h, w]
@@ -85,7 +151,7 @@ class TransformersMemoryReader(MemoryReader):
             grid = model.spatial_perceiver(blank, grid.to(model.dtype))[1].to(dtype).transpose(0, 1)  # [n, 1, C]
         return torch.stack([grid + slot for slot in model.memory_temporal_positional_encoding])
 
-    def _pointer_positions(self, steps: Tensor, num_pointers: int) -> Tensor | None:
+    def pointer_positions(self, steps: Tensor, num_pointers: int) -> Tensor | None:
         from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
         model = self.model
@@ -111,77 +177,9 @@ class TransformersMemoryReader(MemoryReader):
         )  # [1, R, hw, D]
         return read[0].transpose(1, 2).reshape(rows, model.hidden_dim, *coarsest(model)), None
 
+    # ---- decode ----------------------------------------------------------------------------------------------
 
-class TransformersModel(TrackerModel):
-    """A transformers video model as a `TrackerModel`.
-
-    Args:
-        model: Sam2VideoModel, EdgeTamVideoModel or Sam3TrackerVideoModel in eval mode. Used as it is, never changed.
-        modulation, dtype, row_budget: as for `Sam2Model`.
-        mean, std, resize: what the model's processor does to frames.
-        frames_per_pass: of a stored video, for the `ImageEncoder`.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        modulation: tuple[float, float],
-        dtype: torch.dtype = torch.float32,
-        row_budget: int = ROW_BUDGET,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        resize: str,
-        frames_per_pass: int | None = None,
-    ) -> None:
-        encoder = ImageEncoder(self._encode, int(model.image_size), frames_per_pass)
-        super().__init__(model, encoder, TransformersMemoryReader(model, modulation), dtype, row_budget)
-        self.mean, self.std, self.resize = tuple(mean), tuple(std), resize
-        self._empty_prompt: tuple[Tensor, Tensor] | None = None
-
-    def read_as(self, config: Sam2LongConfig) -> None:
-        self.reader = TransformersMemoryReader(self.model, config.modulation)
-
-    @property
-    def mask_size(self) -> int:
-        return self.model.prompt_encoder.mask_input_size[0]
-
-    @property
-    def absent_alike(self) -> bool:
-        return True  # the mask is a constant then, and the pointer is the one for "not there"
-
-    @property
-    def telling_weights(self) -> Tensor:
-        return self.model.memory_temporal_positional_encoding
-
-    def rules(
-        self, *, iou_threshold: float, object_aware: bool, max_prompted: int, num_frames: int | None
-    ) -> BankRules:
-        config = self.model.config
-        limit = config.max_object_pointers_in_encoder
-        if config.max_cond_frame_num > 0:
-            max_prompted = min(max_prompted, config.max_cond_frame_num)
-        return BankRules(
-            num_spatial=self.model.num_maskmem - 1,
-            num_pointers=limit if num_frames is None else min(num_frames, limit),
-            iou_threshold=iou_threshold,
-            object_aware=object_aware,
-            max_prompted=max_prompted,
-        )
-
-    def _encode(self, images: Tensor) -> list[FrameFeatures]:
-        out = self.model.get_image_features(images.to(self.model.dtype), return_dict=True)
-        sizes = [(int(height), int(width)) for height, width in self.model.backbone_feature_sizes]
-
-        def of(maps: Sequence[Tensor], i: int) -> list[Tensor]:
-            return [each[:, i : i + 1] if each.shape[1] > 1 else each for each in maps]
-
-        maps, positions = out.fpn_hidden_states, out.fpn_position_encoding
-        return [FrameFeatures(of(maps, i), of(positions, i), sizes) for i in range(len(images))]
-
-    # ---- propose ---------------------------------------------------------------------------------------------
-
-    def _decode(self, features: FrameFeatures, conditioned: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def decode(self, features: FrameFeatures, conditioned: Tensor) -> Decoded:
         model, rows = self.model, conditioned.shape[0]
         sparse, dense = self._no_prompt()
         masks, ious, tokens, logits = model.mask_decoder(
@@ -204,23 +202,19 @@ class TransformersModel(TrackerModel):
             self._empty_prompt = self.model.prompt_encoder(nowhere, padding, None, None)
         return self._empty_prompt
 
-    # ---- remember --------------------------------------------------------------------------------------------
+    # ---- write -----------------------------------------------------------------------------------------------
 
-    def _remember_batch(
-        self, features: FrameFeatures, proposals: Proposals, kept: Sequence[tuple[int, int]]
-    ) -> list[Remembered]:
-        rows, ks = proposals.at(kept)
-        masks = proposals.masks[rows, ks].unsqueeze(1)  # [U, 1, 4h, 4w]
-        tokens = proposals.tokens_of(rows, ks)
-        logits = proposals.object_logits[rows]  # [U, 1]
-        present = (logits > 0).to(tokens.dtype)
+    def write(
+        self, features: FrameFeatures, candidates: Tensor, ks: Tensor, tokens: Tensor, object_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        masks = candidates[torch.arange(len(ks), device=self.device), ks].unsqueeze(1)  # [U, 1, 4h, 4w]
+        present = (object_logits > 0).to(tokens.dtype)
         pointers = present * self.model.object_pointer_proj(tokens) + (1 - present) * self.model.no_object_pointer
-        spatial = self._write(features, self._enlarge(masks), logits, prompted=False)
-        return self._remembered(masks, spatial, pointers)
+        return self._written(features, self._enlarged(masks), object_logits, prompted=False), pointers
 
-    def _write(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, prompted: bool) -> Tensor:
+    def _written(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, prompted: bool) -> Tensor:
         """Spatial memories [U, C, n] of masks [U, 1, S, S], in the precision in which they are kept there."""
-        compressed, rows = self.reader.compressed, len(high_res)
+        compressed, rows = self.compressed, len(high_res)
         # EdgeTAM's perceiver takes one memory at a time, as of transformers 5.24.
         parts = [slice(i, i + 1) for i in range(rows)] if compressed else [slice(0, rows)]
         written = [
@@ -234,33 +228,34 @@ class TransformersModel(TrackerModel):
         ]
         return torch.cat(written).transpose(1, 2) if compressed else written[0].permute(1, 2, 0)
 
+    def _enlarged(self, masks: Tensor) -> Tensor:
+        """Low-resolution logits at the size of the model's input."""
+        return enlarged(masks, self.image_size, self.image_size)
+
     # ---- prompts ---------------------------------------------------------------------------------------------
 
     def prompt(
         self,
         features: FrameFeatures,
         *,
-        points: Points | None = None,
-        mask: Tensor | None = None,
-        previous: Tensor | None = None,
-        reading: Reading | None = None,
-        num_pointers: int = 1,
+        points: Points | None,
+        mask: Tensor | None,
+        previous: Tensor | None,
+        conditioned: Tensor | None,
     ) -> PromptOutput:
         model, fine = self.model, features.fine_maps(1)
         if mask is not None:
             out = model._use_mask_as_output(features.maps(-1, 1), fine, mask.to(model.dtype))
         else:
-            labels = points[1][:, None]
-            if reading is None:
+            labels, first = points[1][:, None], conditioned is None
+            if first:
                 conditioned = features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1)
-            else:
-                conditioned, _ = self.condition(features, [reading], num_pointers)
             out = model._single_frame_forward(
                 input_points=points[0][:, None].to(model.dtype),
                 input_labels=labels,
                 input_masks=None if previous is None else previous.to(model.dtype),
                 image_embeddings=[*fine, conditioned],
-                multimask_output=model._use_multimask(reading is None, {"point_labels": labels}),
+                multimask_output=model._use_multimask(first, {"point_labels": labels}),
             )
         return PromptOutput(
             out.pred_masks.float().reshape(1, 1, self.mask_size, self.mask_size),
@@ -268,7 +263,7 @@ class TransformersModel(TrackerModel):
             out.object_score_logits.float().reshape(1, 1),
         )
 
-    def remember_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None = None) -> Tensor:
+    def write_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None) -> Tensor:
         # A mask that was given is remembered as it was given; sam2's predictor remembers it at low resolution.
-        high_res = self._enlarge(output.mask) if mask is None else torch.where(mask, 10.0, -10.0)[None, None]
-        return self._write(features, high_res, output.object_logit, prompted=True)
+        high_res = self._enlarged(output.mask) if mask is None else torch.where(mask, 10.0, -10.0)[None, None]
+        return self._written(features, high_res, output.object_logit, prompted=True)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from sam2long.network.holes import FILLED_LOGIT, fill_small_holes
+from sam2long.network.masks import FILLED_LOGIT, fill_small_holes
 
 
 def by_definition(logits, max_area):

@@ -1,4 +1,4 @@
-"""Fill small holes in masks: plain torch, so every device gives the same result and no extension is needed."""
+"""Masks at another size, apart from each other, without small holes: plain torch, alike on every device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FILLED_LOGIT = 0.1  # just inside the object, as sam2 fills
+APART_LOGIT = -10.0  # what a mask has at most where another one wins, as in sam2
+
+
+def enlarged(masks: Tensor, height: int, width: int) -> Tensor:
+    """Logits [N, K, h, w] at another size, [N, K, height, width]."""
+    if tuple(masks.shape[-2:]) == (height, width):
+        return masks
+    return F.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def apart(masks: Tensor) -> Tensor:
+    """Masks that do not overlap: a pixel belongs to the object whose logit is highest. masks: [N, 1, H, W] logits."""
+    winner = masks.argmax(dim=0, keepdim=True)
+    here = torch.arange(len(masks), device=masks.device)[:, None, None, None]
+    return torch.where(winner == here, masks, masks.clamp(max=APART_LOGIT))
 
 
 def fill_small_holes(logits: Tensor, max_area: int) -> Tensor:
