@@ -28,6 +28,37 @@ class Difference(NamedTuple):
         )
 
 
+class Interval(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    videos: int
+
+
+def interval(values: dict[tuple[str, str], float], groups: dict[tuple[str, str], str], seed: int = 0) -> Interval:
+    """The mean of objects' values, or of the means of groups of videos, when other videos had been drawn.
+
+    Args:
+        values: by (video, object).
+        groups: of the same keys; all objects of a video are in one group. Videos are drawn within their groups.
+    """
+    rng, drawn, exact = np.random.default_rng(seed), [], []
+    for group in sorted(set(groups.values())):
+        members = [key for key in sorted(values) if groups[key] == group]
+        index = {video: i for i, video in enumerate(dict.fromkeys(video for video, _ in members))}
+        sums, counts = np.zeros(len(index)), np.zeros(len(index))
+        for key in members:
+            sums[index[key[0]]] += values[key]
+            counts[index[key[0]]] += 1
+        chosen = rng.integers(0, len(index), (RESAMPLES, len(index)))
+        drawn.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+        exact.append(sums.sum() / counts.sum())
+    low, high = (float(q) for q in np.percentile(np.mean(drawn, axis=0), (2.5, 97.5)))
+    return Interval(float(np.mean(exact)), low, high, len({video for video, _ in values}))
+
+
 def paired(a: dict[tuple[str, str], float], b: dict[tuple[str, str], float], seed: int = 0) -> Difference:
     """a, b: scores by (video, object). Videos are drawn with replacement, both runs the same ones; objects weigh
     equally.

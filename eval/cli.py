@@ -1,4 +1,4 @@
-"""The commands: run, score, check, pack, report, generate. A fault of the user's data is one sentence, exit code 2."""
+"""The commands of `python -m eval`. A fault of the user's data is one sentence, exit code 2."""
 
 from __future__ import annotations
 
@@ -112,9 +112,7 @@ def _add_run(commands) -> None:
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     p.add_argument("--seed", type=int)
-    p.add_argument("--engine", choices=("local", "ray"), default="local")
-    p.add_argument("--address", help="ray: the cluster, e.g. auto")
-    p.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
+    _add_engine(p)
     p.add_argument("--score", action="store_true", help="score afterwards, where ground truth is at hand")
     p.set_defaults(run=_run)
 
@@ -211,6 +209,43 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_reproduce(commands) -> None:
+    from eval import paper
+
+    p = commands.add_parser("reproduce", help="the paper's tables, as far as data and weights are at hand")
+    p.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder in which the data sets lie")
+    p.add_argument("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="run again to go on with it")
+    p.add_argument("--models", nargs="+", default=list(paper.MODELS), metavar="NAME", help="default: SAM 2.1's four")
+    p.add_argument("--datasets", nargs="+", choices=paper.NAMES, default=list(paper.NAMES), metavar="NAME",
+                   help=f"of {', '.join(paper.NAMES)}; default: all")  # fmt: skip
+    p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
+    p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    _add_engine(p)
+    p.set_defaults(run=_reproduce)
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from eval import reproduce, settings
+
+    well = reproduce.reproduce(
+        args.data,
+        args.out,
+        models=args.models,
+        wanted=args.datasets,
+        spec=settings.tracker_spec(device=args.device, dtype=args.dtype),
+        engine=args.engine,
+        address=args.address,
+        workers=args.workers,
+    )
+    return 0 if well else EXIT_SOME_VIDEOS_FAILED
+
+
+def _add_engine(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--engine", choices=("local", "ray"), default="local")
+    p.add_argument("--address", help="ray: the cluster, e.g. auto")
+    p.add_argument("--workers", type=int, help="processes; default: one, with ray one per GPU")
+
+
 def _add_generate(commands) -> None:
     from sam2long.synthetic import SCENARIOS
 
@@ -269,7 +304,7 @@ def _generate(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m eval", description="Benchmark runs with official-exact scores.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report, _add_generate):
+    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report, _add_reproduce, _add_generate):
         add(commands)
     return top
 
