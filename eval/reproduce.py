@@ -122,7 +122,7 @@ class Reproduction:
         lines = [line.cells() for line in self.lines(failures)]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
-        pngs.atomic_write(self.out / "reproduce.csv", text.getvalue().encode())
+        pngs.write_whole(self.out / "reproduce.csv", text.getvalue().encode())
         parts = [
             "# SAM2Long's tables, run again",
             report.markdown_table(list(COLUMNS), lines),
@@ -131,7 +131,7 @@ class Reproduction:
             "same videos, it is the sharp one. A figure of the paper within the interval is within the noise.",
             *(f"**{name}**: {why}." for name, why in self.found.missing.items()),
         ]
-        pngs.atomic_write(self.out / "reproduce.md", ("\n\n".join(parts) + "\n").encode())
+        pngs.write_whole(self.out / "reproduce.md", ("\n\n".join(parts) + "\n").encode())
 
     def lines(self, failures: dict[Path, str]) -> Iterator[Line]:
         for dataset in self.found.here.values():
