@@ -25,28 +25,30 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from nano import curves
-from nano.clips import HELD_OUT
+from nano.curriculum import SIZE
 from nano.dataset import write_composed
-from nano.network import MODELS, load
-from nano.photos import PhotosError, read_photos
+from nano.network import MODELS, load, set_size
+from nano.photos import HELD_OUT, PhotosError, read_photos, split
 from nano.prompts import PROMPTS
-from nano.scoring import COMPOSED, click_photos, held_out_clips, summary, track_clips
+from nano.scoring import COMPOSED, held_out_clips, prompt_photos, summary, track_clips
 from nano.training import train
 
 from sam2long.synthetic import SCENARIOS
 
-PHOTOS = "photographs with masks: DIR/images with DIR/labels (YOLO polygons) or DIR/masks (palette PNGs); never DAVIS"
+PHOTOS = "folders of photographs: DIR/images with DIR/labels (YOLO polygons) or DIR/masks (palette PNGs); never DAVIS"
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Held-out scores of the model card, as one JSON line per scenario and prompt."""
     torch.set_num_threads(args.threads)
     model = load(Path(args.weights), args.device)
-    if args.photos:
-        found = click_photos(model, read_photos(Path(args.photos))[-args.held_out :])
-        print(json.dumps({"from": "clicks"} | {k: round(v, 3) for k, v in found.items()}), flush=True)
-    for source in args.sources or [*SCENARIOS, *(COMPOSED if args.photos else ())]:
-        pictures = held_out_clips(source, args.clips, args.frames, args.photos, args.held_out, args.seed)
+    set_size(model, args.size)
+    kept_out = split(read_photos(args.photos), args.held_out)[1] if args.photos else []
+    if kept_out:
+        found = prompt_photos(model, kept_out)
+        print(json.dumps({"from": "stills"} | {k: round(v, 3) for k, v in found.items()}), flush=True)
+    for source in args.sources or [*SCENARIOS, *(COMPOSED if kept_out else ())]:
+        pictures = held_out_clips(source, args.clips, args.frames, kept_out, args.seed, args.size)
         for prompt in args.prompts:
             start = time.time()
             found = summary(track_clips(model, pictures, prompt, args.seed))
@@ -57,7 +59,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def write_clips(args: argparse.Namespace) -> None:
     """Held-out clips in DAVIS 2017's layout: videos on which a setting may be chosen."""
-    root = write_composed(Path(args.photos), Path(args.to), args.clips, args.frames, args.held_out, args.seed)
+    kept_out = split(read_photos(args.photos), args.held_out)[1]
+    root = write_composed(kept_out, Path(args.to), args.clips, args.frames, args.seed)
     print(f"{root}: python scripts/ablate.py --dataset davis17-val --root {root} --out runs/composed")
 
 
@@ -70,8 +73,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("train")
     p.add_argument("--out", default="runs/nano")
-    p.add_argument("--photos", metavar="DIR", help=PHOTOS)
-    p.add_argument("--held-out", type=int, default=HELD_OUT, help="photographs, the last by name, not trained on")
+    p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, help=PHOTOS)
+    p.add_argument(
+        "--held-out", type=float, default=HELD_OUT, help="share of the photographs not trained on, evenly by name"
+    )
     p.add_argument("--minutes", type=float, default=110)
     p.add_argument("--lr", type=float, default=5e-4)
     p.add_argument("--clip", type=float, default=1.0)
@@ -84,15 +89,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--bf16", action="store_true", help="where the processor is fast at it")
     p.add_argument("--log-every", type=int, default=25)
-    p.add_argument("--score-minutes", type=float, default=6)
+    p.add_argument("--score-minutes", type=float, default=10)
     p.add_argument("--fresh-optimiser", action="store_true")
     p.add_argument("--init", metavar="FILE", help="start from these weights (safetensors) instead of random ones")
     p.add_argument("--begin", type=float, default=0.0, help="share of the curriculum to begin at, with --init")
     p.set_defaults(run=train)
     p = sub.add_parser("eval", help="held-out scores of exported weights")
     p.add_argument("--weights", default=str(MODELS / "nano.safetensors"))
-    p.add_argument("--photos", metavar="DIR", help=PHOTOS)
-    p.add_argument("--held-out", type=int, default=HELD_OUT, help="score on the last so many by name")
+    p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, help=PHOTOS)
+    p.add_argument("--held-out", type=float, default=HELD_OUT, help="the share that was not trained on, to score on")
+    p.add_argument("--size", type=int, default=SIZE, help="of the frames, in pixels")
     p.add_argument("--sources", nargs="+", choices=[*SCENARIOS, *COMPOSED], help="default: all that can be had")
     p.add_argument("--prompts", nargs="+", default=["mask", "box"], choices=PROMPTS)
     p.add_argument("--clips", type=int, default=20)
@@ -102,8 +108,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.set_defaults(run=evaluate)
     p = sub.add_parser("clips", help="clips composed of held-out photographs, as a data set of DAVIS 2017's layout")
-    p.add_argument("--photos", metavar="DIR", required=True, help=PHOTOS)
-    p.add_argument("--held-out", type=int, default=HELD_OUT, help="composed of the last so many by name")
+    p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, required=True, help=PHOTOS)
+    p.add_argument("--held-out", type=float, default=HELD_OUT, help="the share that was not trained on, to compose of")
     p.add_argument("--to", required=True, metavar="DIR", help="new folder")
     p.add_argument("--clips", type=int, default=20, help="of each source")
     p.add_argument("--frames", type=int, default=60)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing as mp
 import random
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +16,11 @@ from torch import Tensor
 from nano import curriculum
 from nano.composed import Cutouts, Whole
 from nano.curriculum import OBJECTS, Stage
-from nano.photos import PhotosError, read_photos
+from nano.photos import Photo
+from nano.stills import Stills
 from sam2long.synthetic import SCENARIOS, generate
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-HELD_OUT = 28  # photographs, the last by name, that are never trained on
 
 
 class Clips(Protocol):
@@ -53,33 +53,33 @@ class Generated:
         return np.stack([f.image[mirror] for f in frames]), np.stack([f.ids[mirror] for f in frames])
 
 
-def sources(photos: Path | None, held_out: int = HELD_OUT) -> dict[str, Clips]:
-    """What clips can come from; without photographs only the generated scenes."""
-    found: dict[str, Clips] = {"generated": Generated()}
-    if photos is not None:
-        pictures = read_photos(photos)
-        if len(pictures) <= held_out:
-            raise PhotosError(f"{photos} has {len(pictures)} photographs and {held_out} are held out; give more, or a "
-                              "smaller --held-out")  # fmt: skip
-        pictures = pictures[: len(pictures) - held_out]
-        found |= {"cutouts": Cutouts(pictures), "whole": Whole(pictures)}
+def sources(photos: Sequence[Photo] = ()) -> dict[str, Clips | Stills]:
+    """What lessons can be made of; without photographs only the generated scenes."""
+    found: dict[str, Clips | Stills] = {"generated": Generated()}
+    if photos:
+        found |= {"cutouts": Cutouts(photos), "whole": Whole(photos), "stills": Stills(photos)}
     return found
 
 
-def make_batch(rng: random.Random, stage: Stage, clips: int, found: dict[str, Clips]) -> tuple[np.ndarray, np.ndarray]:
-    """images [clips, T, size, size, 3] uint8, ids [clips, T, size, size] uint8."""
+def make_batch(rng: random.Random, stage: Stage, clips: int, found: dict) -> tuple[np.ndarray, ...]:
+    """What a stage learns from.
+
+    Clips: images [clips, T, size, size, 3] uint8, ids [clips, T, size, size] uint8. Stills: see `Stills.batch`.
+    """
+    if stage.stills:
+        return found["stills"].batch(rng, stage, clips)
     mix = {name: weight for name, weight in stage.mix.items() if name in found} or {"generated": 1}
     names = rng.choices(list(mix), list(mix.values()), k=clips)
     pairs = [found[name].clip(rng, stage) for name in names]
     return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
-def producer(queue, seed: int, position, share: float, found: dict[str, Clips]) -> None:
+def producer(queue, seed: int, position, share: float, found: dict) -> None:
     """Runs in its own process (for a GPU) and puts finished batches into `queue`."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     for turn in itertools.count():
-        stage = curriculum.stage_at(position.value, turn)
+        stage = curriculum.stage_at(position.value, turn, "stills" in found)
         queue.put((stage, *make_batch(rng, stage, clips_of(stage, share), found)))
 
 
@@ -87,7 +87,7 @@ def clips_of(stage: Stage, share: float) -> int:
     return max(int(stage.clips * share), 1)
 
 
-def batches(seed: int, share: float, producers: int, position, found: dict[str, Clips]):
+def batches(seed: int, share: float, producers: int, position, found: dict):
     """Endless batches: made here (CPU training, where every core is busy anyway) or by `producers` processes.
 
     `share` of the curriculum's clips per step: below 1 for one of several ranks, above 1 on a GPU.
@@ -95,7 +95,7 @@ def batches(seed: int, share: float, producers: int, position, found: dict[str, 
     if not producers:
         rng = random.Random(seed)
         for turn in itertools.count():  # the same on all ranks
-            stage = curriculum.stage_at(position.value, turn)
+            stage = curriculum.stage_at(position.value, turn, "stills" in found)
             yield stage, *make_batch(rng, stage, clips_of(stage, share), found)
     queue: mp.Queue = mp.Queue(2 * producers)
     for k in range(producers):
@@ -106,7 +106,12 @@ def batches(seed: int, share: float, producers: int, position, found: dict[str, 
 
 def prepare(images: np.ndarray, ids: np.ndarray, device) -> tuple[Tensor, Tensor]:
     """Normalised images [B, T, 3, H, W], and masks [B * OBJECTS, T, H, W] with one clip's objects side by side."""
-    x = torch.from_numpy(images).to(device).float().div_(255)
-    x = ((x - MEAN.to(device)) / STD.to(device)).permute(0, 1, 4, 2, 3).contiguous()
+    x = normalised(images, device)
     i = torch.from_numpy(ids).to(device)
     return x, torch.stack([i == k for k in range(1, OBJECTS + 1)], 1).flatten(0, 1)
+
+
+def normalised(images: np.ndarray, device) -> Tensor:
+    """[..., H, W, 3] uint8 to [..., 3, H, W] as the network takes it."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).float().div_(255)
+    return ((x - MEAN.to(device)) / STD.to(device)).movedim(-1, -3).contiguous()

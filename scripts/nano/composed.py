@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 
 from nano.curriculum import OBJECTS, Stage
-from nano.photos import VOID, Photo
+from nano.photos import Photo, touching
 
 cv2.setNumThreads(1)
-CUT, CUT_FROM = 0.15, 8  # chance that a clip shows another scene for a while, if it has so many frames
+CUT, CUT_FROM = 0.3, 6  # chance that a clip shows another scene for a while, if it has so many frames
+HELD = 0.35  # chance that a cut-out brings what touches it, untracked: a ball and the hand that holds it
+SIZES, EASY_SIZES = (0.08, 0.75), (0.2, 0.7)  # of the clip's side that a cut-out takes, log-uniform
 WIDE = 1.5  # a background is kept this much larger than the clip, so that the camera can move and come closer
 
 
@@ -109,15 +111,15 @@ class Composed:
 
     def clip(self, rng: random.Random, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
         """images [T, size, size, 3] uint8, ids [T, size, size] uint8: 1..OBJECTS, all in view on the first frame."""
-        least = stage.size**2 // 250
-        for _ in range(20):
+        least = stage.size**2 // 800
+        for _ in range(40):
             layers = self.layers(np.random.default_rng(rng.getrandbits(64)), stage.frames, stage.size, stage.hard)
             seed = rng.getrandbits(64)
             first = self.render(layers, [0], stage.size, seed)[1]
             if np.bincount(first.ravel(), minlength=OBJECTS + 1)[1:].min() >= least:
                 break
         else:
-            raise RuntimeError("twenty clips in a row began without their objects in view; are the objects too small?")
+            raise RuntimeError("forty clips in a row began without their objects in view; are the objects too small?")
         images, ids = self.render(layers, range(stage.frames), stage.size, seed)
         if stage.hard and stage.frames >= CUT_FROM and rng.random() < CUT:
             self.cut_away(rng, stage, images, ids)
@@ -156,11 +158,11 @@ class Composed:
         laid = [self.moving(rng, *cut, k, frames, size, hard) for cut, k in zip(cuts, free, strict=True)]
         for _ in range(rng.integers(0, 3) if hard else 0):
             if cuts and rng.random() < 0.4:  # a look-alike
-                image, mask = cuts[rng.integers(len(cuts))]
+                image, *shape = cuts[rng.integers(len(cuts))]
                 image = image if rng.random() < 0.5 else shade(rng, image)
             else:
-                image, mask = self.cut(rng, size)
-            laid.append(self.moving(rng, image, mask, 0, frames, size, hard))
+                image, *shape = self.cut(rng, size)
+            laid.append(self.moving(rng, image, *shape, 0, frames, size, hard))
         return [ground, *(laid[n] for n in rng.permutation(len(laid)))]
 
     def background(self, rng: np.random.Generator, frames: int, size: int, hard: bool) -> tuple[Layer, list[int]]:
@@ -208,34 +210,46 @@ class Composed:
     def lights(rng: np.random.Generator, frames: int, hard: bool) -> np.ndarray:
         return wander(rng, frames, 0.8, 1.2, 10) if hard and rng.random() < 0.3 else np.ones(1, np.float32)
 
-    def cut(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """An object out of a photograph: image and mask, no larger than needed. In one of four, what touches it too."""
+    def cut(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """An object out of a photograph, no larger than needed: image, mask, and all that is cut out with it.
+
+        In one of four what touches it belongs to it; else it may come along untracked, as a hand with a ball.
+        """
         photo = self.pool[rng.integers(len(self.pool))]
-        mask = self.grouped(rng, photo, int(rng.choice(photo.objects)), 0.25)
-        ys, xs = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
+        k = int(rng.choice(photo.objects))
+        mask = self.grouped(rng, photo, k, 0.25)
+        cover = np.maximum(mask, self.grouped(rng, photo, k, HELD))
+        ys, xs = np.where(cover.any(1))[0], np.where(cover.any(0))[0]
         part = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-        image, mask = photo.image[part], mask[part]
+        image, mask, cover = photo.image[part], mask[part], cover[part]
         shrink = min(1.0, size / max(mask.shape))
         shape = (max(round(mask.shape[1] * shrink), 2), max(round(mask.shape[0] * shrink), 2))
-        image, mask = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in (image, mask))
-        return shade(rng, image), mask
+        image, mask, cover = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in (image, mask, cover))
+        return shade(rng, image), mask, cover
 
     @staticmethod
     def grouped(rng: np.random.Generator, photo: Photo, k: int, chance: float) -> np.ndarray:
         """The mask of object k, [H, W] uint8, 255 inside; by `chance` with a neighbour, as a rider and the horse."""
         mask = photo.ids == k
         if rng.random() < chance:
-            around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-            touching = [n for n in np.unique(photo.ids[around]) if n not in (0, k, VOID)]
-            if touching:
-                mask |= photo.ids == touching[rng.integers(len(touching))]
+            near = touching(photo.ids, k)
+            if near:
+                mask |= photo.ids == near[rng.integers(len(near))]
         return mask.astype(np.uint8) * 255
 
     def moving(
-        self, rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, k: int, frames: int, size: int, hard: bool
+        self,
+        rng: np.random.Generator,
+        image: np.ndarray,
+        mask: np.ndarray,
+        cover: np.ndarray,
+        k: int,
+        frames: int,
+        size: int,
+        hard: bool,
     ) -> Layer:
         lively = 1.0 if hard else 0.5
-        base = size * rng.uniform(0.18, 0.7) / max(mask.shape)
+        base = size * np.exp(rng.uniform(*np.log(SIZES if hard else EASY_SIZES))) / max(mask.shape)
         scale = base * np.exp(lively * wander(rng, frames, -0.3, 0.3, 8))
         x, y = (size * (0.5 + lively * wander(rng, frames, -0.36, 0.36)) for _ in range(2))
         if not hard:
@@ -250,7 +264,7 @@ class Composed:
         return Layer(
             image=image,
             masks={k: mask} if k else {},
-            cover=mask,
+            cover=cover,
             x=x,
             y=y,
             scale=scale,

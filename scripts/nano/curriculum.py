@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SIZE = 384  # of the frames that the model is made for: `image_size` of sam2long/models/nano.yaml
 OBJECTS = 2  # tracked rows per clip; they share one image encoding
 SCENARIOS = {"easy": 1, "occlusion": 3, "twins": 3, "reappear": 3, "crowd": 2, "long": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
+    stills: bool = False  # prompts on still pictures, `clips` of them, instead of clips: nano.stills
     until: float  # position; in a run from the start the share of the minutes spent
     mix: dict[str, int] = field(default_factory=lambda: {"cutouts": 4, "whole": 4, "generated": 2})  # source -> weight
     clips: int
@@ -31,26 +33,31 @@ class Stage:
     zoom: int = 100  # of the objects of generated clips, in percent
 
 
-# Prompts alone, on whole photographs: one frame to mark and one to carry it to. Takes turns with longer clips.
-PROMPTS = {"mix": {"whole": 1}, "clips": 16, "frames": 2, "chunk": 2, "kinds": (1, 4, 4), "prompts": 1.0,
-           "prompt_weight": 2.0, "every_mask": 0.3}  # fmt: skip
-TRACKING = {"clips": 4, "chunk": 8, "prompts": 0.3, "corrections": 0.03}
+STILLS = {"stills": True, "clips": 12, "frames": 1, "chunk": 1, "every_mask": 0.1}
+TRACKING = {"clips": 4, "chunk": 8, "prompts": 0.3, "corrections": 0.03, "trunk": True}
+# The trunk learns in one step of three: it is half of a step's cost, and learns slowly.
+# Memory is learned on small frames, prompts on still pictures; then both take turns, so that neither is forgotten.
 STAGES = (
     Stage(until=0.05, mix={"cutouts": 1}, clips=16, frames=3, chunk=3, truth=0.6, size=128, hard=False, every_mask=0.7),
-    Stage(until=0.15, mix={"cutouts": 1}, clips=12, frames=5, chunk=5, truth=0.2, size=128, every_mask=0.4,
+    Stage(until=0.10, mix={"cutouts": 1}, clips=12, frames=5, chunk=5, truth=0.2, size=128, every_mask=0.4,
           prompt_weight=0.6, corrections=0.02),
-    Stage(until=0.25, clips=8, frames=8, chunk=8, truth=0.05, size=128, every_mask=0.3, corrections=0.03),
-    *(3 * [Stage(until=0.45, **TRACKING, frames=8, rescue=0.1, every_mask=0.3)]),
-    Stage(until=0.45, **PROMPTS),
-    *(2 * [Stage(until=0.70, **TRACKING, frames=16, rescue=0.15, every_mask=0.5, trunk=True)]),
-    Stage(until=0.70, **PROMPTS, trunk=True),
-    *(2 * [Stage(until=1.01, **TRACKING, frames=24, rescue=0.15, every_mask=0.7, trunk=True)]),
-    Stage(until=1.01, **PROMPTS, trunk=True),
+    Stage(until=0.15, clips=8, frames=8, chunk=8, truth=0.05, size=128, every_mask=0.3, corrections=0.03),
+    Stage(until=0.25, **STILLS | {"clips": 24}, size=256),
+    *(2 * [Stage(until=0.60, **STILLS, size=SIZE)]),
+    Stage(until=0.60, **STILLS, size=SIZE, trunk=True),
+    Stage(until=0.80, **TRACKING, size=256, frames=8, rescue=0.1, every_mask=0.3),
+    *(2 * [Stage(until=0.80, **STILLS, size=SIZE)]),
+    Stage(until=0.80, **STILLS, size=SIZE, trunk=True),
+    Stage(until=0.90, **TRACKING, size=256, frames=16, rescue=0.15, every_mask=0.5),
+    *(3 * [Stage(until=0.90, **STILLS, size=SIZE)]),
+    Stage(until=1.01, **TRACKING, size=SIZE, frames=16, rescue=0.15, every_mask=0.5),
+    *(3 * [Stage(until=1.01, **STILLS, size=SIZE)]),
 )  # fmt: skip
 
 
-def stage_at(position: float, turn: int = 0) -> Stage:
-    """The stage that this position is in; stages that end together take turns."""
-    until = min(s.until for s in STAGES if position < s.until)
-    group = [s for s in STAGES if s.until == until]
+def stage_at(position: float, turn: int = 0, photos: bool = True) -> Stage:
+    """The stage that this position is in; stages that end together take turns. Stills need photographs."""
+    stages = [s for s in STAGES if photos or not s.stills]
+    until = min(s.until for s in stages if position < s.until)
+    group = [s for s in stages if s.until == until]
     return group[turn % len(group)]

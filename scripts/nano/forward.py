@@ -33,7 +33,7 @@ def remembered_masks(found: Tensor, truth: Tensor, stage: Stage) -> Tensor:
 
 def answers(parts, truth: Tensor) -> list[tuple]:
     """What the decoder said to prompts, as `losses` takes it, and what it should have said. truth: [R, H, W]."""
-    picks = {1: [0, 0, 0], 3: [1, 2, 3]}  # one mask (token 0) for masks and boxes, three for a click
+    picks = {1: [0], 3: [1, 2, 3]}  # one mask (token 0) for masks and boxes, three for a click
     return [((m[:, picks[k]], i[:, picks[k]], o), truth[at]) for at, m, i, o, k in parts]
 
 

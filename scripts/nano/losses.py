@@ -32,27 +32,33 @@ def losses(raws, truth: Tensor, present: Tensor, upsample: int, every_mask: floa
     """Sum of SAM 2's losses over decoder outputs.
 
     Args:
-        raws: (masks, predicted IoUs, object logits) of some decoder outputs each.
-        truth: [N, H, W]; present: [N].
+        raws: (masks [n, K, h, w], predicted IoUs [n, K], object logits [n, 1]) of some decoder outputs each; K may
+            differ between them.
+        truth: [N, H, W]; present: [N]; N is the sum of all n.
         upsample: of the logits before the loss.
         every_mask: share of the mask loss that goes to all masks alike; the rest goes to the best one alone.
     """
-    masks, ious, logits = (torch.cat([r[i] for r in raws]) for i in range(3))
+    targets = truth.split([len(masks) for masks, _, _ in raws])
+    parts = [_rows(raw, target, upsample, every_mask) for raw, target in zip(raws, targets, strict=True)]
+    mask, iou, chosen, seen = (torch.cat([part[i] for part in parts]) for i in range(4))
+    weight = present.float()
+    total = weight.sum().clamp(min=1)
+    logits = torch.cat([logits[:, 0] for _, _, logits in raws])
+    clear = ((seen > SLIVER) | ~present).float()  # hardly anything in view: no lesson on presence
+    presence = F.binary_cross_entropy_with_logits(logits, weight, clear, reduction="sum") / clear.sum().clamp(min=1)
+    return {"mask": (mask * weight).sum() / total, "iou": (iou * weight).sum() / total, "presence": presence,
+            "J": (chosen * weight).sum().detach() / total}  # fmt: skip
+
+
+def _rows(raw, truth: Tensor, upsample: int, every_mask: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each row of one decoder output: loss of its masks, of its predicted IoUs, IoU on top, share of the frame."""
+    masks, ious, _ = raw
     if upsample > 1:
         masks = F.interpolate(masks, scale_factor=upsample, mode="bilinear", align_corners=False)
     target = F.adaptive_avg_pool2d(truth[:, None].float(), masks.shape[-1])
     per_mask, true_iou = mask_losses(masks.float(), target)
-    best = per_mask.argmin(1, keepdim=True)
-    weight = present.float()
-    total = weight.sum().clamp(min=1)
-    top = ious.argmax(1, keepdim=True)  # the one that a tracker takes
-    mask = (1 - every_mask) * per_mask.gather(1, best)[:, 0] + every_mask * per_mask.mean(1)
-    mask = (mask * weight).sum() / total
-    iou = ((ious - true_iou).abs().mean(1) * weight).sum() / total
+    mask = (1 - every_mask) * per_mask.amin(1) + every_mask * per_mask.mean(1)
     order = F.kl_div((ious / CLOSE).log_softmax(1), (true_iou / CLOSE).softmax(1), reduction="none").sum(1)
-    iou = iou + RANKING * (order * weight).sum() / total
-    clear = ((target.flatten(1).mean(1) > SLIVER) | ~present).float()  # hardly anything in view: no lesson on presence
-    presence = F.binary_cross_entropy_with_logits(logits[:, 0], weight, clear, reduction="sum")
-    presence = presence / clear.sum().clamp(min=1)
-    chosen = true_iou.gather(1, top)[:, 0]
-    return {"mask": mask, "iou": iou, "presence": presence, "J": (chosen * weight).sum().detach() / total}
+    iou = (ious - true_iou).abs().mean(1) + RANKING * order
+    top = ious.argmax(1, keepdim=True)  # the one that a tracker takes
+    return mask, iou, true_iou.gather(1, top)[:, 0], target.flatten(1).mean(1)

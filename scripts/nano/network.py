@@ -87,8 +87,7 @@ class Tracker:
             if not len(at):
                 continue
             level = [f[:, at] for f in feats]
-            high = [f.permute(1, 2, 0).unflatten(2, s) for f, s in zip(level[:-1], sizes[:-1], strict=True)]
-            top = level[-1].permute(1, 2, 0).unflatten(2, sizes[-1])
+            top, high = self.grids(level, sizes)
             target = masks[at, None].float()
             if kind == 0:
                 out = model._use_mask_as_output(top, high, target)
@@ -103,21 +102,24 @@ class Tracker:
         high_masks, ptr, logit, low = (torch.cat([p[i] for p in parts])[order] for i in (1, 2, 3, 4))
         return {"high": high_masks, "obj_ptr": ptr, "logit": logit, "low": low}, raws
 
-    def point_at(self, top, high, points: Tensor, labels: Tensor, multimask: bool):
-        """A frame that nothing is remembered of, with points. top: [R, C, h, w]; points: [R, N, 2] pixels."""
+    @staticmethod
+    def grids(feats: list[Tensor], sizes) -> tuple[Tensor, list[Tensor]]:
+        """What the decoder looks at, [R, C, h, w]: the top level, and those of higher resolution."""
+        *high, top = [f.permute(1, 2, 0).unflatten(2, s) for f, s in zip(feats, sizes, strict=True)]
+        return top, high
+
+    def point_at(self, top, high, points: Tensor, labels: Tensor, multimask: bool, masks: Tensor | None = None):
+        """A frame that nothing is remembered of, with points, and perhaps what was said before, [R, 1, 4h, 4w] logits.
+
+        top: [R, C, h, w]; points: [R, N, 2] pixels.
+        """
         return self.model._forward_sam_heads(
             backbone_features=top + self.model.no_mem_embed[0, 0][:, None, None],
             point_inputs={"point_coords": points, "point_labels": labels},
+            mask_inputs=masks,
             high_res_features=high,
             multimask_output=multimask,
         )
-
-    def click(self, feats, sizes, points: Tensor):
-        """One positive click per row, three masks. points: [R, 1, 2] pixels; `raw` has everything."""
-        high = [f.permute(1, 2, 0).unflatten(2, s) for f, s in zip(feats[:-1], sizes[:-1], strict=True)]
-        top = feats[-1].permute(1, 2, 0).unflatten(2, sizes[-1])
-        labels = torch.ones(points.shape[:2], dtype=torch.int32, device=points.device)
-        return self.point_at(top, high, points, labels, multimask=True)
 
     def remember(self, out: dict, feats, sizes, use: Tensor | None = None) -> dict:
         masks = out["high"] if use is None else use

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 PICTURES = (".jpg", ".jpeg", ".png")
-SMALLEST = 0.008  # of the picture: an object below is left out
+HELD_OUT = 0.1  # share of the photographs that are never trained on
+SMALLEST = 0.004  # of the picture: an object below is in no clip
 VOID = 255
 # DAVIS is what the model is judged on; see `refuse_davis`.
 DAVIS_2016_VAL = frozenset(
@@ -59,6 +61,26 @@ class Photo:
         return [k for k in range(1, VOID) if counts[k] >= SMALLEST * self.ids.size]
 
 
+def touching(ids: np.ndarray, k: int) -> list[int]:
+    """The objects that touch object k. ids: [H, W] uint8."""
+    around = cv2.dilate((ids == k).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    return [int(n) for n in np.unique(ids[around]) if n not in (0, k, VOID)]
+
+
+def split(photos: list[Photo], held_out: float) -> tuple[list[Photo], list[Photo]]:
+    """Those to train on, and those kept out: an even choice by name, so that every folder is in both.
+
+    Raises:
+        PhotosError: no object is left to train on.
+    """
+    every = round(1 / held_out) if held_out else len(photos) + 1
+    learned = [p for n, p in enumerate(photos, 1) if n % every]
+    if not any(p.objects for p in learned):
+        raise PhotosError(f"no object is left to train on with {held_out:g} of {len(photos)} photographs held out; "
+                          "give more, or a smaller --held-out")  # fmt: skip
+    return learned, [p for n, p in enumerate(photos, 1) if not n % every]
+
+
 def refuse_davis(folder: Path) -> None:
     """DAVIS is for evaluation only: a model that has seen it cannot be judged on it.
 
@@ -73,8 +95,8 @@ def refuse_davis(folder: Path) -> None:
         )
 
 
-def read_photos(folder: Path, longest: int = 640) -> list[Photo]:
-    """All photographs below `folder`, by name, no side longer than `longest` pixels.
+def read_photos(folders: Sequence[Path], longest: int = 640) -> list[Photo]:
+    """All photographs below each of `folders`, by name, no side longer than `longest` pixels.
 
     Expects `images/NAME.jpg` (or .png) with `labels/NAME.txt` (YOLO segmentation: class x1 y1 x2 y2 ..., fractions of
     width and height) or `masks/NAME.png` (palette: one id an object, 255 unknown). A picture without either is a
@@ -83,6 +105,10 @@ def read_photos(folder: Path, longest: int = 640) -> list[Photo]:
     Raises:
         PhotosError: no such folder, no pictures, DAVIS, a file that cannot be read, or no object anywhere.
     """
+    return [photo for folder in folders for photo in _read_folder(folder, longest)]
+
+
+def _read_folder(folder: Path, longest: int) -> list[Photo]:
     refuse_davis(folder)
     files = sorted(p for p in (folder / "images").glob("*") if p.suffix.lower() in PICTURES)
     if not files:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,15 +35,36 @@ def click_points(masks: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
     return torch.tensor(points, device=masks.device), torch.ones(len(masks), 1, dtype=torch.int32, device=masks.device)
 
 
-def correction_points(truth: Tensor, predicted: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """One click per row on a wrong pixel (1: missed, 0: too much); on the object where all is right; else padding."""
+def correction_points(
+    truth: Tensor, predicted: Tensor, rng: random.Random, centred: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """One click per row on a wrong pixel (1: missed, 0: too much); on the object where all is right; else padding.
+
+    As SAM 2 trains and is judged: anywhere on what is wrong, or, with the chance `centred`, in its very middle.
+    """
     points, labels = [], []
     for want, got in zip(truth, predicted, strict=True):
-        missed, extra = (want & ~got).nonzero(), (got & ~want).nonzero()
-        spots, label = (missed, 1) if len(missed) >= len(extra) else (extra, 0)
-        if not len(spots):
+        missed, extra = want & ~got, got & ~want
+        if rng.random() < centred:
+            (inside, spot), (beyond, other) = middle(missed), middle(extra)
+            (x, y), label = (spot, 1) if inside >= beyond else (other, 0)
+            nothing = not max(inside, beyond)
+        else:
+            spots, label = (missed, 1) if missed.sum() >= extra.sum() else (extra, 0)
+            spots = spots.nonzero()
+            nothing = not len(spots)
+            y, x = (0, 0) if nothing else spots[rng.randrange(len(spots))].tolist()
+        if nothing:  # all is right
             spots, label = want.nonzero(), 1
-        y, x = spots[rng.randrange(len(spots))].tolist() if len(spots) else (0, 0)
+            y, x = spots[rng.randrange(len(spots))].tolist() if len(spots) else (0, 0)
+            label = 1 if len(spots) else -1
         points.append([[float(x), float(y)]])
-        labels.append([label if len(spots) else -1])
+        labels.append([label])
     return torch.tensor(points, device=truth.device), torch.tensor(labels, dtype=torch.int32, device=truth.device)
+
+
+def middle(mask: Tensor) -> tuple[float, tuple[int, int]]:
+    """How far the innermost pixel of a mask [H, W] is from its edge (0: no mask), and that pixel's x and y."""
+    inside = cv2.distanceTransform(np.pad(mask.cpu().numpy().astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(inside.argmax(), inside.shape)
+    return float(inside[y, x]), (int(x), int(y))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nano.clips import HELD_OUT, prepare
+from nano.clips import normalised, prepare
 from nano.composed import Cutouts, Whole
-from nano.curriculum import OBJECTS, Stage
+from nano.curriculum import OBJECTS, SIZE, Stage
 from nano.network import Tracker
-from nano.photos import Photo, read_photos
-from nano.prompts import PROMPTS
+from nano.photos import VOID, Photo
+from nano.prompts import PROMPTS, box_points, correction_points, middle
+from nano.stills import LEAST_SOURCE, LOGITS
 from sam2long.synthetic import SCENARIOS, generate
 
 
@@ -39,19 +40,18 @@ def held_out_clips(
     name: str,
     clips: int,
     frames: int,
-    photos: str | None = None,
-    held_out: int = HELD_OUT,
+    photos: Sequence[Photo] = (),
     seed: int = 900_000,
-    size: int = 256,
+    size: int = SIZE,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Clips that no training sees: of a scenario, or composed of the photographs held out.
+    """Clips that no training sees: of a scenario, or composed of `photos`, which were held out.
 
     Each is images [T, size, size, 3] uint8 and ids [T, size, size] uint8.
     """
     if name in SCENARIOS:
         scenes = [generate(name, seed + k, frames, size) for k in range(clips)]
         return [(np.stack([f.image for f in scene]), np.stack([f.ids for f in scene])) for scene in scenes]
-    source = {"cutouts": Cutouts, "whole": Whole}[name](read_photos(Path(photos))[-held_out:])
+    source = {"cutouts": Cutouts, "whole": Whole}[name](photos)
     stage = Stage(until=1, clips=1, frames=frames, chunk=frames, size=size)
     return [source.clip(random.Random(seed + k), stage) for k in range(clips)]
 
@@ -91,29 +91,69 @@ def track_clips(
     return Run(**{k: torch.stack(v, 1).cpu() for k, v in rows.items()})
 
 
+SMALL, MEDIUM = 0.02, 0.1  # of the picture: what counts as a small object, and as a medium one
+FIVE = 5  # clicks
+
+
 @torch.no_grad()
-def click_photos(model: nn.Module, photos: list[Photo], size: int = 256) -> dict[str, float]:
-    """One click in the middle of every object: how good the best of the three masks and the one on top are (IoU)."""
+def prompt_photos(model: nn.Module, photos: list[Photo], least: int = LEAST_SOURCE) -> dict[str, float]:
+    """Boxes and clicks on every object of still pictures: medians of the IoU, judged at the photographs' own size.
+
+    Returns:
+        `box`, `click_best` and `click_top` (one click in the middle: the best of the three masks, and the one on top),
+        `five_clicks` (the first in the middle, each other in the middle of the largest error), of all objects, and of
+        the small, medium and large ones; `outside_small`: mean share of a box's mask that lies outside the box.
+    """
     tracker = Tracker(model)
-    best, top = [], []
+    size = model.image_size
+    rows: list[dict[str, float]] = []
     for photo in photos:
+        counts = np.bincount(photo.ids.ravel(), minlength=256)
+        ids = [k for k in range(1, VOID) if counts[k] >= least]
+        if not ids:
+            continue
         image = cv2.resize(photo.image, (size, size), interpolation=cv2.INTER_AREA)
-        for k in photo.objects:
-            mask = cv2.resize((photo.ids == k) * np.float32(1), (size, size), interpolation=cv2.INTER_AREA) > 0.5
-            inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-            y, x = np.unravel_index(inside.argmax(), inside.shape)
-            images, truth = prepare(image[None, None], mask[None, None].astype(np.uint8), model.device)
-            feats, _, sizes = tracker.encode(images[:, 0])
-            tracker.click(feats, sizes, torch.tensor([[[x + 0.5, y + 0.5]]], device=model.device))
-            masks, predicted = tracker.raw[0][:, 1:], tracker.raw[1][0, 1:]
-            raw = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False) > 0
-            iou = overlap(raw, truth[:1])[0]
-            best.append(float(iou.max()))
-            top.append(float(iou[predicted.argmax()]))
+        every, _, sizes = tracker.encode(normalised(image[None], model.device))
+        top, high = tracker.grids([f.expand(-1, len(ids), -1) for f in every], sizes)
+        truth = torch.from_numpy(np.stack([photo.ids == k for k in ids])).to(model.device)
+        scale = torch.tensor([size / truth.shape[2], size / truth.shape[1]], device=model.device)
+
+        def full(logits: Tensor, shape=truth.shape[-2:]) -> Tensor:
+            return F.interpolate(logits.float(), shape, mode="bilinear", align_corners=False) > 0
+
+        corners, labels = box_points(truth, random.Random(0), jitter=0.0)
+        out = tracker.point_at(top, high, corners * scale, labels, multimask=False)
+        boxed = full(out[3])[:, 0]
+        outside = boxed.clone()
+        for row, ((x0, y0), (x1, y1)) in zip(outside, corners.int().tolist(), strict=True):
+            row[y0:y1, x0:x1] = False
+        places = torch.tensor([[middle(mask)[1]] for mask in truth], device=model.device).float()
+        labels = torch.ones(len(ids), 1, dtype=torch.int32, device=model.device)
+        out = tracker.point_at(top, high, (places + 0.5) * scale, labels, multimask=True)
+        three = overlap(full(tracker.raw[0][:, 1:]), truth[:, None])
+        on_top = three.gather(1, tracker.raw[1][:, 1:].argmax(1, keepdim=True))[:, 0]
+        for _ in range(FIVE - 1):
+            more, signs = correction_points(truth, full(out[3])[:, 0], random.Random(0), centred=1.0)
+            places, labels = torch.cat([places, more], 1), torch.cat([labels, signs], 1)
+            so_far = out[3].clamp(-LOGITS, LOGITS)
+            out = tracker.point_at(top, high, (places + 0.5) * scale, labels, multimask=False, masks=so_far)
+        found = {"box": overlap(boxed[:, None], truth[:, None])[:, 0], "click_best": three.amax(1), "click_top": on_top,
+                 "five_clicks": overlap(full(out[3]), truth[:, None])[:, 0],
+                 "outside": outside.flatten(1).sum(1) / boxed.flatten(1).sum(1).clamp(min=1)}  # fmt: skip
+        for at, k in enumerate(ids):
+            rows.append({name: float(v[at]) for name, v in found.items()} | {"share": counts[k] / photo.ids.size})
     tracker.close()
-    figures = {"best": best, "top": top}
-    medians = {f"median_{name}": float(np.median(values)) for name, values in figures.items()}
-    return {"objects": len(best)} | medians | {f"mean_{name}": float(np.mean(v)) for name, v in figures.items()}
+    share = np.array([row["share"] for row in rows])
+    groups = {"": share >= 0, "_small": share < SMALL, "_medium": (share >= SMALL) & (share < MEDIUM),
+              "_large": share >= MEDIUM}  # fmt: skip
+    figures: dict[str, float] = {"objects": len(rows)}
+    for name in ("box", "click_best", "click_top", "five_clicks"):
+        values = np.array([row[name] for row in rows])
+        figures |= {name + group: float(np.median(values[at])) for group, at in groups.items() if at.any()}
+    if groups["_small"].any():
+        figures["outside_small"] = float(np.mean([row["outside"] for row in rows if row["share"] < SMALL]))
+        figures["objects_small"] = int(groups["_small"].sum())
+    return figures
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:

@@ -8,35 +8,38 @@ import math
 import multiprocessing as mp
 import os
 import random
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nano.clips import batches, prepare, sources
+from nano.clips import batches, normalised, prepare, sources
+from nano.curriculum import SIZE, Stage
 from nano.forward import forward_clip
 from nano.network import MODELS, Tracker, build, export, quick_on_cpu, read_weights, set_size
 from nano.optimisation import average_gradients, learning_rate, optimisers
-from nano.scoring import held_out_clips, summary, track_clips
+from nano.photos import Photo, read_photos, split
+from nano.scoring import COMPOSED, held_out_clips, prompt_photos, summary, track_clips
+from nano.stills import LEARNS, forward_stills
 
 SAVE_SECONDS = 120
+# The best weights are those with the highest mean of these, all on photographs that are kept out.
+JUDGED = ("box", "box_small", "click_best", "click_top", "five_clicks", "cutouts_J", "whole_J", "occlusion_J")
 
 
 def train(args: argparse.Namespace) -> None:
-    sources(photos(args), args.held_out)  # what will not do is said before anything begins
+    split_photos(args)  # what will not do is said before anything begins
     Path(args.out).mkdir(parents=True, exist_ok=True)
     if args.ranks == 1:
         train_rank(0, args)
         return
     meeting = Path(tempfile.mkdtemp()) / "meeting"
     torch.multiprocessing.spawn(train_rank, args=(args, str(meeting)), nprocs=args.ranks)
-
-
-def photos(args: argparse.Namespace) -> Path | None:
-    return Path(args.photos) if args.photos else None
 
 
 def train_rank(rank: int, args: argparse.Namespace, meeting: str = "") -> None:
@@ -46,12 +49,17 @@ def train_rank(rank: int, args: argparse.Namespace, meeting: str = "") -> None:
     Trainer(rank, args).run()
 
 
+def split_photos(args: argparse.Namespace) -> tuple[list[Photo], list[Photo]]:
+    return split(read_photos(args.photos), args.held_out) if args.photos else ([], [])
+
+
 class Trainer:
     """What one rank holds: model, optimisers, averaged weights, clock. Rank 0 also logs, saves and scores."""
 
     def __init__(self, rank: int, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.rank, self.args, self.out = rank, args, Path(args.out)
+        self.photos, self.kept_out = split_photos(args)
         self.model = build(MODELS / "nano.yaml").to(args.device).train()
         if args.init:
             self.model.load_state_dict(read_weights(Path(args.init)))
@@ -60,6 +68,7 @@ class Trainer:
 
             self.model.image_encoder.trunk.load_state_dict(imagenet.trunk().state_dict())
         self.twin = build(MODELS / "nano.yaml").to(args.device)  # carries the averaged weights when they are scored
+        set_size(self.twin, SIZE)
         if torch.device(args.device).type == "cpu":
             quick_on_cpu(self.model.image_encoder.trunk)
         self.tracker = Tracker(self.model)
@@ -67,7 +76,7 @@ class Trainer:
         self.params = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.params]
         self.step, self.spent, self.begin = 0, 0.0, args.begin
-        self.norm = self.lr = 0.0
+        self.norm = self.lr = self.best = 0.0
         self.resume()
         self.position = mp.Value("d", self.in_curriculum())
 
@@ -82,7 +91,7 @@ class Trainer:
     def run(self) -> None:
         args = self.args
         seed = (args.seed * 1_000_003 + self.step) * 64 + self.rank
-        found = sources(photos(args), args.held_out)
+        found = sources(self.photos)
         source = batches(seed, args.wide / args.ranks, args.producers, self.position, found)
         rng = random.Random(args.seed + self.step + 1000 * self.rank)
         torch.manual_seed(args.seed + self.step + 1000 * self.rank)
@@ -90,13 +99,14 @@ class Trainer:
         clock = saved_at = scored_at = time.time()
         parent = os.getppid()
         while self.share < 1.0 and (args.ranks == 1 or os.getppid() == parent):  # or ranks outlive a killed run
-            stage, images, ids = next(source)
+            stage, *shots = next(source)
             if stage.size != self.model.image_size:
                 set_size(self.model, stage.size)
+            for name, p in self.model.named_parameters():
+                p.requires_grad_(name.startswith(LEARNS) or not stage.stills)
             self.model.image_encoder.trunk.requires_grad_(stage.trunk)
-            x, masks = prepare(images, ids, args.device)
             with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
-                part = forward_clip(self.tracker, x, masks, stage, rng, self.backward)
+                part = self.learn(stage, shots, rng)
             now = time.time()
             self.tick(now - clock)
             clock = now
@@ -111,6 +121,14 @@ class Trainer:
             if over or now - scored_at > 60 * args.score_minutes:
                 scored_at = now
                 log.write(self.score())
+
+    def learn(self, stage: Stage, shots: list[np.ndarray], rng: random.Random) -> dict[str, float]:
+        device = self.args.device
+        if not stage.stills:
+            return forward_clip(self.tracker, *prepare(*shots, device), stage, rng, self.backward)
+        images, masks, of = shots
+        masks, of = (torch.from_numpy(x).to(device) for x in (masks, of))
+        return forward_stills(self.tracker, normalised(images, device), masks, of, stage, rng, self.backward)
 
     def backward(self, loss: Tensor) -> None:
         """One step of the optimisers; a step whose gradient is not finite is left out."""
@@ -156,14 +174,14 @@ class Trainer:
                 opt.load_state_dict(state)
         self.ema = [e.clone() for e in saved["ema"]]
         self.step, self.spent = saved["step"], saved["spent"]
-        self.begin = saved["args"].get("begin", 0.0)
+        self.begin, self.best = saved["args"].get("begin", 0.0), saved.get("best", 0.0)
         instead = f", not from {self.args.init}" if self.args.init else ""
         if self.rank == 0:
             print(f"resumed {last} at step {self.step}, {self.spent / 60:.1f} min{instead}", flush=True)
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "opts": [o.state_dict() for o in self.optimisers], "ema": self.ema,
-                 "step": self.step, "spent": self.spent,
+                 "step": self.step, "spent": self.spent, "best": self.best,
                  "args": {k: v for k, v in vars(self.args).items() if not callable(v)}}  # fmt: skip
         torch.save(state, self.out / "last.tmp")
         (self.out / "last.tmp").replace(self.out / "last.pt")
@@ -175,9 +193,15 @@ class Trainer:
             p.data.copy_(e)
         export(self.twin, self.out / "ema.safetensors")
         row = self.stamp()
-        for name in ("occlusion", *(("cutouts", "whole") if self.args.photos else ())):
-            found = summary(track_clips(self.twin, held_out_clips(name, 8, 24, self.args.photos, self.args.held_out)))
+        if self.kept_out:
+            row |= {name: round(value, 3) for name, value in prompt_photos(self.twin, self.kept_out).items()}
+        for name in ("occlusion", *(COMPOSED if self.kept_out else ())):
+            found = summary(track_clips(self.twin, held_out_clips(name, 8, 24, self.kept_out)))
             row.update({f"{name}_{k}": round(found[k], 3) for k in ("J", "J_last_quarter", "presence_auc")})
+        row["score"] = round(float(np.mean([row[name] for name in JUDGED if name in row])), 4)
+        if row["score"] > self.best:
+            self.best = row["score"]
+            shutil.copy(self.out / "ema.safetensors", self.out / "best.safetensors")
         return row
 
 
