@@ -20,7 +20,21 @@ WEIGHTS = ROOT / "sam2long" / "models" / "nano.safetensors"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import train_nano  # noqa: E402
-from nano import clips, curriculum, curves, forward, losses, network, optimisation, prompts, scoring, training  # noqa: E402
+from nano import (  # noqa: E402
+    clips,
+    composed,
+    curriculum,
+    curves,
+    forward,
+    losses,
+    network,
+    optimisation,
+    photos,
+    prompts,
+    scoring,
+    stills,
+    training,
+)
 
 GENERATED = {"generated": clips.Generated()}
 
@@ -49,12 +63,14 @@ def test_frames_encoded_together_have_the_bits_of_frames_alone(model):
 
 
 def test_it_tracks_held_out_videos(model):
-    run = scoring.track_clips(model, scoring.held_out_clips("easy", clips=4, frames=20))
+    run = scoring.track_clips(model, scoring.held_out_clips("easy", clips=4, frames=20, size=model.image_size))
     assert float(run.iou.mean()) > 0.5  # the model card has the real figure; this catches broken weights or paths
 
 
 def test_it_tells_presence_from_absence(model):
-    found = scoring.summary(scoring.track_clips(model, scoring.held_out_clips("occlusion", clips=3, frames=40)))
+    found = scoring.summary(
+        scoring.track_clips(model, scoring.held_out_clips("occlusion", clips=3, frames=40, size=model.image_size))
+    )
     assert found["visible"] < 1 and found["presence_auc"] > 0.8
 
 
@@ -165,15 +181,38 @@ def test_auc_and_rank_correlation_by_hand():
     assert scoring.rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])) == pytest.approx(1)
 
 
-def test_a_correction_clicks_where_the_mask_is_wrong():
+@pytest.mark.parametrize("centred", [0.0, 1.0])
+def test_a_correction_clicks_where_the_mask_is_wrong(centred):
     want = torch.zeros(4, 8, 8, dtype=torch.bool)
     got = want.clone()
     want[0, 2, 3] = True  # missed
     got[1, 5, 6] = True  # too much
     want[2, 1, 1] = got[2, 1, 1] = True  # right
-    points, labels = prompts.correction_points(want, got, random.Random(0))
+    points, labels = prompts.correction_points(want, got, random.Random(0), centred)
     assert points[:, 0].tolist() == [[3, 2], [6, 5], [1, 1], [0, 0]]
     assert labels[:, 0].tolist() == [1, 0, 1, -1]
+
+
+def test_a_centred_correction_lies_in_the_middle_of_the_widest_error():
+    want = torch.zeros(1, 32, 32, dtype=torch.bool)
+    got = want.clone()
+    want[0, 4:9, 10:15] = True  # 5 x 5, missed
+    got[0, 20:22, :] = True  # 2 x 32: more pixels, but a thin strip
+    points, labels = prompts.correction_points(want, got, random.Random(0), centred=1.0)
+    assert points.tolist() == [[[12, 6]]] and labels.tolist() == [[1]]
+
+
+def test_answers_of_one_and_of_three_masks_are_averaged_by_row():
+    """The loss of both together is the mean over the rows of the loss of each."""
+    torch.manual_seed(0)
+    truth = torch.rand(3, 16, 16) > 0.5
+    raws = [(torch.randn(n, k, 8, 8), torch.rand(n, k), torch.randn(n, 1)) for n, k in ((1, 1), (2, 3))]
+    present = torch.ones(3, dtype=torch.bool)
+    both = losses.losses(raws, truth, present, 1, 0.3)
+    alone = [losses.losses([raw], truth[at], present[at], 1, 0.3)
+             for raw, at in zip(raws, (slice(0, 1), slice(1, 3)), strict=True)]  # fmt: skip
+    for name, value in both.items():
+        assert float(value) == pytest.approx((float(alone[0][name]) + 2 * float(alone[1][name])) / 3, rel=1e-5)
 
 
 def test_a_box_prompt_is_two_labelled_corners():
@@ -186,26 +225,32 @@ def test_a_box_prompt_is_two_labelled_corners():
 def test_the_curriculum_grows_and_ends_at_the_full_size():
     stages = curriculum.STAGES
     assert [s.until for s in stages] == sorted(s.until for s in stages)
-    assert stages[0].size == 128 and stages[-1].size == 256
-    assert [s.truth for s in stages] == sorted((s.truth for s in stages), reverse=True) and stages[-1].truth == 0
+    assert stages[0].size == 128 and stages[-1].size == curriculum.SIZE
+    clips_only = [s for s in stages if not s.stills]
+    for name, most in (("truth", True), ("frames", False), ("size", False)):
+        values = [getattr(s, name) for s in clips_only]
+        assert values == sorted(values, reverse=most)
+    assert stages[-1].truth == 0
     assert curriculum.stage_at(0.0) is stages[0] and curriculum.stage_at(1.0).until > 1
-    assert {curriculum.stage_at(0.9, turn).frames for turn in range(3)} == {
-        2,
-        24,
-    }  # stages that end together take turns
+    assert {curriculum.stage_at(0.95, turn).stills for turn in range(4)} == {False, True}  # they take turns
     assert all(s.chunk <= s.frames for s in stages)
 
 
+def test_without_photographs_there_are_no_stills():
+    for position in (0.0, 0.2, 0.5, 0.7, 1.0):
+        assert not any(curriculum.stage_at(position, turn, photos=False).stills for turn in range(6))
+
+
 def test_the_pretrained_trunk_waits_until_the_heads_work():
-    frozen = [s.until for s in curriculum.STAGES if not s.trunk]
-    assert frozen and max(frozen) < min(s.until for s in curriculum.STAGES if s.trunk)
+    learns = [s.until for s in curriculum.STAGES if s.trunk]
+    assert min(learns) > curriculum.STAGES[0].until and max(learns) > 1
 
 
 def test_training_clips_never_use_held_out_videos(monkeypatch):
     splits = []
     monkeypatch.setattr(clips, "generate", lambda *a, **k: splits.append(k["split"]) or generate(*a, **k))
     rng = random.Random(3)
-    for stage in curriculum.STAGES:
+    for stage in (s for s in curriculum.STAGES if not s.stills):
         images, ids = clips.make_batch(rng, stage, 2, GENERATED)
         assert images.shape[:2] == ids.shape[:2] == (2, stage.frames)
         assert all((ids[:, 0] == k).any(axis=(1, 2)).all() for k in range(1, curriculum.OBJECTS + 1))
@@ -303,11 +348,11 @@ def test_beside_a_gpu_one_process_takes_eight_times_the_clips():
     assert clips.clips_of(stage, 1 / 1000) == 1
 
 
-def test_producers_make_the_batches_of_a_gpu_run(album, monkeypatch):
+def test_producers_make_the_batches_of_a_gpu_run(pictures, monkeypatch):
     short = curriculum.Stage(until=1.01, clips=1, frames=2, chunk=2, size=64)
     monkeypatch.setattr(curriculum, "STAGES", (short,))
     position = training.mp.Value("d", 0.5)
-    made = clips.batches(1, 3.0, 2, position, clips.sources(album, held_out=1))
+    made = clips.batches(1, 3.0, 2, position, clips.sources(pictures[:4]))
     (stage, images, ids), (_, other, _) = next(made), next(made)
     assert stage == short and images.shape == (3, 2, 64, 64, 3) and ids.shape == (3, 2, 64, 64)
     assert not np.array_equal(images, other)
@@ -371,19 +416,21 @@ def album(tmp_path_factory):
     return folder
 
 
-def test_photographs_come_with_palette_masks_or_polygons(album):
-    from nano.photos import read_photos
+@pytest.fixture(scope="module")
+def pictures(album):
+    return photos.read_photos([album])
 
-    photos = read_photos(album)
-    assert [p.name for p in photos] == ["0", "1", "2", "3", "4"]
-    for photo in photos:
+
+def test_photographs_come_with_palette_masks_or_polygons(pictures):
+    assert [p.name for p in pictures] == ["0", "1", "2", "3", "4"]
+    for photo in pictures:
         assert photo.objects == [1] and (photo.ids > 0).sum() == 60 * 60
         assert (photo.image[photo.ids > 0] == (200, 10, 10)).all()
 
 
 @pytest.mark.parametrize("source", ["cutouts", "whole"])
-def test_a_composed_clip_marks_the_object_where_it_paints_it(album, source):
-    found = clips.sources(album, held_out=1)[source]
+def test_a_composed_clip_marks_the_object_where_it_paints_it(pictures, source):
+    found = clips.sources(pictures[:4])[source]
     stage = curriculum.Stage(until=1, clips=1, frames=6, chunk=6, size=96, hard=False)
     for seed in range(4):
         images, ids = found.clip(random.Random(seed), stage)
@@ -395,8 +442,8 @@ def test_a_composed_clip_marks_the_object_where_it_paints_it(album, source):
         assert np.array_equal(images, again[0]) and np.array_equal(ids, again[1])
 
 
-def test_objects_leave_and_return_in_long_composed_clips(album):
-    found = clips.sources(album, held_out=1)["cutouts"]
+def test_objects_leave_and_return_in_long_composed_clips(pictures):
+    found = clips.sources(pictures[:4])["cutouts"]
     stage = curriculum.Stage(until=1, clips=1, frames=24, chunk=8, size=64)
     returns = 0
     for seed in range(12):
@@ -407,11 +454,9 @@ def test_objects_leave_and_return_in_long_composed_clips(album):
     assert returns >= 3
 
 
-def test_some_clips_cut_away_to_another_scene_in_which_nothing_is_tracked(album, monkeypatch):
-    from nano import composed
-
+def test_some_clips_cut_away_to_another_scene_in_which_nothing_is_tracked(pictures, monkeypatch):
     stage = curriculum.Stage(until=1, clips=1, frames=12, chunk=12, size=64)
-    source = clips.sources(album, held_out=1)["whole"]
+    source = clips.sources(pictures[:4])["whole"]
     monkeypatch.setattr(composed, "CUT", 0.0)
     plain = source.clip(random.Random(4), stage)
     monkeypatch.setattr(composed, "CUT", 1.0)
@@ -421,14 +466,14 @@ def test_some_clips_cut_away_to_another_scene_in_which_nothing_is_tracked(album,
     assert np.array_equal(ids[~away], plain[1][~away])
 
 
-def test_held_out_clips_are_a_data_set_that_eval_reads(album, tmp_path, monkeypatch):
+def test_held_out_clips_are_a_data_set_that_eval_reads(album, pictures, tmp_path, monkeypatch):
     root = tmp_path / "composed"
-    flags = ["--held-out", "2", "--clips", "2", "--frames", "3", "--to", str(root)]
+    flags = ["--held-out", "0.5", "--clips", "2", "--frames", "3", "--to", str(root)]
     monkeypatch.setattr(sys, "argv", ["train_nano.py", "clips", "--photos", str(album), *flags])
     train_nano.main()
     dataset = open_dataset("davis17-val", root)
     assert dataset.names() == ["cutouts_00", "cutouts_01", "whole_00", "whole_01"] and dataset.check() == []
-    (_, again) = scoring.held_out_clips("cutouts", 2, 3, str(album), 2)[1]
+    (_, again) = scoring.held_out_clips("cutouts", 2, 3, photos.split(pictures, 0.5)[1])[1]
     masks = sorted(next(root.rglob("Annotations")).rglob("cutouts_01/*.png"))
     assert len(masks) == 3
     for path, ids in zip(masks, again, strict=True):
@@ -436,11 +481,89 @@ def test_held_out_clips_are_a_data_set_that_eval_reads(album, tmp_path, monkeypa
             assert np.array_equal(np.array(image), ids)
 
 
-def test_held_out_photographs_are_not_trained_on(album):
-    found = clips.sources(album, held_out=2)
-    assert {p.name for s in ("cutouts", "whole") for p in found[s].backgrounds} == {"0", "1", "2"}
-    judged = scoring.held_out_clips("whole", 2, 3, str(album), held_out=2, size=64)
-    assert len(judged) == 2 and judged[0][0].shape == (3, 64, 64, 3)
+def test_held_out_photographs_are_spread_and_not_trained_on(pictures, album):
+    learned, kept_out = photos.split(pictures, 0.5)
+    assert [p.name for p in learned] == ["0", "2", "4"] and [p.name for p in kept_out] == ["1", "3"]
+    assert photos.split(pictures, 0) == (pictures, [])
+    run = train_nano.arguments(["train", "--photos", str(album), str(album), "--held-out", "0.2"])
+    learned, kept_out = training.split_photos(run)
+    assert [p.name for p in kept_out] == ["4", "4"] and len(learned) == 8
+
+
+# ---- stills --------------------------------------------------------------------------------------------------------
+
+
+def test_a_still_marks_the_object_where_it_shows_it_at_every_scale(pictures, monkeypatch):
+    monkeypatch.setattr(stills, "shade", lambda rng, image: image)
+    monkeypatch.setattr(stills, "PER_PICTURE", 1)
+    source, rng = stills.Stills(pictures), random.Random(0)
+    shares = []
+    for _ in range(60):
+        image, masks = source.still(rng, 96)
+        assert image.shape == (96, 96, 3) and image.dtype == np.uint8 and masks.dtype == bool
+        red = image[..., 0].astype(int) - image[..., 1] > 60
+        assert red[masks.any(0)].mean() > 0.9
+        shares.append(masks[0].mean())
+    assert min(shares) < 0.1 and max(shares) > 0.4  # the square is a fifth of its photograph
+
+
+def test_a_batch_of_stills_says_which_picture_each_mask_is_of(pictures):
+    stage = curriculum.Stage(until=1, stills=True, clips=3, frames=1, chunk=1, size=64)
+    images, masks, of = clips.make_batch(random.Random(0), stage, 3, clips.sources(pictures))
+    assert images.shape == (3, 64, 64, 3) and masks.shape == (len(of), 64, 64) and set(of) == {0, 1, 2}
+    assert masks.any((1, 2)).all()
+
+
+def test_objects_without_enough_pixels_are_no_stills():
+    ids = np.zeros((40, 40), np.uint8)
+    ids[:5, :5] = 1
+    speck = photos.Photo("speck", np.zeros((40, 40, 3), np.uint8), ids)
+    assert stills.Stills([speck]).photos == []
+
+
+def test_an_object_is_sometimes_meant_with_what_touches_it(monkeypatch):
+    ids = np.zeros((80, 80), np.uint8)
+    ids[20:60, 20:40], ids[20:60, 40:60] = 1, 2
+    source = stills.Stills([photos.Photo("pair", np.zeros((80, 80, 3), np.uint8), ids)])
+    monkeypatch.setattr(stills, "WHOLE", 1.0)
+    for chance, share in ((0.0, 0.125), (1.0, 0.25)):
+        monkeypatch.setattr(stills, "WIDER", chance)
+        _, masks = source.crop(random.Random(0), 80)
+        assert masks[0].mean() == pytest.approx(share, abs=0.01)
+
+
+def test_stills_teach_prompts_and_leave_memory_alone(pictures, tmp_path, monkeypatch):
+    """Six steps on the same picture: the loss falls; nothing that makes or reads memories moves."""
+    monkeypatch.setattr(stills, "ROUNDS", {2: 1})
+    run = trainer(tmp_path, "--lr", "1e-3")
+    network.set_size(run.model, 64)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    stage = curriculum.Stage(until=1.01, stills=True, clips=2, frames=1, chunk=1, size=64)
+    shots = clips.make_batch(random.Random(1), stage, 2, clips.sources(pictures))
+    run.choose(stage)
+    logs = [run.learn(stage, list(shots), random.Random(2)) for _ in range(6)]
+    assert all(math.isfinite(v) for log in logs for v in log.values())
+    assert logs[-1]["still_mask"] < logs[0]["still_mask"] and run.step == 6
+    moved = {k for k, v in run.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(k.startswith("sam_mask_decoder") for k in moved)
+    assert not any("memory" in k or "maskmem" in k or "obj_ptr" in k or "trunk" in k for k in moved)
+
+
+def test_the_best_weights_are_kept_beside_the_last(tmp_path, monkeypatch):
+    run = trainer(tmp_path)
+    monkeypatch.setattr(training, "held_out_clips", lambda *a: [])
+    scores = iter([0.5, 0.4, 0.6])
+    monkeypatch.setattr(training, "track_clips", lambda *a: None)
+    monkeypatch.setattr(
+        training, "summary", lambda r: dict.fromkeys(("J", "J_last_quarter", "presence_auc"), next(scores))
+    )
+    kept = []
+    for _ in range(3):
+        with torch.no_grad():
+            run.ema[0].add_(1.0)
+        run.score()
+        kept.append((tmp_path / "best.safetensors").read_bytes() == (tmp_path / "ema.safetensors").read_bytes())
+    assert kept == [True, False, True] and run.best == 0.6
 
 
 def test_davis_and_other_folders_that_will_not_do_are_refused(album, tmp_path, monkeypatch):
@@ -458,20 +581,27 @@ def test_davis_and_other_folders_that_will_not_do_are_refused(album, tmp_path, m
         (tmp_path / "flat", "for evaluation only"),
         (tmp_path / "empty", "holds no photographs"),
         (tmp_path / "nowhere", "holds no photographs"),
-        (album, "28 are held out"),
+        (album, "no object is left"),
     ):
-        monkeypatch.setattr("sys.argv", ["x", "train", "--photos", str(folder), "--out", str(tmp_path / "out")])
+        argv = ["x", "train", "--photos", str(folder), "--held-out", "0.9", "--out", str(tmp_path / "out")]
+        monkeypatch.setattr("sys.argv", argv)
         with pytest.raises(SystemExit, match=message):
             train_nano.main()
     assert not (tmp_path / "out").exists()
 
 
-def test_a_click_on_a_photograph_is_judged_by_its_best_and_by_its_top_mask(model, album):
-    from nano.photos import read_photos
-
-    found = scoring.click_photos(model, read_photos(album)[-2:])
-    assert found["objects"] == 2 and 0 <= found["median_top"] <= found["median_best"] <= 1
-    assert found["median_best"] > 0.7  # a red square on grey
+def test_prompts_on_photographs_are_judged_by_the_objects_size(model, pictures):
+    found = scoring.prompt_photos(model, pictures[-2:])
+    assert found["objects"] == 2 and found["box_large"] == found["box"] > 0.7  # a red square on grey
+    assert 0 <= found["click_top"] <= found["click_best"] <= 1 and found["click_best"] > 0.7
+    assert "box_small" not in found and "outside_small" not in found
+    ids = np.zeros((400, 400), np.uint8)
+    ids[100:130, 50:90] = 3  # 0.75 % of the picture
+    image = np.full((400, 400, 3), 90, np.uint8)
+    image[ids > 0] = (220, 30, 30)
+    found = scoring.prompt_photos(model, [photos.Photo("small", image, ids)])
+    assert found["objects"] == found["objects_small"] == 1 and found["box"] == found["box_small"]
+    assert 0 <= found["outside_small"] <= 1
 
 
 def test_the_folded_trunk_is_the_network_that_it_comes_from():

@@ -100,11 +100,7 @@ class Trainer:
         parent = os.getppid()
         while self.share < 1.0 and (args.ranks == 1 or os.getppid() == parent):  # or ranks outlive a killed run
             stage, *shots = next(source)
-            if stage.size != self.model.image_size:
-                set_size(self.model, stage.size)
-            for name, p in self.model.named_parameters():
-                p.requires_grad_(name.startswith(LEARNS) or not stage.stills)
-            self.model.image_encoder.trunk.requires_grad_(stage.trunk)
+            self.choose(stage)
             with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
                 part = self.learn(stage, shots, rng)
             now = time.time()
@@ -121,6 +117,14 @@ class Trainer:
             if over or now - scored_at > 60 * args.score_minutes:
                 scored_at = now
                 log.write(self.score())
+
+    def choose(self, stage: Stage) -> None:
+        """The size of its frames, and what learns from it."""
+        if stage.size != self.model.image_size:
+            set_size(self.model, stage.size)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name.startswith(LEARNS) or not stage.stills)
+        self.model.image_encoder.trunk.requires_grad_(stage.trunk)
 
     def learn(self, stage: Stage, shots: list[np.ndarray], rng: random.Random) -> dict[str, float]:
         device = self.args.device
