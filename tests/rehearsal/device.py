@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from tests.rehearsal.ledger import FROM_DEVICE, TO_DEVICE, Copy, Ledger, Wait, place
+from tests.rehearsal.ledger import FROM_DEVICE, TO_DEVICE, Copy, Ledger, Wait, Work, place
 from tests.rehearsal.runtime import Stream, machines, patches, the_machine
 from tests.rehearsal.traffic import Traffic
 
@@ -307,8 +307,8 @@ class PretendedCuda(TorchDispatchMode):
             out = func(*inner_args, **inner_kwargs)
         view = _is_view(func)
         if not view:
-            self._launched(name, tree_leaves((inner_args, inner_kwargs)), out, device)
-            self._add_flops(func, name, inner_args, inner_kwargs, out)
+            flops = _flops(func, inner_args, inner_kwargs, out)
+            self._launched(name, tree_leaves((inner_args, inner_kwargs)), out, device, flops)
 
         def outside(tensor: Tensor) -> Tensor:
             known = outer.get(id(tensor))
@@ -347,22 +347,14 @@ class PretendedCuda(TorchDispatchMode):
         stream = self.current(device)
         self.wait_for(stream, stream.given, {"_local_scalar_dense": "item"}.get(what, what), asked=False)
 
-    def _launched(self, name: str, read: Any, written: Any, device: torch.device) -> None:
+    def _launched(self, name: str, read: Any, written: Any, device: torch.device, flops: int = 0) -> None:
         if name in NO_KERNEL:
             return
+        tensors = [each for each in (*read, *tree_leaves(written)) if isinstance(each, Tensor)]
+        low = any(each.dtype in (torch.bfloat16, torch.float16) for each in tensors)
         with self._lock:
-            self.ledger.kernels[name] += 1
+            self.ledger.work.append(Work(name, flops, sum(map(_bytes, tensors)), low))
             self.current(device).given += 1
-            tensors = [*read, *tree_leaves(written)]
-            self.ledger.bytes += sum(_bytes(tensor) for tensor in tensors if isinstance(tensor, Tensor))
-
-    def _add_flops(self, func: OpOverload, name: str, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
-        if name == "scaled_dot_product_attention":
-            query, key, value = args[:3]
-            pairs = query.shape[:-1].numel() * key.shape[-2]
-            self.ledger.flops += 2 * pairs * (query.shape[-1] + value.shape[-1])
-        elif (count := flop_registry.get(func.overloadpacket)) is not None:
-            self.ledger.flops += count(*args, **kwargs, out_val=out)
 
     # ---- copies ----------------------------------------------------------------------------------------------
 
@@ -439,6 +431,15 @@ def _is_composite(func: OpOverload) -> bool:
 def _is_view(func: OpOverload) -> bool:
     aliases = [each.alias_info for each in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _flops(func: OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> int:
+    """Of matrix products and convolutions; all else has few."""
+    if func is aten.scaled_dot_product_attention.default:
+        query, key, value = args[:3]
+        return 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    count = flop_registry.get(func.overloadpacket)
+    return 0 if count is None else count(*args, **kwargs, out_val=out)
 
 
 def _by_mask(name: str, args: tuple) -> bool:

@@ -35,28 +35,47 @@ class Copy:
     place: str  # file:line
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One operator on the device."""
+
+    name: str
+    flops: int
+    bytes: int  # read and written
+    low: bool  # in half precision, where tensor cores compute
+
+
 @dataclass(slots=True)
 class Ledger:
     """Counts since the last `clear`; `in_use` goes on, since memory does."""
 
-    kernels: Counter[str] = field(default_factory=Counter)  # operators that launch at least one kernel
+    work: list[Work] = field(default_factory=list)  # operators that launch at least one kernel
     waits: list[Wait] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
-    flops: int = 0
-    bytes: int = 0  # read and written by kernels
     in_use: int = 0  # bytes of device memory
     peak: int = 0
 
     def clear(self) -> None:
-        self.kernels.clear()
+        self.work.clear()
         self.waits.clear()
         self.copies.clear()
-        self.flops = self.bytes = 0
         self.peak = self.in_use
 
     @property
+    def kernels(self) -> Counter[str]:
+        return Counter(each.name for each in self.work)
+
+    @property
     def launched(self) -> int:
-        return self.kernels.total()
+        return len(self.work)
+
+    @property
+    def flops(self) -> int:
+        return sum(each.flops for each in self.work)
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.work)
 
     def copied(self, way: str) -> list[Copy]:
         return [copy for copy in self.copies if copy.way == way]

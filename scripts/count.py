@@ -1,0 +1,162 @@
+"""What a frame costs on a GPU, counted and not timed: ours beside plain sam2, on Meta's models at 1024 px.
+
+    python scripts/count.py                                    # the table; a few minutes on a CPU
+    python scripts/count.py --docs docs/performance.md         # and there, between its marks
+
+Runs on a pretended CUDA device that computes nothing (tests/rehearsal): random weights, bfloat16 by autocast, banks
+full, and made-up numbers where the decoder's are read. Counted are the operators that launch a kernel, FLOPs of matrix
+products and convolutions, bytes that operators read and write (each operator by itself: caches help both), and peak
+memory of the device with the weights. The roofline of a card adds up, operator by operator, the longer of its FLOPs at
+the card's peak and its bytes at the card's bandwidth. It leaves out launches and waits, and no card reaches it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import bench
+
+from eval.report import markdown_table
+from eval.trackers import as_sam2
+from sam2long import SAM2LongVideoPredictor
+from sam2long.export.atomic import replacing
+from tests.rehearsal.counting import FULL, Counts, counted, counted_plain
+from tests.rehearsal.device import PretendedCuda
+from tests.rehearsal.ledger import Work
+
+MODELS = ("sam2.1-tiny", "sam2.1-small", "sam2.1-base-plus", "sam2.1-large")
+SYSTEMS = ("agree", "distinct", "distinct, sparse")  # of bench.CONFIGS
+FRAMES = 4  # counted: one checkpoint
+BEGIN, END = "<!-- counted: written by scripts/count.py --docs -->", "<!-- /counted -->"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A data sheet's figures: dense FLOPs a second in bfloat16 on tensor cores and in float32, bytes a second."""
+
+    name: str
+    low: float
+    float32: float
+    bandwidth: float
+
+    def seconds(self, work: Work) -> float:
+        return max(work.flops / (self.low if work.low else self.float32), work.bytes / self.bandwidth)
+
+
+CARDS = (
+    Card("A100 SXM 80 GB", 312e12, 19.5e12, 2.039e12),
+    Card("H100 SXM", 989e12, 67e12, 3.35e12),
+    Card("RTX 4090", 165e12, 82.6e12, 1.008e12),
+)
+
+
+def made_up() -> object:
+    """Numbers for what is read of the device: IoUs and logits of an object that is there, no two alike."""
+    generator = torch.Generator().manual_seed(0)
+
+    def answer(tensor: Tensor) -> Tensor:
+        return (0.5 + 0.45 * torch.rand(tensor.shape, generator=generator)).to(tensor.dtype)
+
+    return answer
+
+
+def count(model: str, system: str, objects: int, video: str, size: int) -> Counts:
+    predictor = bench.build(model, size, "cpu", "bfloat16")
+    if system == bench.PLAIN:
+        predictor = as_sam2(predictor)
+    else:
+        predictor = SAM2LongVideoPredictor.from_sam2(predictor, bench.CONFIGS[system], "bfloat16")
+    with PretendedCuda(compute=False, answer=made_up()) as gpu, torch.inference_mode():
+        predictor.to("cuda:0")
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            state = predictor.init_state(video)
+            for obj_id in range(1, objects + 1):
+                mask = torch.zeros(64, 64, dtype=torch.bool)
+                mask[4 * obj_id : 4 * obj_id + 20, 10:30] = True
+                predictor.add_new_mask(state, 0, obj_id, mask)
+            run = predictor.propagate_in_video(state)
+            return (counted_plain if system == bench.PLAIN else counted)(gpu, run, FULL, FRAMES)
+
+
+def figures(counts: Counts) -> dict[str, float]:
+    """Per frame."""
+    of = {
+        "kernels": counts.mean("launched"),
+        "GFLOP": counts.mean("flops") / 1e9,
+        "GB": counts.mean("bytes") / 1e9,
+        "peak MiB": max(frame.peak for frame in counts.frames) / 2**20,
+    }
+    for card in CARDS:
+        seconds = [sum(map(card.seconds, frame.work)) for frame in counts.frames]
+        of[f"{card.name}, ms"] = 1e3 * sum(seconds) / len(seconds)
+    return of
+
+
+def table(models: list[str], objects: list[int], size: int) -> str:
+    rows, header = [], []
+    with tempfile.TemporaryDirectory() as video:
+        for t in range(FULL + FRAMES + 2):
+            Image.new("RGB", (64, 64), (t, 99, 99)).save(Path(video) / f"{t:05d}.jpg")
+        for model in models:
+            for many in objects:
+                plain = figures(count(model, bench.PLAIN, many, video, size))
+                rows.append(
+                    [
+                        model,
+                        many,
+                        bench.PLAIN,
+                        *(f"{value:.3g}" if value < 1e3 else f"{value:.0f}" for value in plain.values()),
+                    ]
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+                for system in SYSTEMS:
+                    own = figures(count(model, system, many, video, size))
+                    rows.append([model, many, system, *(f"× {own[name] / plain[name]:.2f}" for name in plain)])
+                    print(rows[-1], file=sys.stderr, flush=True)
+                header = ["model", "objects", "per frame", *plain]
+    return markdown_table(header, rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, metavar="NAME")
+    parser.add_argument("--objects", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--size", type=int, default=1024, help="side of the model's input")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help="a page with the two marks")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    page = args.docs.read_text(encoding="utf-8") if args.docs else f"{BEGIN}{END}"
+    if BEGIN not in page or END not in page:
+        parser.error(f"{args.docs} lacks the marks {BEGIN} and {END}")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    made = table(args.models, args.objects, args.size)
+    said = (
+        f"`python scripts/count.py`, commit {commit.strip()}, torch {torch.__version__.split('+')[0]}, {args.size} px:"
+    )
+    print(made)
+    if args.docs:
+        inside = f"{BEGIN}\n{said}\n\n{made}\n{END}"
+        page = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: inside, page, flags=re.DOTALL)
+        with replacing(args.docs) as partial:
+            partial.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
