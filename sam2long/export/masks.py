@@ -74,8 +74,12 @@ class MaskWriter:
                 raise DataError(f"{path} has changed since the run was stopped; start again with --overwrite")
         writer = cls.__new__(cls)
         writer._file = path.open("r+", encoding="utf-8", newline="\n")
-        writer._file.truncate(size)
-        writer._file.seek(0, 2)
+        try:
+            writer._file.truncate(size)
+            writer._file.seek(0, 2)
+        except BaseException:
+            writer._file.close()
+            raise
         return writer
 
     @property

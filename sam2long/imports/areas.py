@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 28  # of a picture: 16384 x 16384
 FAR = 1e6  # pixels; no corner of a polygon lies there
+MARGIN = 64  # pixels around a picture in which shapes are kept
+MOST_CORNERS = 200_000  # of the polygons of an object, or of the shapes of a frame
 
 
 def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:
@@ -58,15 +60,64 @@ def from_polygons(polygons: Sequence[Any], height: Any, width: Any, where: str) 
     Raises:
         DataError: no such polygons.
     """
+    import numpy as np
     from pycocotools import mask as coco
 
     height, width = check_size(height, width, where)
+    if sum(len(polygon) for polygon in polygons if isinstance(polygon, list)) > 2 * MOST_CORNERS:
+        raise DataError(f"{where}: its polygons have more than {MOST_CORNERS} corners; draw with fewer")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(_is_near, polygon)):
             raise DataError(
                 f"{where}: {str(polygon)[:60]} is no polygon; expected x1, y1, x2, y2, x3, y3, ... in pixels"
             )
-    return coco.decode(coco.merge(coco.frPyObjects(list(polygons), height, width))).astype(bool)
+    cut = [cut_polygon(list(zip(each[::2], each[1::2], strict=True)), height, width) for each in polygons]
+    flat = [[value for corner in corners for value in corner] for corners in cut if len(corners) >= 3]
+    if not flat:
+        return np.zeros((height, width), bool)
+    return coco.decode(coco.merge(coco.frPyObjects(flat, height, width))).astype(bool)
+
+
+def cut_polygon(corners: Sequence[tuple[float, float]], height: int, width: int) -> list[tuple[float, float]]:
+    """What of a polygon lies on a picture and a little around it, so that filling it takes as long as the picture is
+    large, however far its corners are away. Polygons near the picture stay as they are.
+
+    Source: Sutherland and Hodgman, Reentrant polygon clipping, 1974.
+    """
+    near = max(height, width)
+    if all(-near <= x <= width + near and -near <= y <= height + near for x, y in corners):
+        return list(corners)
+    found = list(corners)
+    for axis, bound, side in ((0, -MARGIN, 1), (0, width + MARGIN, -1), (1, -MARGIN, 1), (1, height + MARGIN, -1)):
+        given, found = found, []
+        for at, corner in enumerate(given):
+            before = given[at - 1]
+            inside, was_inside = ((point[axis] - bound) * side >= 0 for point in (corner, before))
+            if inside != was_inside:
+                share = (bound - before[axis]) / (corner[axis] - before[axis])
+                crossing = [b + share * (c - b) for b, c in zip(before, corner, strict=True)]
+                crossing[axis] = bound
+                found.append(tuple(crossing))
+            if inside:
+                found.append(corner)
+    return found
+
+
+def paint_circle(mask: np.ndarray, centre: tuple[float, float], edge: tuple[float, float]) -> None:
+    """Fill a circle, as far as it lies on the picture.
+
+    Args:
+        mask: [H, W] bool, changed in place. centre, edge: x, y of its middle and of a point on it.
+    """
+    import numpy as np
+
+    radius = math.hypot(edge[0] - centre[0], edge[1] - centre[1])
+    height, width = mask.shape
+    left, right = (min(max(math.floor(centre[0] + sign * radius) + add, 0), width) for sign, add in ((-1, 0), (1, 2)))
+    top, bottom = (min(max(math.floor(centre[1] + sign * radius) + add, 0), height) for sign, add in ((-1, 0), (1, 2)))
+    rows, columns = np.ogrid[top:bottom, left:right]
+    # Half a pixel on: the pixel on which the edge was clicked belongs to it.
+    mask[top:bottom, left:right] |= np.hypot(columns - centre[0], rows - centre[1]) <= radius + 0.5
 
 
 def _is_near(value: Any) -> bool:

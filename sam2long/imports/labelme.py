@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError
-from sam2long.imports.areas import check_size
+from sam2long.imports.areas import MOST_CORNERS, check_size, cut_polygon, paint_circle
 from sam2long.imports.naming import Key, ObjectNumbers, check_name, read_key
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
@@ -65,6 +65,7 @@ class _Drawing:
         self.size = content.get("imageHeight"), content.get("imageWidth")
         check_size(*self.size, path.name)
         self.objects: dict[Key, list[dict[str, Any]]] = {}
+        self.corners = 0
         for number, shape in enumerate(content["shapes"], start=1):
             self._add(shape, f"{path.name}, shape {number}")
 
@@ -74,6 +75,9 @@ class _Drawing:
         kind, points = shape.get("shape_type") or "polygon", shape.get("points")
         if not isinstance(points, list) or not points or not all(_is_point(point) for point in points):
             raise DataError(f"{where}: points is {str(points)[:60]}; expected [[x, y], ...]")
+        self.corners += len(points)
+        if self.corners > MOST_CORNERS:
+            raise DataError(f"{where}: {self.name} has more than {MOST_CORNERS} corners; draw with fewer")
         if kind not in (*BOXES, *AREAS, "point"):
             raise DataError(
                 f"{where} is a {kind}, which says no area of an object; use polygon, rectangle, rotation, circle, "
@@ -123,15 +127,15 @@ class _Drawing:
             if shape["shape_type"] == "mask":
                 self._paste(whole, shape)
             elif shape["shape_type"] == "circle":
-                (x, y), (edge_x, edge_y) = points[0], points[-1]
-                radius = float(np.hypot(edge_x - x, edge_y - y))
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=1, fill=1)
+                paint_circle(whole, points[0], points[-1])
             elif len(points) == 2:
-                xs, ys = zip(*points, strict=True)
-                draw.rectangle((min(xs), min(ys), max(xs), max(ys)), outline=1, fill=1)
+                (x1, x2), (y1, y2) = (sorted(side) for side in zip(*points, strict=True))
+                if x2 >= 0 and y2 >= 0 and x1 < width and y1 < height:
+                    box = max(x1, -1.0), max(y1, -1.0), min(x2, width + 1.0), min(y2, height + 1.0)
+                    draw.rectangle(box, outline=1, fill=1)
             elif len(points) < 3:
                 raise DataError(f"{shape['where']} is a polygon with {len(points)} corners; expected 3 or more")
-            else:
+            elif len(points := cut_polygon(points, height, width)) >= 3:
                 draw.polygon(points, outline=1, fill=1)
         whole |= np.array(image)
         if not whole.any():
@@ -142,16 +146,20 @@ class _Drawing:
         import numpy as np
         from PIL import Image
 
+        height, width = self.size
         left, top = (round(value) for value in shape["points"][0])
+        where = f"{shape['where']}: its mask does not lie inside the frame"
         try:
-            with Image.open(io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))) as image:
+            data = base64.b64decode(shape.get("mask") or "", validate=True)
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                if left < 0 or top < 0 or left + image.width > width or top + image.height > height:
+                    raise DataError(where)  # before any of its pixels is decoded
                 cut = np.array(image.convert("L")) > 0 if image.mode != "1" else np.array(image)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{shape['where']}: mask is not a PNG in base64; expected what LabelMe writes") from None
-        target = whole[max(top, 0) : top + cut.shape[0], max(left, 0) : left + cut.shape[1]]
-        if left < 0 or top < 0 or target.shape != cut.shape:
-            raise DataError(f"{shape['where']}: its mask does not lie inside the frame")
-        target |= cut
+        whole[top : top + cut.shape[0], left : left + cut.shape[1]] |= cut
 
 
 def _is_point(value: Any) -> bool:

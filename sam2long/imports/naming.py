@@ -9,7 +9,7 @@ from typing import Any
 from sam2long.errors import PromptError, short
 
 MOST_ID = 2**31 - 1  # what other programs' files can hold
-MOST_LETTERS = 200  # of a name
+MOST_LETTERS = 80  # of a name
 
 Key = int | str  # what a file calls an object
 

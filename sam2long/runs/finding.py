@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2long.detection import DEFAULT_DETECTOR, Detection, TextDetector, check_search
 from sam2long.errors import ConfigError, PromptError
+from sam2long.imports.naming import MOST_LETTERS
 from sam2long.imports.prompt import ObjectPrompt
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Words:
                 "the object with --box"
             )
         prompts = [
-            ObjectPrompt(frame=frame, obj_id=number, label=entry.label, box=entry.box)
+            ObjectPrompt(frame=frame, obj_id=number, label=entry.label[:MOST_LETTERS], box=entry.box)
             for number, entry in enumerate(found, 1)
         ]
         return Found(prompts=prompts, says=table(found), boxes=found)

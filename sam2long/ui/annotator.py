@@ -7,7 +7,7 @@ go on. Every action changes both, and is on disk when it returns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,12 @@ from sam2long.ui.prompt import AnnotatedObject, Prompt
 from sam2long.ui.store import Rle, Row, is_empty
 from sam2long.ui.tracking import Progress, Tracker
 
+ANYONE = ""  # a page that is not known by name
 MOST_UNDO = 100  # steps; each keeps a mask of the decoder on the device
+
+
+class Outdated(StateError):
+    """Somebody else has changed what was to be changed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +67,16 @@ class Annotator:
         self.source = project.source
         self.tracker = Tracker(project, predictor, changed, progressed)
         self._undo: list[Before] = []
+        self._page, self._seen = ANYONE, None
+
+    def asked_by(self, page: str, seen: int | None) -> None:
+        """Whose request is carried out next.
+
+        Args:
+            page: any name that tells pages apart.
+            seen: the revision that it has seen. What another page has changed since is not replaced unseen.
+        """
+        self._page, self._seen = page, seen
 
     @property
     def undo_steps(self) -> int:
@@ -75,51 +90,53 @@ class Annotator:
     # ---- objects ------------------------------------------------------------------------------------------------
 
     def new_object(self, name: str = "", label: str = "", colour: str = "") -> AnnotatedObject:
-        entry = AnnotatedObject(id=self.project.next_id, name=name, label=label, colour=colour)
-        entry = self.project.add_object(entry)
-        self.project.save()
-        return entry
+        with self.project.changing():
+            return self.project.add_object(
+                AnnotatedObject(id=self.project.next_id, name=name, label=label, colour=colour)
+            )
 
     def change_object(self, obj_id: int, **fields: str) -> AnnotatedObject:
         """Change name, label or colour."""
-        entry = self.project.add_object(dataclasses.replace(self.project.check_object(obj_id), **fields))
-        self.project.save()
-        return entry
+        with self.project.changing():
+            return self.project.add_object(dataclasses.replace(self.project.check_object(obj_id), **fields))
 
     def remove_object(self, obj_id: int) -> None:
         """Forget an object with its prompts and masks."""
         self.project.check_object(obj_id)
-        self._forget(obj_id)
-        self.project.remove_object(obj_id)
-        self._masks_gone(obj_id)
+        with self.project.changing():
+            self._forget(obj_id)
+            self.project.remove_object(obj_id)
+        self._forgotten(obj_id)
 
     def reset_object(self, obj_id: int) -> None:
         """Forget an object's prompts and masks; its name stays."""
         self.project.check_object(obj_id)
-        self._forget(obj_id)
-        self._masks_gone(obj_id)
+        with self.project.changing():
+            self._forget(obj_id)
+        self._forgotten(obj_id)
 
     def reset(self, keep_masks: bool = False) -> None:
         """Forget all prompts and what has been tracked; objects keep their names, and their masks when asked for."""
-        for obj_id in list(self.project.objects):
-            self._forget(obj_id)
+        obj_ids = list(self.project.objects)
+        with self.project.changing():
+            self._forget(*obj_ids, masks=not keep_masks)
+        self._forgotten(*obj_ids)
         self.tracker.reset()
-        self.project.save()
-        if not keep_masks:
-            self.project.store.drop(*self.project.objects)
-        self.changed(-1, list(self.project.objects))
 
-    def _forget(self, obj_id: int) -> None:
-        self.tracker.remove(obj_id)
-        for frame in list(self.project.prompts[obj_id]):
-            self.project.set_prompt(obj_id, frame, None)
-        self.project.stale[obj_id].clear()
-        self._undo = [step for step in self._undo if step.obj_id != obj_id]
+    def _forget(self, *obj_ids: int, masks: bool = True) -> None:
+        for obj_id in obj_ids:
+            for frame in list(self.project.prompts[obj_id]):
+                self.project.set_prompt(obj_id, frame, None, self._page)
+            self.project.stale[obj_id].clear()
+        if masks:
+            self.project.store.drop(*obj_ids)
 
-    def _masks_gone(self, obj_id: int) -> None:
-        self.project.save()
-        self.project.store.drop(obj_id)
-        self.changed(-1, [obj_id])
+    def _forgotten(self, *obj_ids: int) -> None:
+        """The disk has it: now the tracker may forget them, too."""
+        for obj_id in obj_ids:
+            self.tracker.remove(obj_id)
+        self._undo = [step for step in self._undo if step.obj_id not in obj_ids]
+        self.changed(-1, list(obj_ids))
 
     # ---- prompts ------------------------------------------------------------------------------------------------
 
@@ -132,99 +149,128 @@ class Annotator:
         if not positive and not said.points and said.box is None and (mask is None or is_empty(mask)):
             raise PromptError("say first what the object is: a positive point (q) or a box (r); then what it is not")
         prompt = Prompt(points=(*said.points, (x, y)), labels=(*said.labels, int(positive)), box=said.box)
-        self._prompt(obj_id, frame, prompt)
+        self._prompt(frame, {obj_id: prompt})
 
     def box(self, obj_id: int, frame: int, box: Sequence[float]) -> None:
         """A box around the object; clicks on this frame stay."""
         self._check(obj_id, frame)
+        self._check_seen(obj_id, frame)
         said = self.project.prompt(obj_id, frame) or Prompt()
         x1, y1, x2, y2 = box
         width, height = self.source.width, self.source.height
         corners = max(min(x1, x2), 0), max(min(y1, y2), 0), min(max(x1, x2), width), min(max(y1, y2), height)
-        self._prompt(obj_id, frame, Prompt(points=said.points, labels=said.labels, box=corners))
+        self._prompt(frame, {obj_id: Prompt(points=said.points, labels=said.labels, box=corners)})
 
     def mask(self, obj_id: int, frame: int, mask: np.ndarray) -> None:
         """A mask [H, W] bool, drawn elsewhere."""
         self._check(obj_id, frame)
-        self._prompt(obj_id, frame, Prompt(mask=encode_mask(mask)))
+        self._check_seen(obj_id, frame)
+        self._prompt(frame, {obj_id: Prompt(mask=encode_mask(mask))})
 
     def take(self, frame: int, prompts: Sequence[ObjectPrompt]) -> None:
         """Prompts of a frame that another editor has written; objects that are new are made."""
         check_frame(frame, self.source.num_frames)
         for prompt in prompts:
-            if prompt.obj_id not in self.project.objects:
-                self.project.add_object(AnnotatedObject(id=prompt.obj_id, label=prompt.label))
-            self._prompt(prompt.obj_id, frame, Prompt.from_object_prompt(prompt))
+            self._check_seen(prompt.obj_id, frame)
+        new = [
+            AnnotatedObject(id=prompt.obj_id, label=prompt.label)
+            for prompt in prompts
+            if prompt.obj_id not in self.project.objects
+        ]
+        self._prompt(frame, {prompt.obj_id: Prompt.from_object_prompt(prompt) for prompt in prompts}, new)
 
     def lock(self, obj_id: int, frame: int) -> None:
         """Take the mask that a frame has for a prompt: a good frame to remember, whatever follows."""
         self._check(obj_id, frame)
+        self._check_seen(obj_id, frame)
         mask = self.project.store.mask(frame, obj_id)
         if mask is None or is_empty(mask):
             raise PromptError(f"object {obj_id} has no mask on frame {frame} that could be locked; go to one that has")
-        self._prompt(obj_id, frame, Prompt(mask=mask))
+        self._prompt(frame, {obj_id: Prompt(mask=mask)})
 
     def clear(self, obj_id: int, frame: int) -> None:
         """Take back what was said of an object on a frame, and the mask that came of it."""
         self._check(obj_id, frame)
+        self._check_seen(obj_id, frame)
         if self.project.prompt(obj_id, frame) is None:
             raise PromptError(f"object {obj_id} has no prompt on frame {frame}; there is nothing to clear")
         tracked = next(
             (s for s in self._undo if (s.obj_id, s.frame, s.prompt) == (obj_id, frame, None) and s.mask is not None),
             None,
         )
-        self._remember(self._before(obj_id, frame))
+        before = self._before(obj_id, frame)
+        with self.project.changing():
+            self.project.set_prompt(obj_id, frame, None, self._page)
+            self.project.mark_stale(obj_id, frame)
+            if tracked is None:
+                self.project.store.drop_frame(obj_id, frame)
+            else:  # as the tracker had it before anything was said here
+                self.project.store.put(frame, {obj_id: tracked.mask}, {obj_id: tracked.row})
+                self.project.stale[obj_id].add(frame)
+        self._remember(before)
         self.tracker.take_back(obj_id, frame)
-        self.project.set_prompt(obj_id, frame, None)
-        self.project.mark_stale(obj_id, frame)
-        if tracked is None:
-            self.project.store.drop_frame(obj_id, frame)
-        else:  # as the tracker had it before anything was said here
-            self.project.store.put(frame, {obj_id: tracked.mask}, {obj_id: tracked.row})
-            self.project.stale[obj_id].add(frame)
+        if tracked is not None:
             self._track_again(frame, tracked.row)
-        self._saved_prompt(obj_id, frame)
+        self.changed(frame, [obj_id])
 
     def undo(self) -> tuple[int, int]:
         """Take back the latest change of a prompt; returns object and frame."""
         if not self._undo:
             raise StateError("there is nothing to undo")
-        step = self._undo.pop()
+        step = self._undo[-1]
         obj_id, frame = step.obj_id, step.frame
-        if step.prompt is None:
-            self.tracker.take_back(obj_id, frame)
-        elif step.given is not None:
-            self.tracker.put_back(obj_id, frame, step.given)
-        else:
-            self.tracker.give(obj_id, frame, step.prompt)
-        self.project.set_prompt(obj_id, frame, step.prompt)
-        if step.passes == self.tracker.passes:
-            self.project.stale[obj_id] = set(step.stale)
-        else:
-            self.project.mark_stale(obj_id, frame)
-        if step.mask is None:
-            self.project.store.drop_frame(obj_id, frame)
-        else:
-            self.project.store.put(frame, {obj_id: step.mask}, {obj_id: step.row})
-            if step.prompt is None:
-                self._track_again(frame, step.row)
-        self._saved_prompt(obj_id, frame)
+        self._check_seen(obj_id, frame)
+        with self.project.changing():
+            self.project.set_prompt(obj_id, frame, step.prompt, self._page)
+            if step.passes == self.tracker.passes:
+                self.project.stale[obj_id] = set(step.stale)
+            else:
+                self.project.mark_stale(obj_id, frame)
+            if step.mask is None:
+                self.project.store.drop_frame(obj_id, frame)
+            else:
+                self.project.store.put(frame, {obj_id: step.mask}, {obj_id: step.row})
+        self._undo.pop()
+        self._back_to(step)
+        self.changed(frame, [obj_id])
         return obj_id, frame
 
-    def _prompt(self, obj_id: int, frame: int, prompt: Prompt) -> None:
-        before = self._before(obj_id, frame)
-        mask = self.tracker.give(obj_id, frame, prompt)
-        self._remember(before)
-        rle = encode_mask(mask)
-        row = Row(VISIBLE if mask.any() else ABSENT, prompted=True, empty=not mask.any())
-        self.project.set_prompt(obj_id, frame, prompt)
-        self.project.store.put(frame, {obj_id: rle}, {obj_id: row})
-        self.project.mark_stale(obj_id, frame)
-        self._saved_prompt(obj_id, frame)
+    def _prompt(self, frame: int, prompts: Mapping[int, Prompt], new: Sequence[AnnotatedObject] = ()) -> None:
+        """Say where objects are on a frame: all of it is taken, or nothing. new: objects to make first."""
+        done: list[Before] = []
+        try:
+            with self.project.changing():
+                for entry in new:
+                    self.project.add_object(entry)
+                masks, rows = {}, {}
+                for obj_id, prompt in prompts.items():
+                    before = self._before(obj_id, frame)
+                    mask = self.tracker.give(obj_id, frame, prompt)
+                    done.append(before)
+                    masks[obj_id] = encode_mask(mask)
+                    rows[obj_id] = Row(VISIBLE if mask.any() else ABSENT, prompted=True, empty=not mask.any())
+                for obj_id, prompt in prompts.items():
+                    self.project.set_prompt(obj_id, frame, prompt, self._page)
+                    self.project.mark_stale(obj_id, frame)
+                self.project.store.put(frame, masks, rows)
+        except BaseException:
+            for before in reversed(done):
+                self._back_to(before)
+            raise
+        for before in done:
+            self._remember(before)
+        self.changed(frame, list(prompts))
 
-    def _saved_prompt(self, obj_id: int, frame: int) -> None:
-        self.project.save()
-        self.changed(frame, [obj_id])
+    def _back_to(self, step: Before) -> None:
+        """Let the tracker know of an object on a frame what it knew before."""
+        if step.prompt is None:
+            self.tracker.take_back(step.obj_id, step.frame)
+            if step.mask is not None:
+                self._track_again(step.frame, step.row)
+        elif step.given is not None:
+            self.tracker.put_back(step.obj_id, step.frame, step.given)
+        else:
+            self.tracker.give(step.obj_id, step.frame, step.prompt)
 
     def _before(self, obj_id: int, frame: int) -> Before:
         return Before(
@@ -248,6 +294,15 @@ class Annotator:
     def _check(self, obj_id: int, frame: int) -> None:
         self.project.check_object(obj_id)
         check_frame(frame, self.source.num_frames)
+
+    def _check_seen(self, obj_id: int, frame: int) -> None:
+        """Refuse to replace what another page has said here since this one looked."""
+        revision, page = self.project.changed_at.get((obj_id, frame), (0, ANYONE))
+        if self._seen is not None and revision > self._seen and page != self._page:
+            raise Outdated(
+                f"another page has just changed object {obj_id} on frame {frame}; look at it, and do it again if it is "
+                "still right"
+            )
 
     def _check_inside(self, x: float, y: float) -> None:
         if not (0 <= x <= self.source.width and 0 <= y <= self.source.height):

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from sam2long.errors import Sam2LongError
+from sam2long.ui.annotator import Outdated
 from sam2long.ui.jobs import Busy
 
 FRAME_CACHE = {"cache-control": "private, max-age=3600"}
@@ -28,7 +29,7 @@ def _sentence(status: int, text: str) -> JSONResponse:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return _sentence(409 if isinstance(error, Busy) else 400, str(error))
+    return _sentence(409 if isinstance(error, (Busy, Outdated)) else 400, str(error))
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -45,7 +46,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _os_error(request: Request, error: OSError) -> Response:
-    return _sentence(500, f"a file could not be read or written: {error.strerror or error}")
+    return _sentence(500, f"a file could not be read or written, and nothing was changed: {error.strerror or error}")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -7,12 +7,12 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sam2long.doubt import next_stretch, ranked
-from sam2long.errors import Sam2LongError
+from sam2long.errors import DataError, Sam2LongError, short
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
 from sam2long.ui.pictures import JpegFrames
@@ -40,20 +40,27 @@ class Desk:
         self.hub, self.worker = Hub(), Worker()
         self.pictures = JpegFrames(project.source)
         self.annotator = Annotator(project, predictor, self._changed, self.progressed)
-        self.exports: dict[str, Path] = {}  # name -> folder, of this session
+        self._exports: dict[str, Path] = {}  # name -> folder, of this session
+        self.reading = ThreadPoolExecutor(1, "sam2long-reading")  # uploads are read one after the other
         self._touched: set[int] = set()
         self._busy: dict[str, Any] | None = None
         self._told_at = 0.0
 
     def close(self) -> None:
         """Stop what is under way, and save."""
+        self.reading.shutdown(wait=False, cancel_futures=True)
         self.worker.close(self.annotator.close)
 
     # ---- doing --------------------------------------------------------------------------------------------------
 
-    def acted(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Carry out a short action in the model's thread, and tell the pages what it changed."""
+    def acted(self, page: str, seen: int | None, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a short action in the model's thread, and tell the pages what it changed.
+
+        Args:
+            page, seen: as for `Annotator.asked_by`.
+        """
         self._touched.clear()
+        self.annotator.asked_by(page, seen)
         try:
             return action(*args, **kwargs)
         finally:
@@ -62,20 +69,39 @@ class Desk:
     def begin(self, what: str, work: Callable[[Callable[[], bool]], dict[str, Any]]) -> None:
         """Start something long; the pages hear of its progress, and of its end."""
 
-        def begun(cancelled: Callable[[], bool]) -> dict[str, Any]:
+        def taken() -> None:
             self._busy = {"what": what, "direction": "", "frame": None, "done": 0, "total": 0}
+
+        def begun(cancelled: Callable[[], bool]) -> dict[str, Any]:
             self._tell()
             return work(cancelled)
 
-        self.worker.submit_long(what, begun, lambda future: self._ended(what, future))
+        self.worker.submit_long(what, begun, taken, lambda future: self._ended(what, future))
 
     def save(self) -> None:
         """The tracker's state, and the files that other tools read."""
         self.annotator.tracker.save()
         self.project.write_info()
 
+    def exported(self, folder: Path) -> str:
+        """The name under which an export can be downloaded: its own, whatever other exports are called."""
+        for name, known in self._exports.items():
+            if known == folder:
+                return name
+        name, number = folder.name, 1
+        while name in self._exports:
+            number += 1
+            name = f"{folder.name}-{number}"
+        self._exports[name] = folder
+        return name
+
+    def export_folder(self, name: str) -> Path:
+        folder = self._exports.get(name)
+        if folder is None or not folder.is_dir():
+            raise DataError(f"there is no export {short(name)} of this session; export it first")
+        return folder
+
     def _ended(self, what: str, future: Future) -> None:
-        self._busy = None
         event: dict[str, Any] = {"type": "done", "what": what, "error": None}
         try:
             event |= future.result()
@@ -133,7 +159,7 @@ class Desk:
             "objects": objects,
             "undo": self.annotator.undo_steps,
             "revision": revision,
-            "busy": self._busy,
+            "busy": self._busy if self.worker.busy else None,
         }  # fmt: skip
 
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:

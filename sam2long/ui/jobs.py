@@ -51,13 +51,18 @@ class Worker:
             return self._pool.submit(action)
 
     def submit_long(
-        self, what: str, action: Callable[[Callable[[], bool]], Any], done: Callable[[Future], None]
+        self,
+        what: str,
+        action: Callable[[Callable[[], bool]], Any],
+        taken: Callable[[], None],
+        done: Callable[[Future], None],
     ) -> None:
         """Carry out something long, beside which nothing else is taken on.
 
         Args:
             what: "tracking", for the message to others.
             action: is given a function that says whether it should stop.
+            taken: called at once, before `busy` is true.
             done: called at the end, in the thread.
         Raises:
             Busy: something long is under way already.
@@ -66,6 +71,7 @@ class Worker:
             self._check_free()
             self._cancel.clear()
             self._what = what
+            taken()
             future = self._long = self._pool.submit(action, self._cancel.is_set)
 
         def finished(future: Future) -> None:

@@ -12,11 +12,12 @@ prompts.json names the state that goes with it. When that is missing or older, t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sam2long.export.atomic import write_json
 from sam2long.export.masks import MaskReader, decode_mask
 from sam2long.export.page import write_page
 from sam2long.export.report import write_report
+from sam2long.imports.naming import free_id
 from sam2long.runs.prompting import ObjectPrompt, from_file
 from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.runs.settings import RunSettings
@@ -36,6 +38,7 @@ from sam2long.ui.store import MaskStore
 from sam2long.video import FrameSource, open_source
 
 FORMAT = "sam2long-project"
+KEPT_IN_MEMORY = ("objects", "prompts", "stale", "_most_id", "revision", "changed_at", "saved_state")
 VERSION = 1
 
 
@@ -60,8 +63,9 @@ class Project:
         self.objects: dict[int, AnnotatedObject] = {}
         self.prompts: dict[int, dict[int, Prompt]] = {}  # object -> frame -> prompt
         self.stale: dict[int, set[int]] = {}  # object -> frames tracked before something they depend on was changed
-        self.next_id = 1
+        self._most_id = 0  # the highest one that there ever was
         self.revision = 0  # counts the changes of prompts
+        self.changed_at: dict[tuple[int, int], tuple[int, str]] = {}  # (object, frame) -> revision, page; since opened
         self.saved_state: tuple[str, int] | None = None  # file in .resume/, and the revision that it belongs to
         with ExitStack() as undo:
             undo.enter_context(self.folder)
@@ -107,7 +111,7 @@ class Project:
             self._check_video(content["video"])
             for entry in content["objects"]:
                 self.add_object(AnnotatedObject(**entry))
-            self.next_id = max(self.next_id, content["next_id"])
+            self._most_id = max(self._most_id, content["next_id"] - 1)
             self.revision = content["revision"]
             self.saved_state = content["state"] and (content["state"]["file"], content["state"]["revision"])
             self.stale = {int(key): set(_spread(spans)) for key, spans in content["stale"].items()}
@@ -144,10 +148,15 @@ class Project:
         entry = dataclasses.replace(entry, colour=entry.colour or default_colour(entry.id))
         with self.lock:
             self.objects[entry.id] = entry
-            self.next_id = max(self.next_id, entry.id + 1)
+            self._most_id = max(self._most_id, entry.id)
             self.prompts.setdefault(entry.id, {})
             self.stale.setdefault(entry.id, set())
         return entry
+
+    @property
+    def next_id(self) -> int:
+        """A number that no object has; if there are any left, one that none ever had."""
+        return free_id([*self.objects, self._most_id])
 
     def check_object(self, obj_id: int) -> AnnotatedObject:
         if obj_id not in self.objects:
@@ -164,13 +173,15 @@ class Project:
         with self.lock:
             return self.prompts.get(obj_id, {}).get(frame)
 
-    def set_prompt(self, obj_id: int, frame: int, prompt: Prompt | None) -> None:
+    def set_prompt(self, obj_id: int, frame: int, prompt: Prompt | None, page: str = "") -> None:
+        """page: whose change it is."""
         with self.lock:
             if prompt is None:
                 self.prompts[obj_id].pop(frame, None)
             else:
                 self.prompts[obj_id][frame] = prompt
             self.revision += 1
+            self.changed_at[obj_id, frame] = self.revision, page
 
     def mark_stale(self, obj_id: int, frame: int) -> None:
         """What was tracked from `frame` on, in either direction, no longer follows from the prompts."""
@@ -194,6 +205,29 @@ class Project:
         index, rest = divmod(source_frame - self.settings.start, self.settings.stride)
         return (index,) if rest == 0 and 0 <= index < self.source.num_frames else None
 
+    # ---- all or nothing -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Changes of objects, prompts and masks, on disk when this ends; where anything fails, none of them is made,
+        in memory or on disk."""
+        with self.lock:
+            before = {name: copy.copy(getattr(self, name)) for name in KEPT_IN_MEMORY}
+            for name in ("prompts", "stale"):
+                before[name] = {obj_id: copy.copy(entry) for obj_id, entry in before[name].items()}
+        mark = self.store.mark()
+        try:
+            yield
+            self.save()
+        except BaseException:
+            with self.lock:
+                for name, value in before.items():
+                    setattr(self, name, value)
+            self.store.back_to(mark)
+            raise
+        with suppress(OSError):  # masks that were dropped stay in the file until there is room to write it anew
+            self.store.tidy()
+
     # ---- saving -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -216,8 +250,8 @@ class Project:
                     for frame, prompt in sorted(prompts.items())
                 ],
             }
-        write_json(self.prompts_file, content)
         self.store.set_header(self._header())
+        write_json(self.prompts_file, content)
 
     def write_info(self, running: bool = False) -> None:
         """run.json, as `sam2long track` writes it, so that other tools take the project for a run."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from sam2long.errors import PromptError, short
 from sam2long.export.masks import encode_mask
 from sam2long.export.overlay import COLOURS
 from sam2long.imports import ObjectPrompt
+from sam2long.imports.naming import check_id, check_name
 from sam2long.ui.store import Rle
 
 
@@ -19,6 +22,13 @@ class AnnotatedObject:
     name: str = ""
     label: str = ""  # its class
     colour: str = ""  # #rrggbb
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        for field in ("name", "label"):
+            object.__setattr__(self, field, check_name(getattr(self, field), f"the object's {field}"))
+        if self.colour and not re.fullmatch("#[0-9a-f]{6}", self.colour):
+            raise PromptError(f"the colour is {short(self.colour)}; expected one like #2a7fff")
 
     @property
     def title(self) -> str:

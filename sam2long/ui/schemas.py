@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from sam2long.imports.naming import MOST_ID, MOST_LETTERS, check_name
 
 Coordinate = Annotated[float, Field(ge=-(2**16), le=2**16, allow_inf_nan=False)]
 FrameIndex = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-ObjectId = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
-Text = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ObjectId = Annotated[int, Field(ge=1, le=MOST_ID, strict=True)]
+Text = Annotated[str, Field(max_length=4 * MOST_LETTERS), AfterValidator(check_name)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
@@ -71,4 +73,5 @@ class ExportRequest(Request):
     images: bool = False
     feather: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     band: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    tracked_only: bool = False
     overwrite: bool = False

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from sam2long.errors import DataError
 
 MOST_BYTES = 1 << 20  # of a JSON body
+MOST_DIGITS = 18  # of a Content-Length
 MOST_UPLOAD_BYTES = 16 << 20  # of a mask picture, or of another editor's shapes
 UPLOAD_SUFFIXES = ("/mask", "/shapes")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -65,6 +66,14 @@ def host_name(host: str | None) -> str | None:
     """The name in "name:port"; None when it is none."""
     try:
         return urlsplit(f"//{host}").hostname if host else None
+    except ValueError:
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    """ "name:port" of an address; None when it is none."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return None
 
@@ -118,7 +127,7 @@ class Guard:
             return
         limit = MOST_UPLOAD_BYTES if scope["path"].endswith(UPLOAD_SUFFIXES) else MOST_BYTES
         declared = headers.get("content-length", "0")
-        if not declared.isdecimal():
+        if not declared.isdecimal() or len(declared) > MOST_DIGITS:
             await _answer(send, 400, "the request's Content-Length is not a number; leave it to the client")
             return
         if int(declared) > limit:
@@ -136,7 +145,7 @@ class Guard:
             return 421, "this server does not go by that name; open the address that `sam2long annotate` printed"
         if scope["method"] not in SAFE_METHODS:
             origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
+            foreign = origin is not None and _netloc(origin) != headers.get("host")
             if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 return 403, "the request comes from another page; changes are made from this server's own page only"
         if access.token is None:

@@ -11,9 +11,9 @@ import contextlib
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,16 @@ class _Kept(NamedTuple):
     row: Row
 
 
+class Mark(NamedTuple):
+    """How a store was, to go back to."""
+
+    size: int
+    kept: dict[int, dict[int, _Kept]]
+    lines: int
+    dropped: bool
+    header: dict[str, Any]
+
+
 def is_empty(rle: Rle) -> bool:
     """Whether run lengths hold no pixel."""
     from pycocotools import mask as coco
@@ -106,7 +116,10 @@ class MaskStore:
             with replacing(path) as partial:
                 MaskWriter(partial, header).close()
             size, self._written_header = path.stat().st_size, self._header
-        self._open(size)
+        self._size = size  # bytes that count
+        self._writer: MaskWriter | None = None
+        self._reader: BinaryIO | None = None
+        self._open_writer()  # a folder that is closed to us shows now
 
     # ---- reading ----------------------------------------------------------------------------------------------
 
@@ -132,12 +145,13 @@ class MaskStore:
     def masks(self, frame: int) -> dict[int, Rle]:
         """Object id -> run lengths."""
         with self._lock:
-            return self._masks(frame, self._reader)
+            return self._masks(frame)
 
     def mask(self, frame: int, obj_id: int) -> Rle | None:
         return self.masks(frame).get(obj_id)
 
-    def _masks(self, frame: int, reader: Any) -> dict[int, Rle]:
+    def _masks(self, frame: int) -> dict[int, Rle]:
+        reader = self._open_reader()
         places = {obj_id: frames[frame].start for obj_id, frames in self._kept.items() if frame in frames}
         lines: dict[int, dict[str, Rle]] = {}
         for start in set(places.values()):
@@ -150,17 +164,35 @@ class MaskStore:
     def put(self, frame: int, masks: Mapping[int, Rle], rows: Mapping[int, Row]) -> None:
         """Add or replace masks of a frame; in the file when this returns."""
         with self._lock:
-            start = self._writer.size
-            try:
-                self._write(self._writer, frame, masks, rows)
-            except OSError:  # the disk is full: half a line must not stay in the way of the next one
-                with contextlib.suppress(OSError):
-                    self._writer.close()
-                self._writer = MaskWriter.resume(self.path, start)
-                raise
-            self._lines += 1
+            start = self._append(lambda writer: self._write(writer, frame, masks, rows))
             for obj_id in masks:
                 self._kept.setdefault(obj_id, {})[frame] = _Kept(start, rows[obj_id])
+
+    def _append(self, write: Callable[[MaskWriter], None]) -> int:
+        """Add a line; returns where it begins. What cannot be written whole is not there afterwards."""
+        writer = self._open_writer()
+        start = writer.size
+        try:
+            write(writer)
+        except BaseException:  # the disk is full: half a line must not stay in the way of the next one
+            self._cut_to(start)
+            raise
+        self._size = writer.size
+        self._lines += 1
+        return start
+
+    def mark(self) -> Mark:
+        """How it is now, for `back_to`."""
+        with self._lock:
+            kept = {obj_id: dict(frames) for obj_id, frames in self._kept.items()}
+            return Mark(self._size, kept, self._lines, self._dropped, self._header)
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget what has been added since. This takes no room on the disk; nothing may have been rewritten since."""
+        with self._lock:
+            self._kept, self._lines, self._dropped, self._header = mark.kept, mark.lines, mark.dropped, mark.header
+            if self._size > mark.size:
+                self._cut_to(mark.size)
 
     def amend(self, rows: Mapping[tuple[int, int], Row]) -> None:
         """Replace what is known of masks that are there already; (frame, object) -> row."""
@@ -171,21 +203,26 @@ class MaskStore:
         self.rewrite()
 
     def drop(self, *obj_ids: int) -> None:
-        """Forget all masks of objects, also in the file."""
+        """Forget all masks of objects; see `drop_frame`."""
         with self._lock:
+            for frame in sorted({frame for obj_id in obj_ids for frame in self._kept.get(obj_id, ())}):
+                self._drop(frame, [obj_id for obj_id in obj_ids if frame in self._kept.get(obj_id, ())])
             for obj_id in obj_ids:
                 self._kept.pop(obj_id, None)
-        self.rewrite()
 
     def drop_frame(self, obj_id: int, frame: int) -> None:
-        """Forget one mask. The file says so by an empty mask without a report, until it is written anew."""
+        """Forget one mask. The file says so by an empty mask without a report, until `tidy` writes it anew."""
         with self._lock:
-            if self._kept.get(obj_id, {}).pop(frame, None) is not None:
-                side = self._header["height"], self._header["width"]
-                empty = {obj_id: encode_mask(np.zeros(side, bool))}
-                self._writer.write_encoded(frame, *self._place(frame), empty, report={str(obj_id): None})
-                self._lines += 1
-                self._dropped = True
+            if frame in self._kept.get(obj_id, ()):
+                self._drop(frame, [obj_id])
+                del self._kept[obj_id][frame]
+
+    def _drop(self, frame: int, obj_ids: Sequence[int]) -> None:
+        empty = encode_mask(np.zeros((self._header["height"], self._header["width"]), bool))
+        report = dict.fromkeys(map(str, obj_ids))
+        masks = dict.fromkeys(obj_ids, empty)
+        self._append(lambda writer: writer.write_encoded(frame, *self._place(frame), masks, report=report))
+        self._dropped = True
 
     def set_header(self, header: Mapping[str, Any]) -> None:
         """Change the first line (an object was named); written with the next `tidy`."""
@@ -204,15 +241,18 @@ class MaskStore:
         """One line per frame, in order; the file is whole at every moment."""
         with self._lock:
             header = self._header
-            with replacing(self.path) as partial:
-                with MaskWriter(partial, header) as writer:
-                    for frame in sorted(set().union(*self._kept.values())) if self._kept else []:
-                        rows = {obj_id: at[frame].row for obj_id, at in self._kept.items() if frame in at}
-                        self._write(writer, frame, self._masks(frame, self._reader), rows)
-                self._close()  # before it is replaced: Windows does not replace a file in use
+            try:
+                with replacing(self.path) as partial:
+                    with MaskWriter(partial, header) as writer:
+                        for frame in sorted(set().union(*self._kept.values())) if self._kept else []:
+                            rows = {obj_id: at[frame].row for obj_id, at in self._kept.items() if frame in at}
+                            self._write(writer, frame, self._masks(frame), rows)
+                    self._close()  # before it is replaced: Windows does not replace a file in use
+            except OSError:
+                self._close()  # the old file counts; it is opened again when it is needed
+                raise
             self._kept = {}
-            _, size = self._scan(self.path)
-            self._open(size)
+            _, self._size = self._scan(self.path)
             self._written_header = header
 
     def close(self) -> None:
@@ -220,12 +260,29 @@ class MaskStore:
             self._close()
 
     def _close(self) -> None:
-        self._writer.close()
-        self._reader.close()
+        """Both files are opened again when they are needed."""
+        for file in (self._writer, self._reader):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._writer = self._reader = None
 
-    def _open(self, size: int) -> None:
-        self._writer = MaskWriter.resume(self.path, size)
-        self._reader = self.path.open("rb")
+    def _cut_to(self, size: int) -> None:
+        """Let the file end here. Where it cannot be cut now, it is when it is written to next."""
+        self._size = size
+        self._close()
+        with contextlib.suppress(OSError):
+            self._open_writer()
+
+    def _open_writer(self) -> MaskWriter:
+        if self._writer is None:
+            self._writer = MaskWriter.resume(self.path, self._size)
+        return self._writer
+
+    def _open_reader(self) -> BinaryIO:
+        if self._reader is None:
+            self._reader = self.path.open("rb")
+        return self._reader
 
     def _write(self, writer: MaskWriter, frame: int, masks: Mapping[int, Rle], rows: Mapping[int, Row]) -> None:
         report = {str(obj_id): rows[obj_id].to_json() for obj_id in masks}

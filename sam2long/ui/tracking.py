@@ -88,8 +88,8 @@ class Tracker:
         self.unsaved = False
 
     def _record(self, name: str) -> None:
-        self.project.saved_state = name, self.project.revision
-        self.project.save()
+        with self.project.changing():
+            self.project.saved_state = name, self.project.revision
 
     # ---- prompts ------------------------------------------------------------------------------------------------
 

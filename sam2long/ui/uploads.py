@@ -18,6 +18,7 @@ from sam2long.video import FrameSource
 
 MASK_FORMATS = ("PNG",)
 MOST_SHAPES = 1000
+MOST_PIXELS = 1 << 29  # of all masks of an upload together
 
 
 def read_mask(data: bytes, height: int, width: int) -> np.ndarray:
@@ -58,6 +59,11 @@ def read_shapes(data: bytes, source: FrameSource) -> list[ObjectPrompt]:
             f"the shapes are of a picture of {size[0]} x {size[1]} pixels and the video has "
             f"{source.width} x {source.height}; draw them on frames of this video"
         )
+    shapes = [shape for shape in content["shapes"] if isinstance(shape, dict)]
+    objects = {str(shape.get("group_id", shape.get("label")))[:99] for shape in shapes}
+    if len(objects) * source.width * source.height > MOST_PIXELS:  # each may become a mask
+        most = MOST_PIXELS // (source.width * source.height)
+        raise DataError(f"the upload has {len(objects)} objects; expected {most} at most for one frame of this video")
     with tempfile.TemporaryDirectory(prefix="sam2long-") as folder:
         file = Path(folder) / "00000.json"  # the frame is the one that the page shows, whatever the file was called
         file.write_text(json.dumps(content), encoding="utf-8")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response, StreamingResponse
 
-from sam2long.errors import DataError
 from sam2long.ui import schemas
 from sam2long.ui.pictures import check_frame
 from sam2long.ui.routes.wiring import TheDesk
 from sam2long.ui.security import below
 from sam2long.ui.tracking import Cancelled, Progress
+from sam2long.ui.zipping import zipped
 
 router = APIRouter()
 
@@ -43,7 +40,10 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
     from sam2long.export.convert import check_options, export_run
     from sam2long.export.folder import check_replaceable
 
-    check_options(said.format, said.shape, images=said.images, feather=said.feather, band=said.band)
+    check_options(
+        said.format, said.shape, images=said.images, feather=said.feather, band=said.band,
+        tracked_only=said.tracked_only,
+    )  # fmt: skip
     folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
     await asyncio.to_thread(check_replaceable, folder, said.overwrite)  # it may hold many files
 
@@ -59,11 +59,10 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
             feather=said.feather, band=said.band, overwrite=said.overwrite, progress=progress,
         )  # fmt: skip
         files = [file.relative_to(report.folder).as_posix() for file in report.files]
-        desk.exports[report.folder.name] = report.folder
         return {
             "text": f"{len(files)} files written to {report.folder}",
             "folder": str(report.folder),
-            "name": report.folder.name,
+            "name": desk.exported(report.folder),
             "files": files[:200],
             "count": len(files),
             "lost": report.lost,
@@ -75,14 +74,10 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
 
 @router.get("/api/exports/{name}.zip")
 def download(name: str, desk: TheDesk) -> Response:
-    """An export of this session in one file."""
-    folder = desk.exports.get(name)
-    if folder is None or not folder.is_dir():
-        raise DataError(f"there is no export {name!r} of this session; export it first")
-    parent = Path(tempfile.mkdtemp(prefix="sam2long-"))
-    archive = shutil.make_archive(str(parent / "export"), "zip", folder)
-    cleaned = BackgroundTask(shutil.rmtree, parent, ignore_errors=True)
-    return FileResponse(archive, filename=f"{name}.zip", media_type="application/zip", background=cleaned)
+    """An export of this session in one file, made while it is sent: nothing is left behind when a browser hangs up."""
+    folder = desk.export_folder(name)
+    named = f"attachment; filename*=utf-8''{quote(name)}.zip"
+    return StreamingResponse(zipped(folder), media_type="application/zip", headers={"content-disposition": named})
 
 
 @router.post("/api/cancel")

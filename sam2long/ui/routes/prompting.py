@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from sam2long.ui import schemas
+from sam2long.ui.desk import Desk
 from sam2long.ui.pictures import check_frame
 from sam2long.ui.routes.wiring import Change, TheDesk
 from sam2long.ui.uploads import read_mask, read_shapes
@@ -73,9 +75,8 @@ async def lock(said: schemas.OnFrame, desk: TheDesk, change: Change) -> dict[str
 @router.put("/api/objects/{obj_id}/frames/{frame}/mask")
 async def upload_mask(obj_id: int, frame: int, request: Request, desk: TheDesk, change: Change) -> dict[str, Any]:
     check_frame(frame, desk.project.source)
-    data = await request.body()
-    source = desk.project.source
-    mask = await asyncio.to_thread(read_mask, data, source.height, source.width)
+    data, source = await request.body(), desk.project.source
+    mask = await _read(desk, lambda: read_mask(data, source.height, source.width))
     await change(desk.annotator.mask, obj_id, frame, mask)
     return await asyncio.to_thread(desk.on_frame, frame)
 
@@ -83,9 +84,16 @@ async def upload_mask(obj_id: int, frame: int, request: Request, desk: TheDesk, 
 @router.put("/api/frames/{frame}/shapes")
 async def upload_shapes(frame: int, request: Request, desk: TheDesk, change: Change) -> dict[str, Any]:
     check_frame(frame, desk.project.source)
-    prompts = await asyncio.to_thread(read_shapes, await request.body(), desk.project.source)
+    data = await request.body()
+    prompts = await _read(desk, lambda: read_shapes(data, desk.project.source))
     await change(desk.annotator.take, frame, prompts)
-    return await asyncio.to_thread(desk.on_frame, frame)
+    moved = {prompt.called: prompt.obj_id for prompt in prompts if prompt.called}
+    return {**await asyncio.to_thread(desk.on_frame, frame), "moved": moved}
+
+
+async def _read(desk: Desk, work: Callable[[], Any]) -> Any:
+    """Look at an upload, after those that came before: however many come, the rest of the server goes on."""
+    return await asyncio.wrap_future(desk.reading.submit(work))
 
 
 @router.post("/api/undo")

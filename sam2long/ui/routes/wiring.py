@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from sam2long.imports.naming import MOST_LETTERS
 from sam2long.ui.desk import Desk
+from sam2long.ui.security import MOST_DIGITS
 
 
 async def _desk(request: Request) -> Desk:
@@ -17,10 +19,13 @@ async def _desk(request: Request) -> Desk:
 
 async def _change(request: Request) -> Callable[..., Awaitable[Any]]:
     desk, saver = request.app.state.desk, request.app.state.saver
+    page = request.headers.get("x-page", "")[:MOST_LETTERS]
+    said = request.headers.get("x-seen", "")
+    seen = int(said) if said.isdecimal() and len(said) <= MOST_DIGITS else None
 
     async def change(action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do something to the project, in the model's thread, and tell every page."""
-        result = await asyncio.wrap_future(desk.worker.submit(lambda: desk.acted(action, *args, **kwargs)))
+        result = await asyncio.wrap_future(desk.worker.submit(lambda: desk.acted(page, seen, action, *args, **kwargs)))
         saver.soon()
         return result
 

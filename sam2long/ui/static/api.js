@@ -1,7 +1,13 @@
 // Requests to the server. What it refuses is thrown as an Error with the server's own sentence.
 
-async function request(method, path, body, type) {
-  const options = { method, headers: {} };
+const page = Math.random().toString(36).slice(2); // tells the pages that show one project apart
+let seen = null; // the revision of the project that this page shows
+
+export function show(revision) { seen = revision; }
+
+async function request(method, path, body, type, seenThen = seen) {
+  const options = { method, headers: { "x-page": page } };
+  if (seenThen !== null) options.headers["x-seen"] = String(seenThen);
   if (body !== undefined) {
     options.headers["content-type"] = type ?? "application/json";
     options.body = type ? body : JSON.stringify(body);
@@ -28,7 +34,8 @@ export const api = {
   put: (path, body) => request("PUT", path, body),
   patch: (path, body) => request("PATCH", path, body),
   remove: (path) => request("DELETE", path),
-  upload: (path, file, type) => request("PUT", path, file, type),
+  upload: (path, file, type, seenThen) => request("PUT", path, file, type, seenThen),
+  seen: () => seen, // when something begins to be drawn, for `upload`
 };
 
 export function listen(onEvent, onLost) {

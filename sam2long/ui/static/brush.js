@@ -37,7 +37,7 @@ function drop() {
 function begin(at, erase, mask, colour) {
   const { frame, target } = model;
   if (!painted || painted.frame !== frame || painted.target !== target) {
-    painted = { frame, target, layer: layerOf(mask, colour), colour, uploads: 0 };
+    painted = { frame, target, layer: layerOf(mask, colour), colour, uploads: 0, seen: api.seen() };
   }
   Object.assign(painted, { erase, from: at });
   strokeTo(at);
@@ -79,7 +79,7 @@ function end(objectOf) {
   return model.change(async () => {
     try {
       const object = await objectOf(target);
-      const { objects } = await api.upload(`/api/objects/${object}/frames/${frame}/mask`, await picture, "image/png");
+      const { objects } = await api.upload(`/api/objects/${object}/frames/${frame}/mask`, await picture, "image/png", mine.seen);
       model.annotations.clear();
       model.keep(frame, { objects, shapes: false });
     } finally {

@@ -268,7 +268,9 @@ $("import-file").addEventListener("change", () => {
   const shapes = file.type === "application/json" || file.name.toLowerCase().endsWith(".json");
   model.change(async () => {
     if (shapes) {
-      const { objects } = await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
+      const { objects, moved } = await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
+      const numbers = Object.entries(moved).map(([was, is]) => `${was} is ${is}`);
+      if (numbers.length) model.note(`Objects count from 1 here: ${numbers.join(", ")}.`);
       if (target.id === null) target.id = Number(Object.keys(objects)[0]);
     } else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png");
     model.tell("selection");

@@ -1,6 +1,6 @@
 // What the page knows: the server's state, timelines, masks of frames, and where the user is.
 
-import { api } from "./api.js";
+import { api, show } from "./api.js";
 
 const KEPT_FRAMES = 60;
 export const STALE = 1, DOUBTFUL = 2;
@@ -44,6 +44,7 @@ class Model extends EventTarget {
   async load() {
     const { view, formats, ...state } = await api.get("/api/state");
     this.state = state;
+    show(state.revision);
     this.formats = formats;
     this.frame = Math.min(view.frame ?? 0, this.last);
     this.target = { id: this.object(view.object) ? view.object : state.objects[0]?.id ?? null };
@@ -67,6 +68,7 @@ class Model extends EventTarget {
 
   async setState(state, changed) {
     this.state = state;
+    show(state.revision);
     if (this.selected !== null && !this.object(this.selected)) this.target = { id: null };
     for (const id of this.timelines.keys()) if (!this.object(id)) this.timelines.delete(id);
     this.tell("state", "selection");
