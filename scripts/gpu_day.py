@@ -134,10 +134,8 @@ def waits(model: str, args: argparse.Namespace, frames: int = 20) -> dict[str, A
     run = predictor.propagate_in_video(state)
     for _ in range(bench.POINTERS):
         next(run)
-    asked, original = [], devices.read_out
-    modules = [module for module in list(sys.modules.values()) if getattr(module, "read_out", None) is original]
-    for module in modules:
-        module.read_out = lambda *rest: asked.append(1) or original(*rest)
+    asked, original = [], devices.Outgoing.read_out
+    devices.Outgoing.read_out = lambda *rest: asked.append(1) or original(*rest)
     on_gpu = args.device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_sync_debug_mode("warn")
@@ -148,8 +146,7 @@ def waits(model: str, args: argparse.Namespace, frames: int = 20) -> dict[str, A
     finally:
         if on_gpu:
             torch.cuda.set_sync_debug_mode("default")
-        for module in modules:
-            module.read_out = original
+        devices.Outgoing.read_out = original
     stray = [str(each.message) for each in unasked if "synchroniz" in str(each.message)]
     return {"asked per frame": len(asked) / count, "unasked per frame": len(stray) / count, "places": stray[:3]}
 

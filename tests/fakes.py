@@ -142,7 +142,7 @@ class ScriptedModel:
     def __init__(self, say):
         self.say = say
 
-    def propose(self, frame, readings, num_pointers, while_waiting=None):
+    def propose(self, frame, readings, num_pointers, while_waiting=None, outgoing=None):
         self.pathways = [int(reading.spatial[-1].memory.object_ptr) for reading in readings]
         verdicts = [self.say(frame, pathway) for pathway in self.pathways]
         return SimpleNamespace(verdicts=verdicts, kept_tokens=[None] * len(readings))

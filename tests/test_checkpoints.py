@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2long.network.devices import Outgoing
 from sam2long.tracking import checkpoints as module
 from sam2long.tracking.checkpoints import Checkpoints
 from tests.fakes import MASK, noise_video, tiny_predictor
@@ -25,7 +26,7 @@ def track():
 
 def offered(kept, track, times):
     for time in times:
-        kept.offer(dataclasses.replace(track.now, time=time))
+        kept.offer(dataclasses.replace(track.now, time=time), Outgoing())
 
 
 def latest(kept, time):

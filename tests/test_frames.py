@@ -9,7 +9,7 @@ import torch
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.errors import ConfigError, VideoError
 from sam2long.network.batched import Batched
-from sam2long.network.devices import read_out
+from sam2long.network.devices import Outgoing
 from sam2long.network.sam2 import Sam2Network
 from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
@@ -197,7 +197,7 @@ def test_each_pass_looks_ahead_for_itself(tiny, passes):
 
 def test_numbers_of_a_cpu_are_read_at_once():
     called = []
-    assert read_out(torch.tensor([[1.0, 2.0]]), lambda: called.append(1)) == [[1.0, 2.0]]
+    assert Outgoing().read_out(torch.tensor([[1.0, 2.0]]), lambda: called.append(1)) == [[1.0, 2.0]]
     assert called == [], "there is nothing to wait for"
 
 

@@ -15,7 +15,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.method.memory import FrameMemory, read, remember
-from sam2long.network.bank import assemble
+from sam2long.network.bank import assemble, numbers
 from sam2long.network.batched import Batched
 from sam2long.network.install import KNOWN_SETTINGS, NEEDED
 from sam2long.network.sam2 import Sam2Network
@@ -205,7 +205,8 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
     for steps, (memory, memory_pos, tokens) in enumerate(fed, start=1):
         time = start * sign + steps
         with torch.inference_mode():
-            ours = assemble(network, table, [read(time, memories, prompted, rules)], rules.num_pointers)
+            reading = read(time, memories, prompted, rules)
+            ours = assemble(network, table, [reading], rules.num_pointers, numbers([reading]))
         assert ours.pointer_tokens == tokens
         # sam2 feeds [L, R, C].
         assert torch.equal(ours.memory, memory.transpose(0, 1))

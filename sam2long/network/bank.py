@@ -5,15 +5,17 @@ Source: SAM2Long, arXiv 2410.16268, Sec. 3.3, and SAM 2's memory attention.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sam2long.method.memory import Reading, SpatialRead
 from sam2long.method.modulation import rank_weights, weight_keys
-from sam2long.network.devices import moved, moved_once, tensor_on
+from sam2long.network.devices import moved_once, moved_together
 from sam2long.network.protocol import Bank, Network, SparseTokens
 
 
@@ -34,7 +36,50 @@ def tokens(network: Network, reading: Reading) -> int:
     return of_memories + len(reading.pointers) * split(network)
 
 
-def assemble(network: Network, table: Tensor, readings: Sequence[Reading], num_pointers: int) -> Bank:
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """By what the memories of R rows are weighted and placed: a few numbers, made on the host. None: not needed."""
+
+    weights: Tensor | None  # [R, whole memories]
+    older_weights: Tensor | None  # [R, sparse memories]
+    pointer_weights: Tensor | None  # [R, m]
+    slots: Tensor | None  # [R * sparse memories, 1] int64
+    distances: Tensor | None  # [R, m], or [1, m] where all rows agree; int64
+
+
+def numbers(readings: Sequence[Reading]) -> Numbers:
+    """Of readings of one layout."""
+    whole, older = _whole(readings[0]), _older(readings[0])
+    weights, pointer_weights = key_weights(readings)
+    distances = [[read.position for read in row.pointers] for row in readings]
+    if all(row == distances[0] for row in distances):
+        distances = distances[:1]
+    slots = [[row.spatial[at].slot] for row in readings for at in older]
+    return Numbers(
+        weights=None if weights is None else weights[:, whole],
+        older_weights=weights[:, older] if weights is not None and older else None,
+        pointer_weights=pointer_weights,
+        slots=torch.tensor(slots) if older else None,
+        distances=torch.tensor(distances) if distances[0] else None,
+    )
+
+
+def sent(numbers: Sequence[Numbers], device: torch.device) -> list[Numbers]:
+    """The same on the device, all in one copy."""
+    every = [{field.name: getattr(each, field.name) for field in dataclasses.fields(each)} for each in numbers]
+    back = iter(moved_together([one for each in every for one in each.values() if one is not None], device))
+    return [Numbers(**{name: None if one is None else next(back) for name, one in each.items()}) for each in every]
+
+
+def _whole(reading: Reading) -> list[int]:
+    return [at for at, read in enumerate(reading.spatial) if read.whole]
+
+
+def _older(reading: Reading) -> list[int]:
+    return [at for at, read in enumerate(reading.spatial) if not read.whole]
+
+
+def assemble(network: Network, table: Tensor, readings: Sequence[Reading], num_pointers: int, numbers: Numbers) -> Bank:
     """The banks of R rows. Readings must have one layout.
 
     Args:
@@ -42,19 +87,18 @@ def assemble(network: Network, table: Tensor, readings: Sequence[Reading], num_p
         table: its `memory_positions`, in the precision of the bank.
         readings: one per row.
         num_pointers: M, which divides the pointers' temporal positions.
+        numbers: of the readings, on the device.
     """
-    whole = [at for at, read in enumerate(readings[0].spatial) if read.whole]
-    older = [at for at, read in enumerate(readings[0].spatial) if not read.whole]
-    weights, pointer_weights = key_weights(readings)
+    whole, older = _whole(readings[0]), _older(readings[0])
     read = [[row.spatial[at] for at in whole] for row in readings]
     pointers = _pointers(network, readings)  # [R, m * split, C]
-    positions = _positions(table, read, _pointer_positions(network, table, readings, num_pointers))
+    positions = _positions(table, read, _pointer_positions(network, table, numbers.distances, num_pointers))
     memory = _memory(network, read, pointers, positions.dtype)
-    if weights is not None:
-        # One number per memory goes over, and is spread over its tokens there.
-        by_token = [moved(weights[:, whole], memory.device).repeat_interleave(network.memory_tokens, dim=1)]
-        if pointer_weights is not None:
-            by_token.append(moved(pointer_weights, memory.device).repeat_interleave(split(network), dim=1))
+    if numbers.weights is not None:
+        # One number per memory went over, and is spread over its tokens here.
+        by_token = [numbers.weights.repeat_interleave(network.memory_tokens, dim=1)]
+        if numbers.pointer_weights is not None:
+            by_token.append(numbers.pointer_weights.repeat_interleave(split(network), dim=1))
         positions = weight_keys(memory, positions, torch.cat(by_token, dim=1))
     share = readings[0].sparse_share
     return Bank(
@@ -62,7 +106,7 @@ def assemble(network: Network, table: Tensor, readings: Sequence[Reading], num_p
         positions,
         pointers.shape[1],
         kept=kept(network, share) if share < 1 else None,
-        sparse=_sparse(network, table, readings, older, weights) if older else None,
+        sparse=_sparse(network, table, readings, older, numbers) if older else None,
         newest=_newest(network, readings[0], whole),
     )
 
@@ -129,22 +173,17 @@ def _pointers(network: Network, readings: Sequence[Reading]) -> Tensor:
     return torch.cat(reads).view(len(readings), -1, width)
 
 
-def _pointer_positions(network: Network, table: Tensor, readings: Sequence[Reading], num_pointers: int) -> Tensor:
+def _pointer_positions(network: Network, table: Tensor, distances: Tensor | None, num_pointers: int) -> Tensor:
     """Positions of the pointers' tokens, [R or 1, n, C]; one row where all agree."""
-    distances = [[read.position for read in row.pointers] for row in readings]
-    if all(row == distances[0] for row in distances):
-        distances = distances[:1]
-    positions = None
-    if distances[0]:
-        positions = network.pointer_positions(tensor_on(network.device, distances), num_pointers)
+    positions = None if distances is None else network.pointer_positions(distances, num_pointers)
     if positions is None:
-        width = network.hidden_dim // split(network)
-        return table.new_zeros(1, len(distances[0]) * split(network), width)
+        count, width = 0 if distances is None else distances.shape[1], network.hidden_dim // split(network)
+        return table.new_zeros(1, count * split(network), width)
     return positions.repeat_interleave(split(network), dim=1) if split(network) > 1 else positions
 
 
 def _sparse(
-    network: Network, table: Tensor, readings: Sequence[Reading], older: list[int], weights: Tensor | None
+    network: Network, table: Tensor, readings: Sequence[Reading], older: list[int], numbers: Numbers
 ) -> SparseTokens:
     """The kept tokens of older memories."""
     rows, device, table = len(readings), network.device, table[:, :, 0]  # [slots, n, C]
@@ -154,10 +193,9 @@ def _sparse(
     layers = places.shape[1]
     flat = places.flatten(1).unsqueeze(-1)  # [R * S, layers * n, 1]
     memory = features.gather(1, flat.expand(-1, -1, features.shape[2]))
-    slots = tensor_on(device, [[read.slot] for row in reads for read in row])
-    positions = table[slots, flat[..., 0]]  # [R * S, layers * n, C]
-    if weights is not None:
-        by_memory = moved(weights[:, older].flatten(), device)
+    positions = table[numbers.slots, flat[..., 0]]  # [R * S, layers * n, C]
+    if numbers.older_weights is not None:
+        by_memory = numbers.older_weights.flatten()
         positions = weight_keys(memory, positions, by_memory[:, None].expand(-1, memory.shape[1]))
 
     def by_layer(tokens: Tensor) -> Tensor:

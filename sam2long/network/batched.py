@@ -16,7 +16,7 @@ from sam2long.errors import ConfigError, StateError
 from sam2long.method.memory import Reading
 from sam2long.method.tree import Verdict
 from sam2long.network import bank
-from sam2long.network.devices import read_out, tensor_on
+from sam2long.network.devices import Outgoing
 from sam2long.network.protocol import (
     NO_OBJ_SCORE,
     Decoded,
@@ -105,6 +105,7 @@ class Batched:
         readings: Sequence[Reading],
         num_pointers: int,
         while_waiting: Callable[[], None] | None = None,
+        outgoing: Outgoing | None = None,
     ) -> Proposals:
         """K candidates for every reading, in batches; the numbers come to the CPU in one transfer.
 
@@ -116,6 +117,7 @@ class Batched:
             readings: R memory readings; row r of the result belongs to readings[r].
             num_pointers: M, which divides the pointers' temporal positions.
             while_waiting: gives a GPU something to do while the host waits and decides.
+            outgoing: what else leaves the device goes with the numbers.
         """
         keys = [reading.key for reading in readings]
         distinct = dict(zip(keys, readings, strict=True))
@@ -124,9 +126,9 @@ class Batched:
         self.rows_read += len(readings)
         conditioned, kept_tokens = self._conditioned(features, readings, num_pointers)
         masks, ious, tokens, logits = self._decoded(features, conditioned)
-        numbers = read_out(torch.cat([ious.float(), logits.float()], dim=1), while_waiting)  # the one host sync
+        numbers = torch.cat([ious.float(), logits.float()], dim=1)
         verdicts = []
-        for *row_ious, logit in numbers:
+        for *row_ious, logit in (outgoing or Outgoing()).read_out(numbers, while_waiting):  # the one host sync
             if not all(map(math.isfinite, (*row_ious, logit))):
                 raise StateError(
                     "the mask decoder returned a number that is not finite; "
@@ -162,9 +164,10 @@ class Batched:
         """`read` for readings of any layout, and what to keep of each row's newest memory."""
         kept_tokens: list[Tensor | None] = [None] * len(readings)
         batches, parts = self._batches(readings), []
-        for batch in batches:
-            rows = self._filled_up([readings[row] for row in batch])
-            conditioned, mattered = self.read(features, rows, num_pointers)
+        rows_of = [self._filled_up([readings[row] for row in batch]) for batch in batches]
+        numbers_of = bank.sent([bank.numbers(rows) for rows in rows_of], self.device)
+        for batch, rows, numbers in zip(batches, rows_of, numbers_of, strict=True):
+            conditioned, mattered = self._read(features, rows, num_pointers, numbers)
             parts.append(conditioned[: len(batch)])
             if mattered is not None:
                 for row, tokens in zip(batch, mattered[: len(batch)], strict=True):
@@ -172,8 +175,9 @@ class Batched:
         if len(parts) == 1:
             return parts[0], kept_tokens
         order = [row for batch in batches for row in batch]
-        back = tensor_on(self.device, sorted(range(len(order)), key=order.__getitem__))
-        return torch.cat(parts)[back], kept_tokens
+        joined = torch.cat(parts)
+        # Not joined[list]: a list of indices goes to the device in a copy of its own.
+        return torch.cat([joined[at : at + 1] for at in sorted(range(len(order)), key=order.__getitem__)]), kept_tokens
 
     def read(
         self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int
@@ -182,10 +186,15 @@ class Batched:
 
         Readings must have one layout.
         """
+        return self._read(features, readings, num_pointers, *bank.sent([bank.numbers(readings)], self.device))
+
+    def _read(
+        self, features: FrameFeatures, readings: Sequence[Reading], num_pointers: int, numbers: bank.Numbers
+    ) -> tuple[Tensor, Tensor | None]:
         if self._table is None or self._table.device != self.device:
             # The memory encoder hands its position encoding out in the precision of its features.
             self._table = self.network.memory_positions(self.dtype)
-        return self.network.read(features, bank.assemble(self.network, self._table, readings, num_pointers))
+        return self.network.read(features, bank.assemble(self.network, self._table, readings, num_pointers, numbers))
 
     def _decoded(self, features: FrameFeatures, conditioned: Tensor) -> Decoded:
         """`decode` for any number of rows, whatever they have read."""

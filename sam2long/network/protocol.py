@@ -16,7 +16,6 @@ from torch import Tensor
 from sam2long.config import Sam2LongConfig
 from sam2long.method.memory import BankRules
 from sam2long.method.tree import Verdict
-from sam2long.network.devices import tensor_on
 
 NO_OBJ_SCORE = -1024.0  # the logit of every pixel of an object that is not there
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -86,7 +85,12 @@ class Proposals:
 
     def at(self, kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Indices into the tensors of (row, k) pairs, on the device."""
-        return tensor_on(self.masks.device, [(self.places[row], k) for row, k in kept]).unbind(1)
+        # Of numbers that are made there: a list of indices would be a copy to the device.
+        numbers = torch.arange(max(self.masks.shape[:2]), device=self.masks.device)
+        return (
+            torch.stack([numbers[self.places[row]] for row, _ in kept]),
+            torch.stack([numbers[k] for _, k in kept]),
+        )
 
     def tokens_of(self, rows: Tensor, ks: Tensor) -> Tensor:
         """[U, D] tokens of candidates, by what `at` gave; all of a row may share one."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
+from sam2long.network.devices import Outgoing
 from sam2long.tracking import packing
 from sam2long.tracking.track import Standing
 
@@ -29,18 +31,35 @@ class Checkpoints:
 
     def __init__(self, limit: int = 64, budget: int = 512 << 20, spacing: int = 4) -> None:
         self.limit, self.budget, self.spacing = limit, budget, spacing
+        self._arriving: tuple[Standing, packing.Packer, dict[str, Any]] | None = None  # on its way to the host
         self._empty()
 
     @property
     def times(self) -> list[int]:
         return list(self._extents)
 
-    def offer(self, standing: Standing) -> None:
-        """Keep a standing when the last one is far enough away."""
-        if not standing.pathways or (self._extents and standing.time - max(self._extents) < self.spacing):
-            return
+    def offer(self, standing: Standing, outgoing: Outgoing) -> None:
+        """Keep a standing when the last one is far enough away.
+
+        Args:
+            standing: of the track, after a step.
+            outgoing: takes its tensors to the host with the next frame's numbers; until then it waits on the device.
+        """
+        if self._arriving is None and self._is_due(standing):
+            packer = packing.Packer()
+            bare = standing.bare()
+            self._arriving = bare, packer, packer.standing(bare)
+        if self._arriving is not None and self._arriving[1].arrived(outgoing):
+            self._store()
+
+    def _is_due(self, standing: Standing) -> bool:
+        return bool(standing.pathways) and (not self._extents or standing.time - max(self._extents) >= self.spacing)
+
+    def _store(self) -> None:
+        """Write the standing that was arriving; what has not arrived is waited for."""
+        (standing, packer, content), self._arriving = self._arriving, None
         try:
-            self.put(standing.time, packing.pack_standing(standing.bare()))
+            self.put(standing.time, packer.bytes(content))
             while len(self._extents) > self.limit or (self._bytes() > self.budget and len(self._extents) > 2):
                 self._keep(self.times[1::2])
                 self.spacing *= 2
@@ -71,14 +90,20 @@ class Checkpoints:
     def latest(self, time: int, device: torch.device, storage: torch.device | None) -> Standing | None:
         """The last standing at or before `time`."""
         usable = [at for at in self._extents if at <= time]
+        if self._arriving is not None and max([*usable, self._arriving[0].time]) == self._arriving[0].time <= time:
+            return self._arriving[0]
         return packing.unpack_standing(self.data(max(usable)), device, storage) if usable else None
 
     def drop_after(self, time: int) -> None:
         """Forget the standings later than `time`."""
         self._extents = {at: extent for at, extent in self._extents.items() if at <= time}
+        if self._arriving is not None and self._arriving[0].time > time:
+            self._arriving = None
 
     def few(self, count: int) -> list[int]:
         """Times of at most `count` standings, spread over all."""
+        if self._arriving is not None:
+            self._store()
         times = self.times
         return times[:: -(-len(times) // count)] if times else []
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2long.errors import StateError
 from sam2long.method.memory import FrameMemory
-from sam2long.network.devices import HOST, moved, settle
+from sam2long.network.devices import HOST, Outgoing, moved, settle
 from sam2long.tracking.report import FrameReport, TrackLog
 from sam2long.tracking.track import Hypothesis, Pathway, Standing, WaitingFrame
 
@@ -36,7 +36,7 @@ class Packer:
         if id(value) not in self.names:
             name = str(len(self.tensors))
             self.names[id(value)] = name, value
-            self.tensors[name] = value.detach()
+            self.tensors[name] = value
         return self.names[id(value)][0]
 
     def checkpoint(self, data: bytes) -> str:
@@ -88,11 +88,19 @@ class Packer:
             log.write(hypothesis.report)
         return {"mask": self.tensor(hypothesis.mask), "report": log.to_json()}
 
+    def arrived(self, outgoing: Outgoing) -> bool:
+        """Whether all tensors are on the host; those that are not are sent there, those that are stay for `bytes`."""
+        copies = {name: outgoing.on_host(value) for name, value in self.names.values()}
+        if any(copy is None for copy in copies.values()):
+            return False
+        self.tensors = copies
+        return True
+
     def bytes(self, content: dict[str, Any]) -> bytes:
-        """Everything, with one wait for the device: also for what was on its way to the host already."""
+        """Everything; what has not `arrived` is waited for."""
         header = {"version": VERSION, "content": content, "memories": self.entries}
         on_host = {name: moved(value, HOST) for name, value in self.tensors.items()}
-        for device in {value.device for value in self.tensors.values()}:  # object pointers never leave it
+        for device in {value.device for value in self.tensors.values()}:
             settle(device)
         apart = {name: value.contiguous().clone() for name, value in on_host.items()}
         return save(apart or {"empty": torch.zeros(1)}, metadata={KEY: json.dumps(header)})
@@ -158,12 +166,6 @@ class Unpacker:
     def hypothesis(self, packed: dict[str, Any]) -> Hypothesis:
         reports: list[FrameReport] = list(TrackLog.from_json(packed["report"]))
         return Hypothesis(self.tensor(packed["mask"], torch.device("cpu")), reports[0] if reports else None)
-
-
-def pack_standing(standing: Standing) -> bytes:
-    """Where a track stands, on the host."""
-    packer = Packer()
-    return packer.bytes(packer.standing(standing))
 
 
 def unpack_standing(data: bytes, device: torch.device, storage: torch.device | None) -> Standing:

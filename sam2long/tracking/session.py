@@ -21,16 +21,17 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.method import memory
 from sam2long.network.batched import Batched
-from sam2long.network.devices import moved
+from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
-from sam2long.tracking.track import NOWHERE, Track, step
+from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
+BACK_BYTES = 64 << 20  # of masks that come back from the host at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +69,7 @@ class Session:
         self.hole_area = hole_area
         self.reader = FrameReader(source, model)
         self._before_frame: Callable[[int], None] | None = None
+        self.outgoing = Outgoing()
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
@@ -205,11 +207,17 @@ class Session:
 
     def _filled(self, masks: list[Tensor | None]) -> list[Tensor | None]:
         """On the device, with their holes filled, in one go."""
-        there = [moved(mask, self.model.device) for mask in masks if mask is not None]
-        if self.hole_area > 0 and there:
-            there = list(fill_small_holes(torch.cat(there), self.hole_area).split(1))
-        filled = iter(there)
-        return [None if mask is None else next(filled) for mask in masks]
+        there = self._on_device(masks)
+        if self.hole_area > 0 and any(mask is not None for mask in there):
+            known = torch.cat([mask for mask in there if mask is not None])
+            filled = iter(fill_small_holes(known, self.hole_area).split(1))
+            return [None if mask is None else next(filled) for mask in there]
+        return there
+
+    def _on_device(self, masks: list[Tensor | None]) -> list[Tensor | None]:
+        """Masks back from the host, in one copy."""
+        back = iter(moved_together([mask for mask in masks if mask is not None], self.model.device))
+        return [None if mask is None else next(back) for mask in masks]
 
     # ---- propagation -----------------------------------------------------------------------------------------
 
@@ -277,7 +285,7 @@ class Session:
     ) -> None:
         try:
             with self.model.running():
-                step(self.model, tracks, time, features, while_waiting)
+                step(self.model, tracks, time, features, while_waiting, self.outgoing)
         except BaseException:
             self._failed(tracks)
             raise
@@ -296,7 +304,7 @@ class Session:
             checkpoints, last = obj.checkpoints[track.direction], track.log.last()
             if last is None or last <= track.now.time:
                 checkpoints.drop_after(track.now.time)
-            checkpoints.offer(track.now)
+            checkpoints.offer(track.now, self.outgoing)
 
     def _hand_out(self, tracks: list[Track], end: int, direction: int, this_pass: int) -> Iterator[FrameMasks]:
         """Frames up to `end` on which every object has settled, in order; what has to wait goes to the host.
@@ -305,13 +313,18 @@ class Session:
         """
         count = min((track.ready_until(end) for track in tracks), default=0)
         for track in tracks:
-            track.offload(leaving=count)
-        for _ in range(count):
+            track.offload(self.outgoing, out=count)
+        size = 4 * self.model.network.mask_size**2 * max(1, len(tracks))
+        together = max(1, BACK_BYTES // size)
+        back: list[Tensor | None] = []
+        for at in range(count):
             self._check_pass(this_pass)
-            entries = [track.ready.popleft() for track in tracks]
-            time = entries[0][0]
+            if at % together == 0:
+                back = self._on_device([hypothesis.mask for hypothesis in _next(tracks, min(together, count - at))])
+            time = [track.ready.popleft()[0] for track in tracks][0]
             self.next_time[direction] = time + 1, self.revision
-            yield FrameMasks(time * direction, self._filled([hypothesis.mask for _, hypothesis in entries]))
+            masks, back = back[: len(tracks)], back[len(tracks) :]
+            yield FrameMasks(time * direction, self._filled(masks))
 
     # ---- getting tracks to where a pass starts ---------------------------------------------------------------
 
@@ -396,3 +409,10 @@ class Session:
                 features = self.model.remember_prompt(self.reader.features(frame), prompt.output, prompt.mask)
                 home = torch.device("cpu") if crowded else self.storage or features.device
                 obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
+
+
+def _next(tracks: list[Track], count: int) -> Iterator[Hypothesis]:
+    """What is ready on the next so many frames, frame by frame."""
+    for at in range(count):
+        for track in tracks:
+            yield track.ready[at][1]

@@ -18,7 +18,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.batched import Batched
-from sam2long.network.devices import HOST, moved, moved_once
+from sam2long.network.devices import Outgoing, moved_once
 from sam2long.network.protocol import FrameFeatures, Remembered
 from sam2long.tracking.report import FrameReport, TrackLog
 
@@ -42,11 +42,12 @@ class Hypothesis:
     mask: Tensor | None  # [1, 1, 4h, 4w] float32 logits; None: absent, every logit is NO_OBJ_SCORE
     report: FrameReport | None  # None: the object has not been prompted yet
 
-    def on_host(self) -> Hypothesis:
-        """The same with the mask on the CPU; the copy is complete once the device has been synchronised."""
+    def leaving(self, outgoing: Outgoing) -> Hypothesis:
+        """The same with the mask on the host, once it has arrived there."""
         if self.mask is None or self.mask.device.type == "cpu":
             return self
-        return replace(self, mask=moved(self.mask, HOST))
+        there = outgoing.on_host(self.mask)
+        return self if there is None else replace(self, mask=there.clone())
 
 
 EMPTY = Hypothesis(None, None)
@@ -346,19 +347,20 @@ class Track:
         """How many frames are ready, not counting those later than `end`."""
         return sum(time <= end for time, _ in self.ready)
 
-    def offload(self, leaving: int) -> None:
-        """Move masks that have to wait to the host: the device holds no past frames.
+    def offload(self, outgoing: Outgoing, out: int) -> None:
+        """Send masks that have to wait to the host, and let go of those that have arrived there.
 
         Args:
-            leaving: this many of the ready frames leave at once and stay where they are.
+            outgoing: takes them with the next frame's numbers.
+            out: this many of the ready frames are handed out at once and stay where they are.
         """
         waiting = tuple(
-            WaitingFrame(frame.time, {node: one.on_host() for node, one in frame.hypotheses.items()})
+            WaitingFrame(frame.time, {node: one.leaving(outgoing) for node, one in frame.hypotheses.items()})
             for frame in self.now.waiting
         )
         self.now = replace(self.now, waiting=waiting)
         self.ready = deque(
-            (time, hypothesis if i < leaving else hypothesis.on_host())
+            (time, hypothesis if i < out else hypothesis.leaving(outgoing))
             for i, (time, hypothesis) in enumerate(self.ready)
         )
 
@@ -369,11 +371,12 @@ def step(
     time: int,
     features: FrameFeatures,
     while_waiting: Callable[[], None] | None = None,
+    outgoing: Outgoing | None = None,
 ) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
     All unique pathways of all tracks go through the network as one batch; the decoder's numbers reach the
-    CPU in one transfer, and every decision after it is plain Python. while_waiting: as for `Batched.propose`.
+    CPU in one transfer, and every decision after it is plain Python. while_waiting, outgoing: as for `Batched.propose`.
     """
     running: list[Track] = []
     for track in tracks:
@@ -387,7 +390,7 @@ def step(
         return
     readings = [track.readings(time) for track in running]
     every = [each for own in readings for each in own]
-    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting)
+    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing)
     rows, start = [], 0  # of each track, where its leaves stand among all
     for own in readings:
         rows.append(slice(start, start := start + len(own)))

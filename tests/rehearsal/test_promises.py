@@ -14,7 +14,6 @@ from tests.rehearsal.counting import counted, counted_plain, on_gpu
 VIDEO = noise_video(40)
 BOXES = [MASK, OTHER, THIRD, box_mask(30, 30, 20, 30), box_mask(6, 40, 20, 20)]
 ONLINE, OFFLINE = Sam2LongConfig(emit="online"), Sam2LongConfig()
-PACKED = pytest.mark.xfail(strict=True, reason="tracking sends each mask, pointer and checkpoint by itself")
 
 
 def prompts(objects: int) -> list:
@@ -46,12 +45,10 @@ def test_no_copy_blocks(counts):
     assert counts.blocking == [], counts.told()
 
 
-@PACKED
 def test_the_host_waits_once_a_frame(counts):
     assert counts.most_waits == 1, counts.told()
 
 
-@PACKED
 def test_at_most_four_copies_a_frame(counts):
     assert counts.most_copies <= 4, counts.told()
 
