@@ -15,8 +15,8 @@ from eval import datasets, pngs, runner
 from eval.datasets.base import Dataset, Video
 from eval.metrics import masks
 from eval.protocols import base
+from sam2long.atomic import replacing
 from sam2long.errors import ConfigError, DataError
-from sam2long.export.atomic import replacing
 
 _ROOT_IN_ZIP = {  # folder that the server wants around the video folders
     "davis17-test-dev": "",

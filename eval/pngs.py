@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sam2long.atomic import replacing
 from sam2long.errors import DataError
-from sam2long.export.atomic import replacing
 
 VOID = 255  # "ignore" in DAVIS and VOST annotations; an ordinary id to SA-V's evaluator and vos-benchmark
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")

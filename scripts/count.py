@@ -35,7 +35,7 @@ import bench
 from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import SAM2LongVideoPredictor
-from sam2long.export.atomic import replacing
+from sam2long.atomic import replacing
 from tests.rehearsal.counting import FULL, Counts, counted, counted_plain
 from tests.rehearsal.device import PretendedCuda
 from tests.rehearsal.ledger import Work

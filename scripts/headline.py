@@ -12,8 +12,8 @@ from ablation_tables import Table
 
 from eval import bootstrap, presence
 from eval.report import Run, markdown_table
+from sam2long.atomic import replacing, write_json
 from sam2long.errors import ConfigError
-from sam2long.export.atomic import replacing, write_json
 
 TABLE = "headline"
 BEGIN, END = "<!-- results: written by scripts/ablate.py --readme -->", "<!-- /results -->"

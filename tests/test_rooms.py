@@ -76,6 +76,8 @@ def inside(room: str) -> list[str]:
                               "sam2long.weights", "sam2long.extras"}),
         ("sam2long.video", {"sam2long.video", "sam2long.errors"}),
         ("sam2long.models", {"sam2long.models"}),
+        ("sam2long.tracking", {"sam2long.tracking", "sam2long.network", "sam2long.method", "sam2long.video",
+                               "sam2long.config", "sam2long.errors", "sam2long.atomic"}),
     ],
 )  # fmt: skip
 def test_a_lower_room_imports_nothing_from_above(room, allowed):

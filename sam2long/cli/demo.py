@@ -52,7 +52,7 @@ class Demo:
 
     def run(self) -> int:
         from sam2long import build_sam2long_video_predictor
-        from sam2long.export.atomic import write_json
+        from sam2long.atomic import write_json
 
         if self.frames < 3:
             raise ConfigError(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam2long._version import __version__
+from sam2long.atomic import write_json
 from sam2long.errors import ConfigError
 from sam2long.export import coco, cvat, labelme, mot, stills, videos, yolo
-from sam2long.export.atomic import write_json
 from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
 from sam2long.export.job import ExportJob, Progress
 from sam2long.export.recording import VIDEO_NAMES, Recording

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from sam2long.atomic import replacing
 from sam2long.doubt import doubt, reasons
-from sam2long.export.atomic import replacing
 from sam2long.export.masks import MaskReader
 from sam2long.export.overlay import COLOURS, paint
 from sam2long.export.report import stretches

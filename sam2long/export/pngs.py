@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sam2long.export.atomic import replacing
+from sam2long.atomic import replacing
 from sam2long.export.masks import MaskReader
 
 MAX_LABEL = 254  # 255 is void to whoever reads such images

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2long.export.atomic import replacing
+from sam2long.atomic import replacing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2long.export.atomic import replacing
+from sam2long.atomic import replacing
 from sam2long.export.fonts import font_file, is_plain, shown_names
 from sam2long.export.report import stretches
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sam2long.atomic import replacing, write_json
 from sam2long.errors import DataError, Sam2LongError
-from sam2long.export.atomic import replacing, write_json
 from sam2long.export.report import as_text
 from sam2long.json_file import read_json
 from sam2long.runs.settings import METHOD_FIELDS, RunSettings, asked_for, without_gone

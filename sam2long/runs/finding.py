@@ -152,7 +152,7 @@ def save_picture(image: np.ndarray, found: Sequence[Detection], path: Path) -> N
     """
     from PIL import Image
 
-    from sam2long.export.atomic import replacing
+    from sam2long.atomic import replacing
     from sam2long.export.job import JPEG_QUALITY
     from sam2long.export.overlay import paint_boxes
 

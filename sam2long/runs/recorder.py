@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sam2long.atomic import write_json
 from sam2long.errors import VideoError
 from sam2long.export import MaskWriter
-from sam2long.export.atomic import write_json
 from sam2long.export.overlay import FALLBACK_FPS
 from sam2long.runs.run_folder import BROKEN_OFF, COMPLETE, RUNNING, RunFolder
 from sam2long.video import VideoWriter

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sam2long.atomic import replacing, write_json
 from sam2long.errors import DataError, PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export import MaskReader, MaskWriter, PngWriter, write_overlay, write_report, write_timeline
-from sam2long.export.atomic import replacing, write_json
 from sam2long.export.fonts import note_on_fonts
 from sam2long.export.page import write_page
 from sam2long.json_file import read_json

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sam2long.atomic import replacing
 from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
-from sam2long.export.atomic import replacing
 from sam2long.network.protocol import PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.packing import Packer, Unpacker

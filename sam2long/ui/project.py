@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sam2long.atomic import write_json
 from sam2long.errors import DataError, StateError, VideoError
-from sam2long.export.atomic import write_json
 from sam2long.export.masks import MaskReader, decode_mask
 from sam2long.export.page import write_page
 from sam2long.export.report import write_report

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from sam2long.atomic import replacing
 from sam2long.doubt import doubt, reasons
 from sam2long.errors import DataError
-from sam2long.export.atomic import replacing
 from sam2long.export.masks import MaskWriter, encode_mask, scan_lines
 from sam2long.tracking.report import ABSENT, UNCERTAIN, VISIBLE
 
