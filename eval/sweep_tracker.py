@@ -109,7 +109,7 @@ class Sweep:
     @torch.inference_mode()
     def logits(self, masks: Masks, size: tuple[int, int]) -> np.ndarray:
         """[N, H, W] float32: what the predictor gives for these masks, enlarged as sam2 does it."""
-        side = self._tracker.predictor.sam_prompt_encoder.mask_input_size[0]
+        side = self._tracker.predictor.steps().mask_size
         rows = [torch.full((1, 1, side, side), trackers.NO_OBJECT) if m is None else m.cpu() for m in masks]
         rows = torch.cat(rows)
         if tuple(rows.shape[-2:]) != tuple(size):

@@ -190,12 +190,8 @@ class Sam2Long(_Torch):
 
 
 def as_sam2(predictor):
-    """sam2's own video predictor with the weights of ours."""
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
-
-    plain = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
-    plain.__dict__.update({k: v.copy() if isinstance(v, (dict, set)) else v for k, v in vars(predictor).items()})
-    return plain
+    """sam2's own video predictor with the weights of ours: the network inside, with the same postprocessing."""
+    return predictor.network
 
 
 class _Plain(_Torch):
@@ -239,7 +235,7 @@ class PlainSam2(_Plain):
         with tempfile.TemporaryDirectory() as first:  # init_state would read the whole video: show it one frame
             (Path(first) / "0.jpg").symlink_to((folder / "00000.jpg").resolve())
             states = [self.plain.init_state(first, offload_video_to_cpu=True) for _ in prompts]
-        frames = LazyFrames(folder, len(video.frame_names), self.predictor._tracker_model().network)
+        frames = LazyFrames(folder, len(video.frame_names), self.predictor.steps())
         for state in states:
             state.update(images=frames, num_frames=len(frames), cached_features={})
         return states
@@ -282,7 +278,7 @@ class PlainTransformers(_Plain):
     def track(self, folder: Path, video: Video, prompts: list[Prompt]) -> Iterator[tuple[int, np.ndarray]]:
         self._seed()
         self._logits = []
-        batched, model = self.predictor._tracker_model(), self.predictor.model
+        batched, model = self.predictor.batched(), self.predictor.network
         frames = LazyFrames(folder, len(video.frame_names), batched.network)
         with batched.running():
             sessions = [_Session(model, frames, video.size) for _ in prompts]

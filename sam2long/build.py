@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sam2long.config import Sam2LongConfig
-from sam2long.errors import ConfigError
-from sam2long.network import transformers_loading
-from sam2long.network.building import build, known_hub_id
-from sam2long.network.devices import best_device
+from sam2long.network.host import with_plain_torch
+from sam2long.network.install import require_sam2
+from sam2long.network.loading import known_hub_id
 
 if TYPE_CHECKING:
     from sam2long.camera import SAM2LongCameraPredictor
     from sam2long.predictor import SAM2LongVideoPredictor
 
-PREDICTOR = "sam2long.predictor.SAM2LongVideoPredictor"
-CAMERA = "sam2long.camera.SAM2LongCameraPredictor"
 
-
+@with_plain_torch
 def build_sam2long_video_predictor(
     config_file: str | os.PathLike,
     ckpt_path: str | os.PathLike | None = None,
@@ -34,7 +31,7 @@ def build_sam2long_video_predictor(
     sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
     dtype: str = "auto",
     compile: bool = False,
-    **kwargs: Any,
+    **unknown: Any,
 ) -> SAM2LongVideoPredictor:
     """Build a predictor; takes what sam2's `build_sam2_video_predictor` takes.
 
@@ -52,61 +49,47 @@ def build_sam2long_video_predictor(
         sam2long: settings; None for the paper's.
         dtype: "auto", "float32", "bfloat16" or "float16".
         compile: run the whole network through torch.compile; the first frames then take minutes.
-        **kwargs: accepted and unused, as in sam2.
+        **unknown: refused, with the place where it belongs.
     Raises:
+        ConfigError: a keyword or setting that does not exist, or that the network does not have.
         ModelError: unknown config, weights that cannot be had or do not fit, a sam2 that is not the real one.
     """
-    if transformers_loading.names_one(config_file):
-        from sam2long.wrapped_predictor import TransformersVideoPredictor
+    require_sam2()
+    from sam2long.predictor import SAM2LongVideoPredictor
 
-        return _from_transformers(TransformersVideoPredictor, config_file, device, sam2long, dtype,
-                                  checkpoint=ckpt_path, overrides=hydra_overrides_extra,
-                                  compile=vos_optimized or compile)  # fmt: skip
-    return build(PREDICTOR, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                 vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
+    return SAM2LongVideoPredictor.loaded(
+        config_file,
+        sam2long,
+        dtype,
+        compile,
+        ckpt_path=ckpt_path,
+        device=device,
+        mode=mode,
+        hydra_overrides_extra=hydra_overrides_extra,
+        apply_postprocessing=apply_postprocessing,
+        vos_optimized=vos_optimized,
+        **unknown,
+    )
 
 
 def build_sam2long_camera_predictor(
-    config_file: str | os.PathLike,
-    ckpt_path: str | os.PathLike | None = None,
-    device: str | torch.device | None = None,
-    mode: str = "eval",
-    hydra_overrides_extra: Sequence[str] = (),
-    apply_postprocessing: bool = True,
-    vos_optimized: bool = False,
-    *,
-    sam2long: Sam2LongConfig | Mapping[str, Any] | None = None,
-    dtype: str = "auto",
-    compile: bool = False,
-    **kwargs: Any,
+    *args: Any, sam2long: Sam2LongConfig | Mapping[str, Any] | None = None, **kwargs: Any
 ) -> SAM2LongCameraPredictor:
     """Build a predictor for live frames, with the interface of the real-time forks of SAM 2.
 
     Args, Raises:
         as `build_sam2long_video_predictor`. Settings default to emit="online".
     """
-    if sam2long is None:
-        sam2long = Sam2LongConfig(emit="online")
-    if transformers_loading.names_one(config_file):
-        from sam2long.camera import TransformersCameraPredictor
+    from sam2long.camera import SAM2LongCameraPredictor
 
-        return _from_transformers(TransformersCameraPredictor, config_file, device, sam2long, dtype,
-                                  checkpoint=ckpt_path, overrides=hydra_overrides_extra,
-                                  compile=vos_optimized or compile)  # fmt: skip
-    return build(CAMERA, config_file, ckpt_path, device, mode, hydra_overrides_extra, apply_postprocessing,
-                 vos_optimized, sam2long=sam2long, dtype=dtype, compile=compile)  # fmt: skip
+    settings = Sam2LongConfig(emit="online") if sam2long is None else sam2long
+    return SAM2LongCameraPredictor(build_sam2long_video_predictor(*args, sam2long=settings, **kwargs))
 
 
 def build_sam2long_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2LongVideoPredictor:
-    """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`."""
+    """Build one of Meta's models by its Hugging Face id. **kwargs: as `build_sam2long_video_predictor`.
+
+    Raises:
+        ModelError: it is none of them.
+    """
     return build_sam2long_video_predictor(known_hub_id(model_id), **kwargs)
-
-
-def _from_transformers(
-    predictor: type, name: str | os.PathLike, device: Any, sam2long: Any, dtype: str, **of_sam2: Any
-) -> Any:
-    """A predictor of a class for models of transformers. of_sam2: options that only sam2's models have."""
-    if given := [option for option, value in of_sam2.items() if value]:
-        raise ConfigError(f"{name} takes no {given[0]}: that is for sam2's models; leave it out")
-    model, processor = transformers_loading.load(os.fspath(name))
-    return predictor(model.to(best_device() if device is None else device), processor, sam2long, dtype)

@@ -19,9 +19,7 @@ from PIL import Image
 from sam2long import SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.network.protocol import Remembered
 from sam2long.tracking.session import Session
-from sam2long.tree_predictor import TreePredictor
 from sam2long.video import VideoWriter
-from sam2long.wrapped_predictor import TransformersVideoPredictor
 
 TINY = Path(__file__).parent / "models" / "tiny.yaml"
 SIDE = 64  # of the tiny model's input
@@ -61,10 +59,8 @@ def tiny_flags(folder: Path, presence: float = 2.0) -> tuple[str, ...]:
     return "--model", str(TINY), "--checkpoint", str(path), "--device", "cpu"
 
 
-def reconfigured(predictor: TreePredictor, config) -> TreePredictor:
+def reconfigured(predictor: SAM2LongVideoPredictor, config) -> SAM2LongVideoPredictor:
     """The same weights with other settings."""
-    if isinstance(predictor, TransformersVideoPredictor):
-        return TransformersVideoPredictor(predictor.model, sam2long=config)
     return SAM2LongVideoPredictor.from_sam2(predictor, config)
 
 

@@ -26,7 +26,7 @@ def graphs():
 def captured(predictor) -> SAM2LongVideoPredictor:
     """The same weights with every part through dynamo, whose graphs run eagerly."""
     ours = SAM2LongVideoPredictor.from_sam2(predictor, Sam2LongConfig())
-    ours._parts = compiled(Parts.of(ours), ours.device, backend="eager")
+    ours._parts = compiled(Parts.of(ours.network), ours.device, backend="eager")
     return ours
 
 
@@ -60,7 +60,7 @@ def test_rows_are_filled_up_to_a_few_sizes_and_the_masks_are_those_of_eager(tiny
 
         return part
 
-    eager = Parts.of(tiny)
+    eager = Parts.of(tiny.network)
     predictor = SAM2LongVideoPredictor.from_sam2(tiny, Sam2LongConfig(num_pathways=5, certainty_threshold=1e9))
     predictor._parts = Parts(
         eager.encode,

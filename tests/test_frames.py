@@ -27,7 +27,7 @@ def passes(tiny, monkeypatch):
 
 
 def reader_of(predictor, **options):
-    return FrameReader(open_source(VIDEO), Batched(Sam2Network(predictor), **options))
+    return FrameReader(open_source(VIDEO), Batched(Sam2Network(predictor.network), **options))
 
 
 def features_of(reader, count):
@@ -173,7 +173,7 @@ class Breaks:
 
 
 def test_what_goes_wrong_ahead_is_said_in_its_turn(tiny):
-    reader = FrameReader(Breaks(4), Batched(Sam2Network(tiny), frames_per_pass=1))
+    reader = FrameReader(Breaks(4), Batched(Sam2Network(tiny.network), frames_per_pass=1))
     seen = []
     with pytest.raises(VideoError, match="frame 4 cannot be read"):
         for frame, _, encode_next in reader.sequence(0, 10, 1):

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from sam2long import SAM2LongVideoPredictor
 from sam2long.errors import ModelError
-from sam2long.wrapped_predictor import Sam2LikeVideoPredictor
 from tests.fakes import MASK, OTHER, TINY, noise_video, run, same
 
 PACKAGE = "efficient_track_anything_alike"
@@ -54,7 +53,7 @@ def renamed(text: str) -> str:
 def test_its_masks_are_those_that_sam2_gives_with_the_same_weights(theirs, tiny):
     assert not isinstance(theirs, sam2.modeling.sam2_base.SAM2Base)
     ours = SAM2LongVideoPredictor.from_sam2(theirs)
-    assert isinstance(ours, Sam2LikeVideoPredictor) and ours.model is theirs
+    assert ours.network is theirs
     prompts = [(0, 1, MASK), (3, 2, OTHER)]
     assert same(run(ours, VIDEO, prompts), run(tiny, VIDEO, prompts))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sam2long import Sam2LongConfig
-from sam2long.camera import SAM2LongCameraPredictor, TransformersCameraPredictor
+from sam2long.camera import SAM2LongCameraPredictor
 from sam2long.errors import PromptError, StateError
 from tests.back_ends import BACK_ENDS, back_end
 from tests.fakes import MASK, OTHER, THIRD, noise_video, reconfigured, run, same
@@ -16,10 +16,6 @@ VIDEO = noise_video(40)
 @pytest.fixture(scope="module", params=BACK_ENDS)
 def tiny(request):
     return back_end(request.param)
-
-
-def network(tiny):
-    return getattr(tiny, "model", tiny)
 
 
 @pytest.mark.parametrize("emit", ["settled", "online"])
@@ -51,10 +47,7 @@ def test_streams_share_what_the_image_encoder_says_of_a_frame(tiny):
 
 
 def camera(tiny):
-    online = Sam2LongConfig(emit="online")
-    if network(tiny) is not tiny:
-        return TransformersCameraPredictor(tiny.model, sam2long=online)
-    return SAM2LongCameraPredictor.from_sam2(tiny, online)
+    return SAM2LongCameraPredictor(reconfigured(tiny, Sam2LongConfig(emit="online")))
 
 
 def test_the_camera_interface_equals_online_propagation(tiny):
@@ -135,7 +128,7 @@ def test_a_frame_that_failed_is_tried_again(tiny, part, monkeypatch):
         "image_encoder": ["image_encoder", "vision_encoder"],
         "memory_encoder": ["memory_encoder"],
     }[part]
-    broken_part = next(m for name, m in network(tiny).named_modules() if name in names)
+    broken_part = next(m for name, m in tiny.network.named_modules() if name in names)
     while index < len(VIDEO):
         with monkeypatch.context() as broken:
             if index == 6 and part:

@@ -122,7 +122,7 @@ def test_the_batch_is_split_by_layout_and_budget_without_changing_masks(tiny):
 
 
 def test_objects_with_banks_of_different_sizes_share_one_run_of_the_decoder(tiny):
-    model = Batched(Sam2Network(tiny))
+    model = Batched(Sam2Network(tiny.network))
     state = started(tiny)
     collect(tiny, state)
     track = state.session.objects[1].tracks[1]

@@ -597,9 +597,10 @@ def test_modules_that_sam2_compiled_in_place_are_taken_without_their_graphs(tiny
     def graph(*args, **kwargs):
         raise AssertionError("the next call overwrites what this gives")
 
-    theirs = SAM2LongVideoPredictor.from_sam2(tiny_on_sam2)
+    theirs = copy.copy(tiny_on_sam2.network)
+    theirs._modules = dict(theirs._modules)
     for name in ("memory_encoder", "sam_mask_decoder", "sam_prompt_encoder"):  # as SAM2VideoPredictorVOS does
-        theirs._modules[name] = copy.copy(getattr(tiny_on_sam2, name))
+        theirs._modules[name] = copy.copy(theirs._modules[name])
         theirs._modules[name].forward = graph
     ours = SAM2LongVideoPredictor.from_sam2(theirs)
     assert same(run(ours, VIDEO[:8]), run(tiny_on_sam2, VIDEO[:8]))
@@ -618,8 +619,9 @@ def test_an_image_encoder_that_reuses_its_outputs_is_no_trouble(tiny_on_sam2):
         return out
 
     encoder.forward = graph
-    reusing = SAM2LongVideoPredictor.from_sam2(tiny_on_sam2)
-    reusing._modules["image_encoder"] = encoder
+    network = copy.copy(tiny_on_sam2.network)
+    network._modules = network._modules | {"image_encoder": encoder}
+    reusing = SAM2LongVideoPredictor.from_sam2(network)
     found = []
     for predictor in (reusing, tiny_on_sam2):
         state = predictor.init_state(VIDEO)

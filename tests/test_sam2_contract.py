@@ -222,7 +222,7 @@ def test_image_predictor_and_mask_generator_still_work():
     sam2_full_size = build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
     image = noise_video(1, side=64, seed=9)[0]
     masks = []
-    for model in (sam2_full_size, SAM2LongVideoPredictor.from_sam2(sam2_full_size)):
+    for model in (sam2_full_size, SAM2LongVideoPredictor.from_sam2(sam2_full_size).network):
         predictor = SAM2ImagePredictor(model)
         predictor.set_image(image)
         masks.append(predictor.predict(point_coords=np.array([[30, 30]]), point_labels=np.array([1]))[2])
@@ -255,7 +255,7 @@ def test_public_methods_take_sam2s_parameters(name):
 
 
 def test_batched_rows_equal_rows_one_by_one(tiny):
-    model = Batched(Sam2Network(tiny))
+    model = Batched(Sam2Network(tiny.network))
     reader = FrameReader(open_source(noise_video(8)), model)
     rules = model.network.rules(Sam2LongConfig(iou_threshold=0.0), num_frames=8)
     readings = []

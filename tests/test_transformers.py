@@ -202,7 +202,7 @@ def test_half_precision_weights_are_computed_in_as_they_are():
     masks = run(predictor, VIDEO[:8])
     assert len(masks) == 8 and all(bool(torch.isfinite(m).all()) and m.dtype == torch.float32 for m in masks.values())
     with pytest.raises(ConfigError, match="bfloat16"):
-        SAM2LongVideoPredictor.from_transformers(predictor.model, dtype="float32")
+        SAM2LongVideoPredictor.from_transformers(predictor.network, dtype="float32")
 
 
 def test_what_these_models_do_not_have_is_said(tmp_path):

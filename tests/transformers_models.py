@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sam2long.wrapped_predictor import TransformersVideoPredictor
+from sam2long import SAM2LongVideoPredictor
 from tests.fakes import SIDE
 
 KINDS = ("sam2", "edgetam", "sam3")
@@ -106,8 +106,8 @@ def model_of(kind: str, seed: int | None = None, presence: float | None = None) 
 
 def predictor_of(
     kind: str, seed: int | None = None, presence: float | None = None, **options
-) -> TransformersVideoPredictor:
-    return TransformersVideoPredictor(model_of(kind, seed, presence), **options)
+) -> SAM2LongVideoPredictor:
+    return SAM2LongVideoPredictor.from_transformers(model_of(kind, seed, presence), **options)
 
 
 def pixels(model: nn.Module, video: np.ndarray) -> torch.Tensor:

@@ -244,6 +244,7 @@ class Batched:
         masks = candidates[torch.arange(len(kept), device=self.device), ks].unsqueeze(1)  # [U, 1, 4h, 4w]
         logits = proposals.object_logits[rows]
         spatial, pointers = self.network.write(features, candidates, ks, proposals.tokens_of(rows, ks), logits)
+        spatial = self._kept(spatial)
         # Clones: a view would keep the whole batch alive for as long as one of its memories lives.
         own = (lambda tensor: tensor.clone()) if len(masks) > 1 else (lambda tensor: tensor)
         return [
@@ -284,7 +285,11 @@ class Batched:
             features: of the frame. output: of `prompt`.
             mask: bool [S, S]: what was given there, when it was a mask.
         """
-        return self.network.write_prompt(features, output, mask)
+        return self._kept(self.network.write_prompt(features, output, mask))
+
+    def _kept(self, memory: Tensor) -> Tensor:
+        """A memory in the precision in which it is kept: sam2's bfloat16, which does not go together with float16."""
+        return memory.to(torch.float16) if self.dtype == torch.float16 else memory
 
 
 def _same(one: FrameFeatures, other: FrameFeatures) -> bool:

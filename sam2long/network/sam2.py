@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 
+def is_sam2s(model: Any) -> bool:
+    """Whether a model is one of sam2's package."""
+    return isinstance(model, SAM2Base)
+
+
 def automatic_mask_generator(model: SAM2Base, **options: Any) -> SAM2AutomaticMaskGenerator:
     """sam2's automatic mask generator, for a model of any input size; sam2 1.1.0's own works at 1024 px only."""
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -283,7 +288,7 @@ class Sam2Network:
         return pointers
 
     def _written(self, features: FrameFeatures, high_res: Tensor, object_logits: Tensor, from_points: bool) -> Tensor:
-        """Spatial memories [U, C, h, w] bfloat16 of masks [U, 1, S, S]."""
+        """Spatial memories [U, C, h, w] bfloat16 (float16 where that is computed in) of masks [U, 1, S, S]."""
         # sam2 runs objects one by one, where its flag does nothing; our rows share a batch.
         size = 1 if self.model.non_overlap_masks_for_mem_enc else len(high_res)
         spatial = [
@@ -296,7 +301,8 @@ class Sam2Network:
             )[0]
             for masks, logits in zip(high_res.split(size), object_logits.split(size), strict=True)
         ]
-        return (spatial[0] if len(spatial) == 1 else torch.cat(spatial)).to(torch.bfloat16)
+        spatial = spatial[0] if len(spatial) == 1 else torch.cat(spatial)
+        return spatial if spatial.dtype == torch.float16 else spatial.to(torch.bfloat16)  # as sam2 keeps them
 
     def _enlarged(self, masks: Tensor) -> Tensor:
         """Low-resolution logits at the size of the model's input."""

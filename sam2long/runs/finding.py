@@ -62,15 +62,14 @@ class Everything:
             ConfigError: a network that has no automatic mask generator.
             PromptError: nothing was found.
         """
-        from sam2long import SAM2LongVideoPredictor
-        from sam2long.network.sam2 import automatic_mask_generator
+        from sam2long.network.sam2 import automatic_mask_generator, is_sam2s
 
-        if not isinstance(predictor, SAM2LongVideoPredictor):
+        if not is_sam2s(predictor.network):
             raise ConfigError(
                 "--auto needs a model of sam2's package (--model sam2.1-tiny, ...); with this one, say where the "
                 "objects are with --box, --point or --text"
             )
-        generator = automatic_mask_generator(predictor, points_per_side=self.points_per_side)
+        generator = automatic_mask_generator(predictor.network, points_per_side=self.points_per_side)
         found = sorted(generator.generate(image), key=lambda entry: -entry["area"])[: self.max_objects]
         if not found:
             raise PromptError(
