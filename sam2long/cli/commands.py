@@ -20,9 +20,10 @@ COMMANDS = {  # name -> module, class, and what `sam2long --help` says of it
     "demo": ("demo", "Demo", "SAM 2 and SAM2Long side by side; no download, a minute"),
     "models": ("models", "Models", "the models that --model takes, and where they are"),
     "doctor": ("doctor", "Doctor", "check the installation"),
+    "label-studio": ("label_studio", "LabelStudio", "a backend for Label Studio"),
     "x-anylabeling": ("x_anylabeling", "XAnyLabeling", "X-AnyLabeling with SAM2Long behind it"),
 }
-SETTABLE = ("track", "annotate", "live")  # have --set
+SETTABLE = ("track", "annotate", "live", "label-studio")  # have --set
 
 HELP = f"""usage: sam2long COMMAND ...
 

@@ -17,6 +17,7 @@ import numpy as np
 from sam2long.errors import ConfigError, DataError, PromptError, Sam2LongError
 from sam2long.export.polygons import box, edges
 from sam2long.extras import require
+from sam2long.hosts.boxes import inside
 from sam2long.hosts.model import load_model
 from sam2long.imports.areas import from_polygons
 from sam2long.imports.prompt import ObjectPrompt
@@ -119,7 +120,7 @@ class Interaction(_Function):
             prompt = ObjectPrompt(
                 frame=0, obj_id=OBJECT, points=positive + negative,
                 point_labels=(1,) * len(positive) + (0,) * len(negative),
-                box=_inside((*box[0], *box[1]), pp_image.height, pp_image.width) if box else None,
+                box=inside((*box[0], *box[1]), pp_image.height, pp_image.width) if box else None,
             )  # fmt: skip
             mask = self._prompted(pp_image, prompt)[1]
         return [self._sdk.InteractionResultShape(type="mask", points=_write_mask(mask))] if mask.any() else []
@@ -142,22 +143,10 @@ def _mask(answer: Any) -> np.ndarray:
 # ---- shapes into prompts, and masks into shapes ---------------------------------------------------------------------
 
 
-def _inside(corners: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2, as far as they are in the picture."""
-    (left, right), (top, bottom) = sorted(corners[0::2]), sorted(corners[1::2])
-    box = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise PromptError(
-            f"the rectangle {', '.join(f'{value:g}' for value in corners)} has nothing of the picture in it, which is "
-            f"{width} x {height} pixels (width x height); draw it around the object"
-        )
-    return box
-
-
 def _read_rectangle(points: Sequence[float], height: int, width: int) -> ObjectPrompt:
     if len(points) != 4:
         raise PromptError(f"a rectangle has {len(points)} numbers; expected x1, y1, x2, y2")
-    return ObjectPrompt(frame=0, obj_id=OBJECT, box=_inside(points, height, width))
+    return ObjectPrompt(frame=0, obj_id=OBJECT, box=inside(points, height, width))
 
 
 def _read_polygon(points: Sequence[float], height: int, width: int) -> ObjectPrompt:

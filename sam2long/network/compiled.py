@@ -21,8 +21,6 @@ from torch.utils._pytree import tree_map_only
 from sam2long.network.sam2 import Parts
 
 GRAPHS = 16  # per part; torch runs eagerly what would need more
-# Its name before torch 2.7.
-GRAPH_LIMIT = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 STEADY = 8  # frames with banks of one size, after which that size gets a graph of its own
 
 
@@ -70,7 +68,7 @@ class Compiled:
         if self._compiled is None:
             return self.function(*args, **kwargs)
         try:
-            with torch._dynamo.config.patch({GRAPH_LIMIT: GRAPHS}):
+            with torch._dynamo.config.patch({_graph_limit(): GRAPHS}):
                 if not self.replayed:
                     return self._compiled(*args, **kwargs)
                 torch.compiler.cudagraph_mark_step_begin()
@@ -96,3 +94,9 @@ class Steadied(Compiled):
         args = current, position, memory, memory_pos, pointer_tokens
         self.seen[size := (*memory.shape, len(memory_pos), pointer_tokens)] += 1
         return super().__call__(*args) if self.seen[size] > STEADY else self._filling(*args)
+
+
+def _graph_limit() -> str:
+    """What torch calls it, asked when something is compiled: torch._dynamo loads Triton, whose LLVM crashes programs
+    that draw with Mesa's (napari), and takes a second."""
+    return "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # before 2.7

@@ -76,8 +76,8 @@ def a_session(viewer, video):
     assert ["there is no prompt" in text for text in said()] == [True]
 
     press(widget.new_layers)
-    box(widget, 0, (8, 10, 40, 44))
-    box(widget, 0, (30, 30, 60, 60), obj_id=2)
+    box(widget, 0, (8, 10, 40, 44), obj_id=2)  # the higher id is shown where they overlap
+    box(widget, 0, (30, 30, 60, 60), obj_id=1)
     threads = set()
     put = type(widget._current_video()).__getitem__
     type(widget._current_video()).__getitem__ = lambda *args: threads.add(threading.current_thread()) or put(*args)
@@ -92,12 +92,12 @@ def a_session(viewer, video):
     assert np.allclose(layer.scale, (2, 0.5, 0.5)) and np.allclose(layer.translate, (0, 10, 20))
     assert layer.metadata["sam2long"]["contrast_limits"] == [1000, 5000]
     first = masks(widget)
-    assert first.shape == video.shape and set(np.unique(first[:12])) >= {1} and not first[12:].any()
+    assert first.shape == video.shape and set(np.unique(first[:12])) >= {2} and not first[12:].any()
 
     # A click that says what is not the object, then to the end: a correction on a frame that has been tracked.
     viewer.dims.set_point(0, 2 * 6)
     widget.kind.value = "not the object"
-    widget.object.value = 1
+    widget.object.value = 2
     widget.points.value.add((6, 5, 60))
     widget.kind.value = "the object"
     widget.points.value.add((6, 27, 24))
@@ -109,16 +109,16 @@ def a_session(viewer, video):
     assert np.array_equal(second[:6], first[:6]) and not np.array_equal(second[6:12], first[6:12])
     assert second[12:].any()
 
-    # Painted on a tracked frame: it stays as it was painted, and counts for what follows.
+    # Erased with the brush on a tracked frame: it stays as it was painted, and counts for what follows.
     viewer.dims.set_point(0, 2 * 9)
-    layer.selected_label = 1
+    layer.selected_label = 2
     layer.brush_size = 9
-    layer.paint((9, 50, 10), 1)
+    layer.paint((9, 50, 10), 0)
     painted = masks(widget)[9]
-    assert (painted != second[9]).any() and painted[50, 10] == 1
+    assert (painted != second[9]).any() and painted[50, 10] == 0
     track(widget)
     third = masks(widget)
-    assert np.array_equal(third[9] == 1, painted == 1) and np.array_equal(third[:9], second[:9])
+    assert np.array_equal(third[9] == 2, painted == 2) and np.array_equal(third[:9], second[:9])
     assert not np.array_equal(third[10:], second[10:])
     press(widget.undo)
     undone = masks(widget)
@@ -164,7 +164,7 @@ def a_session(viewer, video):
     widget.direction.value = "forward"
     viewer.dims.set_point(0, 2 * 9)
     track(widget)
-    assert said() == [] and np.array_equal(masks(widget)[9] == 1, painted == 1)
+    assert said() == [] and np.array_equal(masks(widget)[9] == 2, painted == 2)
 
 
 def what_cannot_be(viewer, video):
@@ -190,7 +190,7 @@ def what_cannot_be(viewer, video):
     box(widget, 1, (80, 80, 90, 90))
     track(widget)
     (text,) = said()
-    assert "shape 2" in text and "outside the picture, which is 64 x 64" in text
+    assert "shape 2" in text and "nothing of the picture in it, which is 64 x 64" in text
     assert np.array_equal(masks(widget), kept)
     widget.shapes.value.selected_data = {1}
     widget.shapes.value.remove_selected()

@@ -99,14 +99,16 @@ class MaskStack:
         after = before.copy()
         after[pixels] = values
         changed = before != after
-        touched = {int(obj_id) for obj_id in np.unique([before[changed], after[changed]])} - {0}
+        known = self._masks.get(place, {})
         masks = {}
-        for obj_id in touched:
-            mask = self.mask(place, obj_id)
-            mask = np.zeros(self.shape[-2:], bool) if mask is None else mask
-            masks[obj_id] = np.where(changed, after == obj_id, mask)
+        for obj_id in {*known, *map(int, np.unique(after[changed]))} - {0}:
+            mask = decode_mask(known[obj_id]) if obj_id in known else np.zeros(self.shape[-2:], bool)
+            # What would be shown above the new label goes; what it covers stays.
+            painted = (mask & ~(changed & (after < obj_id))) | (changed & (after == obj_id))
+            if not np.array_equal(painted, mask):
+                masks[obj_id] = painted
         self.put(place, masks)
-        self.painted |= {(place, obj_id) for obj_id in touched}
+        self.painted |= {(place, obj_id) for obj_id in masks}
 
     def _picture(self, place: Place) -> np.ndarray:
         """[H, W] as it is shown; not to be changed."""

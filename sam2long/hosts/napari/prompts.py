@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sam2long.errors import PromptError
+from sam2long.hosts.boxes import inside
 from sam2long.hosts.napari.masks import MaskStack
 from sam2long.hosts.napari.video import LayerVideo
 from sam2long.imports.areas import from_polygons
@@ -89,12 +90,9 @@ def _feature(layer: Any, at: int, name: str, default: Any) -> Any:
 def _area(kind: str, corners: np.ndarray, video: LayerVideo, where: str) -> dict[str, Any]:
     """A rectangle becomes a box, what has another inside a mask."""
     _, height, width, _ = video.shape
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
-        raise PromptError(f"{where} is outside the picture, which is {width} x {height} pixels; draw it on the object")
+    box = inside([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], height, width, where)
     if kind == "rectangle":
-        box = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
-        return {"box": tuple(map(float, box))}
+        return {"box": box}
     if kind == "ellipse":
         angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2

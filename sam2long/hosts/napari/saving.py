@@ -13,9 +13,9 @@ from sam2long.hosts.napari.masks import MaskStack
 from sam2long.hosts.napari.prompts import Prompts
 from sam2long.hosts.napari.video import LayerVideo
 from sam2long.runs.prompting import from_file
-from sam2long.runs.run import versions
 from sam2long.runs.run_folder import COMPLETE, RunFolder
 from sam2long.runs.settings import RunSettings
+from sam2long.runs.versions import versions
 
 HOST = "napari"
 PROMPTS = "prompts.json"

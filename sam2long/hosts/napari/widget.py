@@ -15,7 +15,6 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QSettings
 from qtpy.QtWidgets import QCompleter, QFileDialog
 
-import sam2long.build  # noqa: F401  torch and sam2, here: loaded in a thread, they crash OpenGL in software
 from sam2long.doubt import next_stretch, ranked
 from sam2long.errors import PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export.convert import FORMATS, export_run
