@@ -19,7 +19,7 @@ def inside(corners: Sequence[float], height: int, width: int, what: str = "the r
     box = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise PromptError(
-            f"{what} {', '.join(f'{value:g}' for value in corners)} has nothing of the picture in it, which is "
+            f"{what} ({', '.join(f'{value:g}' for value in corners)}) has nothing of the picture in it, which is "
             f"{width} x {height} pixels (width x height); draw it around the object"
         )
     return box

@@ -133,7 +133,8 @@ def a_session(viewer, video):
     for _ in range(3):
         press(widget.next)
         assert widget._held()[0] in widget._tracker.doubts
-        assert viewer.text_overlay.visible and "doubt" in viewer.text_overlay.text
+        overlay = viewer.canvas.overlays.text
+        assert overlay.visible and "doubt" in overlay.text
 
     # Backward, cancelled on the way.
     viewer.dims.set_point(0, 2 * 20)

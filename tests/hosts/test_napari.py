@@ -292,7 +292,7 @@ def test_a_session_in_napari(installed, tmp_path):
     if display is None:
         (pytest.fail if os.environ.get("REQUIRE_DISPLAY") == "1" else pytest.skip)("needs xvfb-run")
     programs = environment("napari", "napari[pyqt6]==0.9.2", "zarr==3.1.6", "dask==2026.8.0")
-    _, model, _, weights, *_ = tiny_flags(tmp_path, presence=20.0)
+    _, model, _, weights, *_ = tiny_flags(tmp_path)
     done = subprocess.run(
         [display, "-a", "-s", "-screen 0 1600x1000x24", programs / "python", "-X", "faulthandler",
          Path(__file__).with_name("napari_session.py"), model, weights, tmp_path],

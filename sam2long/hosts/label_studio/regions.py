@@ -15,7 +15,7 @@ from sam2long.export.masks import run_lengths
 from sam2long.hosts.boxes import Box, inside
 
 RATE = 24.0  # frames per second that Label Studio counts in where its Video tag says nothing
-TOLERANCE = 0.5  # pixels that a side may be off between two keyframes
+TOLERANCE = 0.02  # of a box's longer side: by how much a side may be off between two keyframes
 SIZES = (3, 4, 8, 16)  # bits that a brush mask's run lengths take
 CHANNELS = 4  # of a brush mask: red, green, blue, alpha
 
@@ -144,6 +144,7 @@ def _stretches(boxes: Mapping[int, Box | None]) -> list[dict[int, Box]]:
 
 def _corners(frames: np.ndarray, boxes: np.ndarray) -> list[int]:
     """Which of the boxes are needed, when those between are on the lines (Douglas and Peucker 1973, over time)."""
+    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     kept, left = {0, len(frames) - 1}, [(0, len(frames) - 1)]
     while left:
         low, high = left.pop()
@@ -151,6 +152,7 @@ def _corners(frames: np.ndarray, boxes: np.ndarray) -> list[int]:
             continue
         share = ((frames[low + 1 : high] - frames[low]) / (frames[high] - frames[low]))[:, None]
         off = np.abs(boxes[low + 1 : high] - (boxes[low] + share * (boxes[high] - boxes[low]))).max(axis=1)
+        off /= longer[low + 1 : high]
         if off.max() > TOLERANCE:
             at = low + 1 + int(off.argmax())
             kept.add(at)

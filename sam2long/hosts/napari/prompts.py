@@ -89,6 +89,8 @@ def _feature(layer: Any, at: int, name: str, default: Any) -> Any:
 
 def _area(kind: str, corners: np.ndarray, video: LayerVideo, where: str) -> dict[str, Any]:
     """A rectangle becomes a box, what has another inside a mask."""
+    if kind not in ("rectangle", "ellipse", "polygon"):
+        raise PromptError(f"{where} is a {kind}, which has no inside; draw a rectangle, an ellipse or a polygon")
     _, height, width, _ = video.shape
     box = inside([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], height, width, where)
     if kind == "rectangle":
@@ -97,6 +99,4 @@ def _area(kind: str, corners: np.ndarray, video: LayerVideo, where: str) -> dict
         angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2
         corners = circle @ np.array([corners[1] - corners[0], corners[3] - corners[0]]) + corners.mean(axis=0)
-    elif kind != "polygon":
-        raise PromptError(f"{where} is a {kind}, which has no inside; draw a rectangle, an ellipse or a polygon")
     return {"mask": from_polygons([corners.ravel().tolist()], height, width, where)}

@@ -290,7 +290,7 @@ class TrackWidget(Container):
     def _show_doubt(self, _: Any = None) -> None:
         """What the tracker doubts about the frame that is shown, over the picture."""
         doubts = self._tracker.doubts if self._tracker is not None else {}
-        overlay = self._viewer.text_overlay
+        overlay = self._viewer.canvas.overlays.text
         if not doubts or self.image.value is None:
             overlay.visible = False
             return
