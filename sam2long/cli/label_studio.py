@@ -21,7 +21,9 @@ EXAMPLES = """Track and segment for Label Studio: connect this as a model in a p
 examples:
   sam2long label-studio
   sam2long label-studio --model sam2.1-large --port 9090
-  sam2long label-studio --label-studio http://localhost:8080 --api-key KEY   # where legacy tokens are switched off"""
+  LABEL_STUDIO_API_KEY=... sam2long label-studio --label-studio http://localhost:8080   # legacy tokens are off"""
+
+LOGIN, KEY = "SAM2LONG_LOGIN", "LABEL_STUDIO_API_KEY"  # variables: flags can be read by others
 
 
 @dataclass(kw_only=True)
@@ -31,14 +33,11 @@ class LabelStudio:
     port: Annotated[int, arg(metavar="N")] = PORT
     """Port to listen on; 0 takes a free one."""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Address to listen on. Any but this computer's own needs --login."""
-    login: Annotated[str | None, shown("USER:PASSWORD")] = None
-    """What Label Studio is to send: its "Basic authentication" of the model."""
+    """Address to listen on. Any but this computer's own needs SAM2LONG_LOGIN=USER:PASSWORD in the environment, which
+    Label Studio is to send as its "Basic authentication" of the model."""
     label_studio: Annotated[str | None, shown("URL")] = None
-    """Where Label Studio is. Default: where it says it is."""
-    api_key: Annotated[str | None, shown("KEY")] = None
-    """Opens the files of --label-studio: a personal access token or a legacy token. Default: what Label Studio
-    sends."""
+    """Where Label Studio is; its files are opened with LABEL_STUDIO_API_KEY from the environment, a personal access
+    token or a legacy one. Default: where it says it is, and the token that it sends."""
     local_files: Annotated[Path | None, shown("DIR")] = None
     """The folder behind Label Studio's local-files storage, to read it without downloads."""
     network: Network = field(default_factory=Network)
@@ -59,14 +58,16 @@ class LabelStudio:
                 local = ipaddress.ip_address(self.host).is_loopback
             except ValueError:
                 local = False
-        if self.login is not None and ":" not in self.login:
-            raise ConfigError("--login has no colon; expected USER:PASSWORD")
-        if not local and self.login is None:
-            raise ConfigError(f"--host {self.host} can be reached by others; add --login USER:PASSWORD")
+        login = os.environ.get(LOGIN) or None
+        if login is not None and ":" not in login:
+            raise ConfigError(f"{LOGIN} has no colon; expected USER:PASSWORD")
+        if not local and login is None:
+            raise ConfigError(f"--host {self.host} can be reached by others; set {LOGIN}=USER:PASSWORD")
         settings = asked(self.network, self.method, {}).settings("")
-        files = Files(_cache(), self.label_studio, self.api_key, self.local_files)
+        key = os.environ.get(KEY) if self.label_studio else None
+        files = Files(_cache(), self.label_studio, key, self.local_files)
         backend = Backend(build_predictor(settings), f"sam2long-{Path(settings.model).name}", files)
-        with Server((self.host, self.port), backend, self.login) as server:
+        with Server((self.host, self.port), backend, login) as server:
             print(
                 f"sam2long: connect http://{self.host}:{server.server_port} in Label Studio; Ctrl-C stops", flush=True
             )

@@ -29,15 +29,13 @@ class Files:
     Args:
         cache: folder for downloads.
         address: of Label Studio, from its user; None to believe what each project says of itself.
-        token: an API key of that address.
+        token: an API key of that address, sent nowhere else.
         local: the folder behind local-files storage, when it is on this machine too.
     """
 
     def __init__(
         self, cache: Path, address: str | None = None, token: str | None = None, local: Path | None = None
     ) -> None:
-        if token and not address:
-            raise ConfigError("--api-key goes with --label-studio, the address that it is for; give both")
         if local is not None and not local.is_dir():
             raise ConfigError(f"--local-files {local} is not a folder; give the one that Label Studio serves")
         self.cache, self.address, self.token = cache, address and address.rstrip("/"), token
@@ -123,7 +121,11 @@ def _opened(url: str | urllib.request.Request, key: str | None) -> Iterator[obje
         with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
             yield answer
     except urllib.error.HTTPError as error:
-        hint = "; start with --label-studio and --api-key" if error.code in (401, 403) else "; see that it is there"
+        hint = (
+            "; start with LABEL_STUDIO_API_KEY and --label-studio"
+            if error.code in (401, 403)
+            else "; see that it is there"
+        )
         raise DataError(f"{shown} gives no file ({error.code} {error.reason}){hint}") from None
     except urllib.error.URLError as error:
         raise DataError(f"{shown} cannot be reached ({error.reason}); see that it is there") from None
