@@ -43,7 +43,7 @@ def environment(name: str, *requirements: str, with_ours: bool = True) -> Path:
                 theirs = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
                 Path(theirs, "ours.pth").write_text(f"{ours}\n")
             done = subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", *requirements],
+                [python, "-m", "pip", "install", "--quiet", "--no-compile", *requirements],
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.returncode:
