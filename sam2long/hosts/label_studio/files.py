@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from filelock import FileLock
 
+from sam2long.atomic import replacing
 from sam2long.errors import ConfigError, DataError, VideoError
-from sam2long.export.atomic import replacing
 
 LOCAL = "/data/local-files/"
 SECONDS = 60  # that a server may take to answer

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sam2long.atomic import replacing, write_json
 from sam2long.errors import DataError
-from sam2long.export.atomic import replacing, write_json
 from sam2long.export.masks import MaskReader, MaskWriter, encode_mask
 from sam2long.hosts.napari.masks import MaskStack
 from sam2long.hosts.napari.prompts import Prompts
