@@ -70,7 +70,7 @@ class Reading:
 
     @property
     def key(self) -> tuple:
-        """Equal for readings of the same tensors in the same places with the same weights."""
+        """Equal for readings of the same tensors in the same order, at the same positions and with the same weights."""
         spatial = []
         for each in self.spatial:
             memory = each.memory
@@ -111,7 +111,7 @@ def remember(memories: Sequence[FrameMemory], new: FrameMemory, rules: BankRules
 def _trim_by_quality(memories: Sequence[FrameMemory], rules: BankRules) -> tuple[FrameMemory, ...]:
     *past, newest = memories
     reliable = [memory for memory in past if memory.is_reliable(rules.iou_threshold)]
-    # The newest is always read once, reliable or not; it may not yet take a place from the others.
+    # The newest is always read once, reliable or not; it may not yet push another out.
     reliable = reliable[max(0, len(reliable) - (rules.num_pointers - 1)) :]
     first_whole = len(reliable) - rules.num_spatial
     return (*(_faded(memory) if i < first_whole else memory for i, memory in enumerate(reliable)), newest)
@@ -198,12 +198,12 @@ def closest_prompted(time: int, prompted: Mapping[int, FrameMemory], limit: int)
 def _prompted_pointers(time: int, near: Iterable[FrameMemory], rules: BankRules) -> tuple[PointerRead, ...]:
     if not rules.use_pointers:
         return ()
-    reads = []
+    pointers = []
     for memory in near:
         age = time - memory.time
         if age >= 0 or not rules.pointers_from_past_only:
-            reads.append(PointerRead(memory, age if rules.signed_positions else abs(age)))
-    return tuple(reads)
+            pointers.append(PointerRead(memory, age if rules.signed_positions else abs(age)))
+    return tuple(pointers)
 
 
 def _select_by_quality(time: int, memories: Sequence[FrameMemory], rules: BankRules) -> list[FrameMemory]:

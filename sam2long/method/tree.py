@@ -18,7 +18,7 @@ IOU_DECIMALS = 2  # candidates whose signed IoU rounds alike count as the same m
 class Candidate:
     """One of the P * K ways to go on."""
 
-    parent: int  # the pathway that it continues: its place in the order of `scores`; of `Decision.kept`, its row
+    parent: int  # the pathway that it continues, by its index in `scores`; in `Decision.kept`, by its row
     mask: int  # which of that pathway's K masks
     score: float  # cumulative: the pathway's score + log(iou + eps)
     signed_iou: float  # the predicted IoU; negative when the pathway believes the object absent

@@ -125,13 +125,13 @@ class _Ahead:
 
     def _encode(self) -> None:
         size = self.reader.model.frames_per_pass
-        read = list(islice(self.frames, min(size, self.left)))
-        self.left -= len(read)
-        if read and (known := self.reader.latest) and known[0] == read[0].index:  # a prompt was given there
+        taken = list(islice(self.frames, min(size, self.left)))
+        self.left -= len(taken)
+        if taken and (known := self.reader.latest) and known[0] == taken[0].index:  # a prompt was given there
             self.encoded.append(known)
-            del read[0]
+            del taken[0]
         # Less than a full pass goes one by one: two shapes for torch.compile, not as many as there are remainders.
-        parts = [read] if len(read) == size else [[frame] for frame in read]
+        parts = [taken] if len(taken) == size else [[frame] for frame in taken]
         for part in parts:
             features = self.reader.encode([frame.model_input for frame in part])
             self.encoded.extend(zip((frame.index for frame in part), features, strict=True))

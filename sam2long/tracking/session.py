@@ -336,7 +336,7 @@ class Session:
         return [obj.tracks[direction] for obj in self.objects.values()]
 
     def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
-        """An empty track, and its places to go back to."""
+        """An empty track, and its checkpoints."""
         rules = self.model.network.rules(self.config, self.source.num_frames)
         return Track(rules=rules, config=self.config, direction=direction, storage=self.storage), Checkpoints()
 

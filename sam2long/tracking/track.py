@@ -1,4 +1,4 @@
-"""One object in one direction of time: its pathways, the masks that wait, the masks that are ready.
+"""One object in one direction of time: its pathways, the masks that wait, the masks that are ready; and `step`.
 
 Inside, time counts upwards whichever way the video is gone through: a frame's time is its index, or minus its index in
 a pass backwards. Callers turn frames into times at the door in, and times into frames at the door out.
@@ -296,7 +296,7 @@ class Track:
         self.stale_after = None
 
     def copy(self) -> Track:
-        """An independent track that stands in the same place; tensors are shared, they never change."""
+        """An independent track with the same standing; tensors are shared, they never change."""
         return replace(self, ready=deque(self.ready), log=copy.deepcopy(self.log))
 
     # ---- out -------------------------------------------------------------------------------------------------
@@ -401,6 +401,6 @@ def step(
         for one in decision.unique()
     ]
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
-    for track, own, decision, read in zip(running, rows, decisions, readings, strict=True):
+    for track, own, decision, its_readings in zip(running, rows, decisions, readings, strict=True):
         new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}
-        track.grow(time, decision, read, proposals.verdicts[own], new, proposals.kept_tokens[own])
+        track.grow(time, decision, its_readings, proposals.verdicts[own], new, proposals.kept_tokens[own])
