@@ -1,9 +1,13 @@
 """The method at work: twins, switches, order of the masks."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import sam2long
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig
 from sam2long.method.memory import Reading
@@ -35,6 +39,29 @@ def test_one_encoder_pass_per_frame_for_five_objects(tiny):
     prompts = [(0, i, mask) for i, mask in enumerate([MASK, OTHER, THIRD, MASK.T, OTHER.T])]
     state, _ = tracked(tiny, prompts)
     assert state.encoder_passes == len(VIDEO)
+
+
+def test_a_frame_goes_through_eighteen_files(tiny):
+    """docs/architecture.md names them; reading the video is not counted."""
+    state = tiny.init_state(VIDEO)
+    tiny.add_new_mask(state, 0, 1, MASK)
+    frames, seen, ours = tiny.propagate_in_video(state), set(), Path(sam2long.__file__).parent
+
+    def note(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(ours):
+            seen.add(path.relative_to(ours).as_posix())
+
+    for _ in range(17):
+        next(frames)
+    sys.setprofile(note)
+    try:
+        for _ in range(4):  # one of them leaves a checkpoint
+            next(frames)
+    finally:
+        sys.setprofile(None)
+    way = {path for path in seen if not path.startswith("video/")}
+    assert {"method/tree.py", "tracking/packing.py"} <= way and len(way) <= 18, sorted(way)
 
 
 def test_network_rows_are_the_unique_nodes():
