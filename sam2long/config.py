@@ -36,6 +36,7 @@ class Sam2LongConfig:
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
+    zoom_in: bool = False  # a box around something small is answered from a crop around it; not sam2's answer
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class Sam2LongConfig:
             "max_prompted_frames",
             "an integer of 1 or more, or None for no bound",
         )
+        _require(isinstance(self.zoom_in, bool), self, "zoom_in", "true or false")
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
 
     @property
