@@ -52,6 +52,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
+        zoom_in: boxes around something small are answered from a crop around it: see `zoom`.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Session:
         *,
         storage: torch.device | None = None,
         hole_area: int = 0,
+        zoom_in: bool = False,
     ) -> None:
         self.source = source
         self.model = model
         self.config = config
         self.storage = storage
         self.hole_area = hole_area
+        self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -96,7 +99,7 @@ class Session:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
         features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
-        if points is not None and corrects is None and self.config.zoom_in:
+        if points is not None and corrects is None and self.zoom_in:
             mask = self._closer_look(frame, points)
         with self.model.running():
             previous = self._mask_on(obj, frame)
