@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval import manifest, pngs, trackers
@@ -79,7 +79,7 @@ class _Job:
     out: Path
 
     def start(self) -> None:
-        self.tracker = trackers.build(self.spec)
+        self.tracker = trackers.build(replace(self.spec, device=processes.own_device(self.spec.device)))
 
     def run(self, video: str, on_frame: Callable[[], None]) -> VideoRecord:
         return run_video(self.dataset, self.tracker, video, self.out, on_frame)

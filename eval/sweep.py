@@ -90,7 +90,8 @@ class _Job:
     def start(self) -> None:
         from eval.sweep_tracker import Sweep
 
-        self.sweep = Sweep(of_one_model(next(iter(self.specs.values()))))
+        spec = of_one_model(next(iter(self.specs.values())))
+        self.sweep = Sweep(replace(spec, device=processes.own_device(spec.device)))
 
     def run(self, video: str, on_frame: Callable[[], None]) -> VideoRecord:
         outs = [out for out in self.specs if not one_video.record_path(out, video).exists()]

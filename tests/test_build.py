@@ -13,7 +13,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from safetensors.torch import save_file
 
-from sam2long import Sam2LongConfig, build_sam2long_camera_predictor, build_sam2long_video_predictor
+from sam2long import (
+    Sam2LongConfig,
+    SAM2LongVideoPredictor,
+    build_sam2long_camera_predictor,
+    build_sam2long_video_predictor,
+)
 from sam2long.errors import ConfigError, ModelError
 from sam2long.network import install
 from sam2long.weights import BY_HUB_ID, CHECKPOINTS, recognise
@@ -112,8 +117,6 @@ def test_an_unknown_config_lists_the_names():
     with pytest.raises(ModelError, match="sam2.1-large"):
         build_sam2long_video_predictor("sam2.1-huge")
     with pytest.raises(ModelError, match="facebook/sam2.1-hiera-tiny"):
-        from sam2long import SAM2LongVideoPredictor
-
         SAM2LongVideoPredictor.from_pretrained("someone/else")
 
 
@@ -205,3 +208,36 @@ def test_a_fork_is_detected(monkeypatch):
     assert "samurai_mode" in install.sam2_problems()[0]
     with pytest.raises(ModelError, match="fork"):
         install.require_sam2()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "where"),
+    [
+        ("num_pathways", r"sam2long=Sam2LongConfig\(num_pathways=...\)"),
+        ("fill_hole_area", r"hydra_overrides_extra=\[.\+\+model.fill_hole_area"),
+        ("nonsense", "unknown keyword nonsense; expected one of config_file"),
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_its_place(keyword, where):
+    for build in (build_sam2long_video_predictor, build_sam2long_camera_predictor):
+        with pytest.raises(ConfigError, match=where):
+            build("nano", device="cpu", **{keyword: 3})
+    if keyword != "fill_hole_area":
+        with pytest.raises(ConfigError, match=where.partition(";")[0]):
+            SAM2LongVideoPredictor(**{keyword: 3})
+
+
+def test_a_yaml_that_names_other_files_is_refused(tmp_path):
+    (tmp_path / "more.yaml").write_text("defaults: [base]\n" + TINY.read_text())
+    with pytest.raises(ModelError, match="defaults"):
+        build_sam2long_video_predictor(tmp_path / "more.yaml", tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [("model.image_size=128", 128), ("++model.image_size=128", 128), ("~model.max_obj_ptrs_in_encoder", 64)],
+)
+def test_overrides_are_in_hydras_grammar(override, found):
+    assert tiny_predictor(overrides=(override,)).image_size == found
+    with pytest.raises(ModelError, match="write \\+\\+model.imagesize"):
+        tiny_predictor(overrides=("model.imagesize=3",))

@@ -14,6 +14,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.errors import ConfigError
 from sam2long.method.memory import FrameMemory, read, remember
 from sam2long.network.bank import assemble, numbers
 from sam2long.network.batched import Batched
@@ -21,7 +22,8 @@ from sam2long.network.install import KNOWN_SETTINGS, NEEDED
 from sam2long.network.sam2 import Sam2Network
 from sam2long.tracking.frames import FrameReader
 from sam2long.video import open_source
-from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same
+from tests.back_ends import BACK_ENDS, back_end
+from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same, tiny_predictor
 
 PLAIN = Sam2LongConfig.sam2()
 
@@ -243,15 +245,81 @@ def test_the_names_we_rely_on_are_there():
     assert list(inspect.signature(SAM2Base._use_multimask).parameters)[1:] == ["is_init_cond_frame", "point_inputs"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["init_state", "add_new_points_or_box", "add_new_mask", "propagate_in_video", "clear_all_prompts_in_frame",
-     "remove_object", "reset_state", "propagate_in_video_preflight"],
+PUBLIC = (  # of sam2's predictor
+    "init_state", "add_new_points_or_box", "add_new_points", "add_new_mask", "propagate_in_video",
+    "propagate_in_video_preflight", "clear_all_prompts_in_frame", "remove_object", "reset_state",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_methods_take_sam2s_parameters(name):
     theirs = inspect.signature(getattr(SAM2VideoPredictor, name)).parameters
     ours = inspect.signature(getattr(SAM2LongVideoPredictor, name)).parameters
     assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
+
+
+def test_no_public_method_of_sam2s_is_missing():
+    own = {name for name in vars(SAM2VideoPredictor) if not name.startswith("_")}
+    assert own - {"from_pretrained"} == set(PUBLIC) and all(hasattr(SAM2LongVideoPredictor, name) for name in own)
+
+
+@pytest.mark.parametrize("network", BACK_ENDS)
+def test_every_public_method_works_on_every_network(network):
+    predictor, called = back_end(network), set()
+
+    def call(name, *args, **options):
+        called.add(name)
+        return getattr(predictor, name)(*args, **options)
+
+    state = call("init_state", noise_video(4))
+    frame, ids, masks = call("add_new_points", state, 0, 1, points=[[30, 30]], labels=[1])
+    assert (frame, ids, tuple(masks.shape)) == (0, [1], (1, 1, 64, 64))
+    call("add_new_points_or_box", state, 0, 2, box=[5, 5, 40, 40])
+    call("add_new_mask", state, 1, 3, MASK)
+    assert call("propagate_in_video_preflight", state) is None
+    assert [frame for frame, _, _ in call("propagate_in_video", state)] == [0, 1, 2, 3]
+    assert call("clear_all_prompts_in_frame", state, 0, 2)[1] == [1, 2, 3]
+    assert call("remove_object", state, 2)[0] == [1, 3]
+    call("reset_state", state)
+    assert state["obj_ids"] == [] and called == set(PUBLIC)
+
+
+@pytest.mark.parametrize("network", BACK_ENDS)
+def test_masks_do_not_overlap_on_any_network_when_that_is_asked_for(network):
+    predictor = back_end(network)
+    prompts = [(0, 1, MASK), (0, 2, MASK)]
+    assert any(bool(((masks > 0).sum(0) > 1).any()) for masks in run(predictor, noise_video(3), prompts).values())
+    predictor.non_overlap_masks = True
+    try:
+        for masks in run(predictor, noise_video(3), prompts).values():
+            assert ((masks > 0).sum(0) <= 1).all()
+            assert torch.equal(masks, predictor_of_sam2()._apply_non_overlapping_constraints(masks))
+    finally:
+        predictor.non_overlap_masks = False
+
+
+def predictor_of_sam2():
+    return SAM2VideoPredictor.__new__(SAM2VideoPredictor)
+
+
+def test_what_sam2_has_is_found_and_set_on_the_network(tiny):
+    ours = SAM2LongVideoPredictor.from_sam2(tiny)
+    assert ours.network is tiny.network and isinstance(ours.network, SAM2VideoPredictor)
+    assert ours.sam_prompt_encoder is tiny.network.sam_prompt_encoder and ours.num_maskmem == 7
+    assert ours.state_dict().keys() == ours.network.state_dict().keys()
+    before = ours.network.only_obj_ptrs_in_the_past_for_eval
+    ours.only_obj_ptrs_in_the_past_for_eval = not before
+    assert ours.network.only_obj_ptrs_in_the_past_for_eval is not before
+    ours.only_obj_ptrs_in_the_past_for_eval = before
+    with pytest.raises(AttributeError):
+        ours._obj_id_to_idx  # noqa: B018 - it works on sam2's states alone
+    assert ours.to("cpu") is ours and ours.eval() is ours and not list(ours.parameters())[0].is_cuda
+
+
+def test_options_that_cannot_be_honoured_are_refused(tiny):
+    for option in ("clear_non_cond_mem_around_input=true", "num_maskmem=1"):
+        with pytest.raises(ConfigError, match=option.partition("=")[0]):
+            tiny_predictor(overrides=(f"++model.{option}",))
 
 
 def test_batched_rows_equal_rows_one_by_one(tiny):

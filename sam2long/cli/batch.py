@@ -240,7 +240,7 @@ class _Clips:
     def start(self) -> None:
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-        self.device = _device_of(processes.worker_number(), self.flags.workers, self.begun.settings)
+        self.device = processes.own_device(self.begun.settings.device)
         self.predictor = self.predictor or opening.build_predictor(self._on_device(self.begun.settings))
         search = self.flags.finding.search(None)
         if search is not None and not self.flags.resume:  # clips that were begun need it no more
@@ -280,14 +280,6 @@ class _Batch:
 
     def stop_requested(self) -> bool:
         return self.stop.is_set()
-
-
-def _device_of(worker: int, workers: int, settings: RunSettings) -> str | None:
-    """Workers share out the GPUs, unless one was named."""
-    import torch
-
-    several = workers > 1 and settings.device in (None, "cuda") and torch.cuda.device_count() > 1
-    return f"cuda:{worker % torch.cuda.device_count()}" if several else None
 
 
 # ---- flags about prompts in batch.json -------------------------------------------------------------------------------

@@ -96,9 +96,13 @@ def _listen(frames: Any, on_frame: Callable[[], None]) -> None:
         on_frame()
 
 
-def worker_number() -> int:
-    """Which of the processes this is, from 0; 0 where there is one."""
-    return _Worker.number
+def own_device(device: str | None) -> str | None:
+    """The device that this process computes on: several workers share out the GPUs, unless one was named."""
+    import torch
+
+    if _Worker.job is None or device not in (None, "cuda") or torch.cuda.device_count() < 2:
+        return device
+    return f"cuda:{_Worker.number % torch.cuda.device_count()}"
 
 
 class _Worker:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import cli, datasets, one_video, outputs, pngs, runner
+from eval import cli, datasets, one_video, outputs, pngs, runner, trackers
 from eval.datasets.base import Prompt, Video
 from eval.score import evaluate
 from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError, DataError
+from sam2long.runs import processes
 from tests.eval import trees
 
 DRIFT = TrackerSpec(method="tests.eval.fake_tracker:drift", model="none")
@@ -228,3 +229,27 @@ def test_what_goes_wrong_while_masks_are_encoded_is_the_videos_error_and_leaves_
         writer.write(frame, logits)
     writer.close()
     assert len(list((tmp_path / "clip").iterdir())) == 40
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said", "expected"),
+    [
+        (2, None, ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, "cuda:1", ["cuda:1"] * 3),
+        (1, None, [None] * 3),
+        (2, "cpu", ["cpu"] * 3),
+    ],
+)
+def test_several_workers_share_out_the_gpus(monkeypatch, tmp_path, gpus, said, expected):
+    found = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(trackers, "build", lambda spec: found.append(spec.device))
+    job = runner._Job(None, TrackerSpec(device=said), tmp_path)
+    for number in range(3):
+        monkeypatch.setattr(processes._Worker, "job", job)
+        monkeypatch.setattr(processes._Worker, "number", number)
+        job.start()
+    assert found == expected
+    monkeypatch.setattr(processes._Worker, "job", None)  # one process for all: torch chooses
+    job.start()
+    assert found[-1] == said
