@@ -20,7 +20,7 @@ from eval import layouts
 from eval.datasets.base import image_size
 from eval.datasets.davis import Davis16
 from sam2long.errors import DataError
-from sam2long.export.folder import replacing_folder
+from sam2long.folder import replacing_folder
 
 SEED = 7
 LONGEST = 60  # frames of a sequence that are shown

@@ -16,8 +16,8 @@ from PIL import Image
 
 from eval.outputs import png_bytes
 from sam2long.errors import ConfigError, DataError
-from sam2long.export.folder import replacing_folder
 from sam2long.export.masks import encode_mask
+from sam2long.folder import replacing_folder
 from sam2long.synthetic import Frame, Scene
 
 

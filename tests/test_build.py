@@ -235,7 +235,7 @@ def test_a_yaml_that_names_other_files_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "found"),
-    [("model.image_size=128", 128), ("++model.image_size=128", 128), ("~model.max_obj_ptrs_in_encoder", 64)],
+    [("model.image_size=128", 128), ("++model.image_size=128", 128), ("~model.only_obj_ptrs_in_the_past_for_eval", 64)],
 )
 def test_overrides_are_in_hydras_grammar(override, found):
     assert tiny_predictor(overrides=(override,)).image_size == found

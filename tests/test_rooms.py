@@ -68,24 +68,40 @@ def inside(room: str) -> list[str]:
     return [m for m in modules() if m == room or m.startswith(f"{room}.")]
 
 
-@pytest.mark.parametrize(
-    "room, allowed",
-    [
-        ("sam2long.method", {"sam2long.method", "sam2long.config", "sam2long.errors"}),
-        ("sam2long.network", {"sam2long.network", "sam2long.method", "sam2long.config", "sam2long.errors",
-                              "sam2long.weights", "sam2long.extras"}),
-        ("sam2long.video", {"sam2long.video", "sam2long.errors"}),
-        ("sam2long.models", {"sam2long.models"}),
-        ("sam2long.tracking", {"sam2long.tracking", "sam2long.network", "sam2long.method", "sam2long.video",
-                               "sam2long.config", "sam2long.errors", "sam2long.atomic"}),
-    ],
-)  # fmt: skip
-def test_a_lower_room_imports_nothing_from_above(room, allowed):
-    found = inside(room)
-    assert found
-    for module in found:
-        above = {m for m in imported(module) if not any(m == a or m.startswith(f"{a}.") for a in allowed)}
-        assert not above, module
+GROUND = {"atomic", "config", "errors", "extras", "folder", "json_file", "naming", "weights", "_version"}
+LOWER = GROUND | {"method", "network", "video", "tracking", "models"}
+OPENED = LOWER | {"predictor", "camera", "build", "detection", "doubt", "supervision"}
+ROOMS = {  # room -> what it may import, beside itself
+    "method": {"config", "errors"},
+    "network": {"method", "config", "errors", "weights", "extras"},
+    "video": {"errors"},
+    "models": set(),
+    "synthetic": {"errors"},
+    "tracking": {"network", "method", "video", "config", "errors", "atomic"},
+    "export": GROUND | {"video", "tracking", "doubt", "imports"},
+    "imports": GROUND | {"video"},
+    "runs": OPENED | {"export", "imports", "synthetic"},
+    "hosts": OPENED | {"export", "imports", "runs"},
+    "ui": OPENED | {"export", "imports", "runs"},
+    "cli": OPENED | {"export", "imports", "runs", "synthetic", "hosts", "ui"},
+}
+
+
+def test_every_room_is_guarded():
+    rooms = {path.parent.name for path in (ROOT / "sam2long").glob("*/*.py")}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_nothing_from_above(room):
+    for module in inside(f"sam2long.{room}"):
+        others = {m.split(".")[1] for m in imported(module) if m.startswith("sam2long.")} - {room}
+        assert others <= ROOMS[room], module
+
+
+def test_the_ground_floor_carries_everything():
+    for name in GROUND:
+        assert {m.split(".")[1] for m in imported(f"sam2long.{name}")} <= GROUND | {"models"}, name
 
 
 def test_nothing_below_the_command_line_the_page_and_the_hosts_imports_them():

@@ -13,9 +13,9 @@ from sam2long._version import __version__
 from sam2long.atomic import write_json
 from sam2long.errors import ConfigError
 from sam2long.export import coco, cvat, labelme, mot, stills, videos, yolo
-from sam2long.export.folder import MANIFEST, check_replaceable, replacing_folder
 from sam2long.export.job import ExportJob, Progress
 from sam2long.export.recording import VIDEO_NAMES, Recording
+from sam2long.folder import MANIFEST, check_replaceable, replacing_folder
 
 WIDEST_EDGE = 500  # pixels
 FRAME_NAMES = re.compile(r"[^%/\\\0]*%(0?[1-9][0-9]?)?d[^%/\\\0]*")

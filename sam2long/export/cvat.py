@@ -12,7 +12,7 @@ import numpy as np
 from sam2long.export.job import ExportJob
 from sam2long.export.masks import decode_mask, run_lengths
 from sam2long.export.polygons import box, edges
-from sam2long.imports.naming import printable
+from sam2long.naming import printable
 
 Shape = tuple[str, dict[str, Any]]  # tag and attributes
 

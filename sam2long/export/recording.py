@@ -8,7 +8,7 @@ from typing import Any
 
 from sam2long.errors import ConfigError, DataError, VideoError
 from sam2long.export.masks import MaskReader
-from sam2long.imports.naming import printable
+from sam2long.naming import printable
 from sam2long.video import FrameSource, open_source
 from sam2long.video.names import numbers_in
 

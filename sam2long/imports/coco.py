@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam2long.errors import DataError
 from sam2long.imports.areas import from_polygons, from_run_lengths
-from sam2long.imports.naming import Key, ObjectNumbers, check_name, read_key
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.naming import Key, ObjectNumbers, check_name, read_key
 
 if TYPE_CHECKING:
     import numpy as np

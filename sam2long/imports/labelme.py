@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sam2long.errors import DataError
 from sam2long.imports.areas import MOST_CORNERS, check_size, cut_polygon, paint_circle
-from sam2long.imports.naming import Key, ObjectNumbers, check_name, read_key
 from sam2long.imports.numbering import FrameNumbers
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.naming import Key, ObjectNumbers, check_name, read_key
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sam2long.imports.naming import check_id, check_name
+from sam2long.naming import check_id, check_name
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2long.errors import DataError, PromptError
-from sam2long.export.folder import MANIFEST
+from sam2long.folder import MANIFEST
 from sam2long.imports import coco, labelme
 from sam2long.imports.images import masks_from_image, prompts_from_image
 from sam2long.imports.numbering import FrameNumbers

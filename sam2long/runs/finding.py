@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sam2long.detection import DEFAULT_DETECTOR, Detection, TextDetector, check_search
 from sam2long.errors import ConfigError, PromptError
-from sam2long.imports.naming import MOST_LETTERS
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.naming import MOST_LETTERS
 
 if TYPE_CHECKING:
     import numpy as np

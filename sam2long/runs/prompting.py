@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from sam2long.errors import DataError, PromptError, short
 from sam2long.imports.areas import FAR, from_run_lengths
 from sam2long.imports.images import masks_from_image, read_mask
-from sam2long.imports.naming import MOST_ID, check_id, check_name
 from sam2long.imports.prompt import ObjectPrompt, labels_of
 from sam2long.json_file import read_json
+from sam2long.naming import MOST_ID, check_id, check_name
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,7 @@ from sam2long.errors import DataError, StateError, VideoError
 from sam2long.export.masks import MaskReader, decode_mask
 from sam2long.export.page import write_page
 from sam2long.export.report import write_report
-from sam2long.imports.naming import free_id
+from sam2long.naming import free_id
 from sam2long.runs.prompting import ObjectPrompt, from_file
 from sam2long.runs.run_folder import COMPLETE, RUNNING, RunFolder
 from sam2long.runs.settings import RunSettings

@@ -10,7 +10,7 @@ from sam2long.errors import PromptError, short
 from sam2long.export.masks import encode_mask
 from sam2long.export.overlay import COLOURS
 from sam2long.imports import ObjectPrompt
-from sam2long.imports.naming import check_id, check_name
+from sam2long.naming import check_id, check_name
 from sam2long.ui.store import Rle
 
 

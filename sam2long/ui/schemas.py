@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sam2long.imports.naming import MOST_ID, MOST_LETTERS, check_name
+from sam2long.naming import MOST_ID, MOST_LETTERS, check_name
 
 Coordinate = Annotated[float, Field(ge=-(2**16), le=2**16, allow_inf_nan=False)]
 FrameIndex = Annotated[int, Field(ge=0, lt=2**31, strict=True)]

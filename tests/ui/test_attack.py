@@ -26,7 +26,7 @@ from sam2long.export.convert import FORMATS, export_run
 from sam2long.export.masks import decode_mask
 from sam2long.imports import read_prompts
 from sam2long.imports.areas import cut_polygon, paint_circle
-from sam2long.imports.naming import MOST_LETTERS
+from sam2long.naming import MOST_LETTERS
 from sam2long.ui.uploads import read_shapes
 from tests.export_run import make_run
 from tests.ui.conftest import SIDE

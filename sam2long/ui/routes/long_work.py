@@ -38,7 +38,7 @@ async def track(said: schemas.TrackRequest, desk: TheDesk) -> dict[str, Any]:
 @router.post("/api/export", status_code=202)
 async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
     from sam2long.export.convert import check_options, export_run
-    from sam2long.export.folder import check_replaceable
+    from sam2long.folder import check_replaceable
 
     check_options(
         said.format, said.shape, images=said.images, feather=said.feather, band=said.band,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from sam2long.imports.naming import MOST_LETTERS
+from sam2long.naming import MOST_LETTERS
 from sam2long.ui.desk import Desk
 from sam2long.ui.security import MOST_DIGITS
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sam2long.errors import DataError, short
-from sam2long.imports.naming import printable
+from sam2long.naming import printable
 
 MANIFEST = "export.json"  # says which files of a folder are ours
 RUN_FILES = frozenset(  # of `track`, `live` and `annotate`, which may write them later
