@@ -327,15 +327,7 @@ class SAM2LongVideoPredictor(nn.Module):
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,
-            "zoom_in": self._zooms_in(),
         }
-
-    def _zooms_in(self) -> bool:
-        """The setting, or what the model's trunk says of itself."""
-        if self.sam2long.zoom_in is not None:
-            return self.sam2long.zoom_in
-        trunk = getattr(getattr(self.network, "image_encoder", None), "trunk", None)
-        return bool(getattr(trunk, "zoom_in", False))
 
     @with_plain_torch
     def reset_state(self, inference_state: InferenceState) -> None:

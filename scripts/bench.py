@@ -8,9 +8,10 @@ the machine does hits all of them: one frame a turn, or as many as ours sends th
 of nano's 256 px). Medians and p95 are those of turns and leave out the frames until the memory banks are full; "times
 sam2" is the median over the rounds of a system's time by plain sam2's in the same round. On a CPU the process's CPU
 time is given as well, which other jobs disturb less (with --threads 1: threads that wait count).
-sam2 has read all its frames before the first turn; ours reads each in its turn. Meta's models run with seeded random
-weights whose heads are spread so that the object is there: speed does not depend on what they find. Memory over
-thousands of frames is in bench_long.py.
+All systems read one folder of JPEGs: sam2 all of it when it opens the video, ours each frame in its turn. What opening
+takes is spread over the frames, so that a figure counts from the files to the last mask. Meta's models run with
+seeded random weights whose heads are spread so that the object is there: speed does not depend on what they find.
+Memory over thousands of frames is in bench_long.py.
 
 Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
 that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
@@ -31,7 +32,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -167,10 +168,12 @@ def clips(frames: int, objects: int, videos: int = 0) -> list[tuple[np.ndarray, 
 
 def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
     """A state with every object's mask on frame 0; objects that are not in sight there get a box of pixels."""
-    if isinstance(predictor, SAM2LongVideoPredictor):
-        state = predictor.init_state(images)
-    else:
-        state = _in_memory(predictor, images)
+    with jpegs(images) if not isinstance(predictor, SAM2LongVideoPredictor) else nullcontext(images) as video:
+        state = predictor.init_state(video)
+    return give_masks(predictor, state, first, objects)
+
+
+def give_masks(predictor, state, first: np.ndarray, objects: int):
     for obj_id in range(1, objects + 1):
         mask = first == obj_id
         if not mask.any():
@@ -180,14 +183,15 @@ def prompted(predictor, images: np.ndarray, first: np.ndarray, objects: int):
     return state
 
 
-def _in_memory(plain, images: np.ndarray) -> dict:
-    """sam2 reads JPEG folders: written to one, and all of it read ahead, as it does."""
+@contextmanager
+def jpegs(images: np.ndarray) -> Iterator[str]:
+    """A folder of frames, as sam2 reads them."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
             Image.fromarray(image).save(Path(folder) / f"{i:05d}.jpg", quality=95)
-        return plain.init_state(folder)
+        yield folder
 
 
 @dataclass
@@ -222,7 +226,8 @@ def measure(model: str, size: int | None, objects: int, frames: int, args: argpa
         if args.stages or device.type != "cuda":
             stack.enter_context(patched(clock))
         for images, ids in clips(frames, objects, args.synthlong if model == "nano" else 0):
-            in_turns(systems, images, ids[0], objects, clock, taken, args.warm)
+            with jpegs(images) as folder:
+                in_turns(systems, folder, len(images), ids[0], objects, clock, taken, args.warm)
     plain = taken[PLAIN]
     rows = []
     for n, own in taken.items():
@@ -263,17 +268,22 @@ def vos_optimized(predictor: SAM2LongVideoPredictor, objects: int) -> Any:
 
 
 def in_turns(
-    systems: dict[str, Any], images: np.ndarray, first: np.ndarray, objects: int, clock: Clock, taken: dict[str, Taken],
-    warm: int,
+    systems: dict[str, Any], folder: str, length: int, first: np.ndarray, objects: int, clock: Clock,
+    taken: dict[str, Taken], warm: int,
 ) -> None:  # fmt: skip
     """Every system over one clip, each taking a turn of a few frames after the other."""
-    states = {n: prompted(p, images, first, objects) for n, p in systems.items()}
+    states, opening, opening_cpu = {}, {}, {}
+    for n, p in systems.items():
+        begin, worked = clock.now(), time.process_time()
+        state = p.init_state(folder)
+        opening[n], opening_cpu[n] = (clock.now() - begin) / length, (time.process_time() - worked) / length
+        states[n] = give_masks(p, state, first, objects)
     runs = {n: p.propagate_in_video(states[n]) for n, p in systems.items()}
     for run in runs.values():
         next(run)
     ours = [n for n in systems if n in CONFIGS]
     turn = max((states[n].session.model.frames_per_pass for n in ours), default=1)
-    turns, order = (len(images) - 1) // turn, deque(runs)
+    turns, order = (length - 1) // turn, deque(runs)
     for number in range(turns):
         order.rotate(1)  # nobody is always the one after the slowest
         for n in order:
@@ -283,8 +293,8 @@ def in_turns(
                 next(runs[n])
             seconds, cpu = clock.now() - begin, time.process_time() - worked
             if number * turn >= warm:
-                taken[n].seconds.append(seconds / turn)
-                taken[n].cpu.append(cpu / turn)
+                taken[n].seconds.append(seconds / turn + opening[n])
+                taken[n].cpu.append(cpu / turn + opening_cpu[n])
                 taken[n].stages.append({stage: value / turn for stage, value in clock.seconds.items()})
     for n in ours:
         taken[n].rows += states[n].rows_read

@@ -3,23 +3,26 @@
     python scripts/count.py                                    # the table; a few minutes on a CPU
     python scripts/count.py --docs docs/performance.md         # and there, between its marks
 
-Runs on a pretended CUDA device that computes nothing (tests/rehearsal): random weights, bfloat16 by autocast, banks
-full, and made-up numbers where the decoder's are read. Counted are the operators that launch a kernel, FLOPs of matrix
-products and convolutions, bytes that operators read and write (each operator by itself: caches help both), and peak
-memory of the device with the weights. The roofline of a card adds up, operator by operator, the longer of its FLOPs at
-the card's peak and its bytes at the card's bandwidth. It leaves out launches and waits, and no card reaches it.
+Runs on a pretended CUDA device that computes nothing (tests/rehearsal): random weights, bfloat16 by autocast, spatial
+memories full, and made-up numbers where the decoder's are read. Counted are the operators that launch a kernel, FLOPs
+of matrix products and convolutions, bytes that operators read and write (each operator by itself: caches help both),
+and peak memory of the device with the weights. The roofline of a card adds up, operator by operator, the longer of its
+FLOPs at the card's peak and its bytes at the card's bandwidth. It leaves out launches and waits; no card reaches it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
 
@@ -36,7 +39,7 @@ from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import SAM2LongVideoPredictor
 from sam2long.atomic import replacing
-from tests.rehearsal.counting import FULL, Counts, counted, counted_plain
+from tests.rehearsal.counting import Counts, counted, counted_plain
 from tests.rehearsal.device import PretendedCuda
 from tests.rehearsal.ledger import Work
 
@@ -66,7 +69,7 @@ CARDS = (
 )
 
 
-def made_up() -> object:
+def made_up() -> Callable[[Tensor], Tensor]:
     """Numbers for what is read of the device: IoUs and logits of an object that is there, no two alike."""
     generator = torch.Generator().manual_seed(0)
 
@@ -76,22 +79,30 @@ def made_up() -> object:
     return answer
 
 
-def count(model: str, system: str, objects: int, video: str, size: int) -> Counts:
-    predictor = bench.build(model, size, "cpu", "bfloat16")
-    if system == bench.PLAIN:
-        predictor = as_sam2(predictor)
-    else:
-        predictor = SAM2LongVideoPredictor.from_sam2(predictor, bench.CONFIGS[system], "bfloat16")
+def counts_of(model: str, objects: list[int], video: str, size: int) -> Iterator[tuple[int, str, Counts]]:
+    """(objects, system, what frames cost) of one model, which is built and moved once."""
+    built = bench.build(model, size, "cpu", "bfloat16")
     with PretendedCuda(compute=False, answer=made_up()) as gpu, torch.inference_mode():
-        predictor.to("cuda:0")
+        built.to("cuda:0")
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            state = predictor.init_state(video)
-            for obj_id in range(1, objects + 1):
-                mask = torch.zeros(64, 64, dtype=torch.bool)
-                mask[4 * obj_id : 4 * obj_id + 20, 10:30] = True
-                predictor.add_new_mask(state, 0, obj_id, mask)
-            run = predictor.propagate_in_video(state)
-            return (counted_plain if system == bench.PLAIN else counted)(gpu, run, FULL, FRAMES)
+            for many in objects:
+                for system in (bench.PLAIN, *SYSTEMS):
+                    plain = system == bench.PLAIN
+                    config = bench.CONFIGS.get(system)
+                    predictor = as_sam2(built) if plain else SAM2LongVideoPredictor.from_sam2(built, config, "bfloat16")
+                    gc.collect()  # the state of the system before
+                    run = predictor.propagate_in_video(prompted(predictor, video, many))
+                    yield many, system, (counted_plain if plain else counted)(gpu, run, bench.BANK, FRAMES)
+                    del run
+
+
+def prompted(predictor: Any, video: str, objects: int) -> Any:
+    state = predictor.init_state(video)
+    for obj_id in range(1, objects + 1):
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        mask[4 * obj_id : 4 * obj_id + 20, 10:30] = True
+        predictor.add_new_mask(state, 0, obj_id, mask)
+    return state
 
 
 def figures(counts: Counts) -> dict[str, float]:
@@ -111,31 +122,29 @@ def figures(counts: Counts) -> dict[str, float]:
 def table(models: list[str], objects: list[int], size: int) -> str:
     rows, header = [], []
     with tempfile.TemporaryDirectory() as video:
-        for t in range(FULL + FRAMES + 2):
+        for t in range(bench.BANK + FRAMES + 2):
             Image.new("RGB", (64, 64), (t, 99, 99)).save(Path(video) / f"{t:05d}.jpg")
         for model in models:
-            for many in objects:
-                plain = figures(count(model, bench.PLAIN, many, video, size))
-                rows.append(
-                    [
-                        model,
-                        many,
-                        bench.PLAIN,
-                        *(f"{value:.3g}" if value < 1e3 else f"{value:.0f}" for value in plain.values()),
-                    ]
-                )
-                print(rows[-1], file=sys.stderr, flush=True)
-                for system in SYSTEMS:
-                    own = figures(count(model, system, many, video, size))
-                    rows.append([model, many, system, *(f"× {own[name] / plain[name]:.2f}" for name in plain)])
-                    print(rows[-1], file=sys.stderr, flush=True)
+            for many, system, counts in counts_of(model, objects, video, size):
+                own = figures(counts)
+                if system == bench.PLAIN:
+                    plain = own
+                cells = [_short(value) for value in own.values()]
+                if system != bench.PLAIN:
+                    cells = [f"× {own[name] / plain[name]:.2f}" for name in plain]
+                rows.append([model, many, system, *cells])
                 header = ["model", "objects", "per frame", *plain]
+                print(rows[-1], file=sys.stderr, flush=True)
     return markdown_table(header, rows)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, metavar="NAME")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=(*MODELS, "nano"), metavar="NAME")
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--size", type=int, default=1024, help="side of the model's input")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="a page with the two marks")

@@ -3,10 +3,11 @@
     python scripts/gpu_day.py --out runs/gpu                      # on a GPU, about ten minutes
     python scripts/gpu_day.py --device cpu --tiny --out runs/gpu  # the same steps, tiny, to find typing errors
 
-In this order, so that the most wanted comes first if time runs out (--minutes): the tests that need a GPU; speed of
-SAM 2.1 tiny and large at 1024 px beside plain sam2 (scripts/bench.py); how often the host waits for the device per
-frame; device memory at frame 300 and 3,000; what torch.compile gives. `gpu_day.json` is written anew after each step,
-so nothing that is finished is lost. A step that fails is written down with its error, and the next one begins.
+In this order, so that the most wanted comes first if time runs out (--minutes): the promises of the rehearsal
+(tests/rehearsal), one line each, kept or broken; the tests that need a GPU; speed of SAM 2.1 tiny and large at 1024 px
+beside plain sam2 (scripts/bench.py); device memory at frame 300 and 3,000; what torch.compile gives. `gpu_day.json` is
+written anew after each step, so nothing that is finished is lost. A step that fails is written down with its error, and
+the next one begins.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import bench
 import bench_long
+import promises
 
 from eval.machine import describe
 from eval.report import markdown_table
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
-from sam2long.network import devices
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,13 +90,12 @@ def main(argv: list[str] | None = None) -> int:
 def steps(args: argparse.Namespace, settings: Settings) -> dict[str, Callable[[], dict[str, Any]]]:
     """Name -> what to do, in order of importance."""
     on_gpu = args.device.startswith("cuda")
-    made: dict[str, Callable] = {"tests": lambda: gpu_tests(on_gpu)}
+    made: dict[str, Callable] = {"promises": lambda: promised(settings, args), "tests": lambda: gpu_tests(on_gpu)}
     for model, size in settings.models:
         for objects in settings.objects:
             made[f"speed of {model}, {objects} objects"] = lambda m=model, s=size, o=objects: speed(
                 m, s, o, settings.frames, args
             )
-    made["waits"] = lambda: waits(settings.memory_model, args)
     made["memory"] = lambda: memory(settings.memory_model, settings.memory_frames, args)
     if on_gpu:
         model, size = settings.models[0]
@@ -126,29 +125,11 @@ def speed(
     return {"size": rows[0]["size"], "systems": [{name: row[name] for name in kept if name in row} for row in rows]}
 
 
-def waits(model: str, args: argparse.Namespace, frames: int = 20) -> dict[str, Any]:
-    """How often the host asks the device for numbers, and how often it waits unasked, per frame with full banks."""
-    predictor = _online(bench.build(model, None, args.device, args.dtype))
-    ((images, ids),) = bench.clips(bench.POINTERS + frames, 1)
-    state = bench.prompted(predictor, images, ids[0], 1)
-    run = predictor.propagate_in_video(state)
-    for _ in range(bench.POINTERS):
-        next(run)
-    asked, original = [], devices.Outgoing.read_out
-    devices.Outgoing.read_out = lambda *rest: asked.append(1) or original(*rest)
-    on_gpu = args.device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as unasked:
-            warnings.simplefilter("always")
-            count = sum(1 for _ in run)
-    finally:
-        if on_gpu:
-            torch.cuda.set_sync_debug_mode("default")
-        devices.Outgoing.read_out = original
-    stray = [str(each.message) for each in unasked if "synchroniz" in str(each.message)]
-    return {"asked per frame": len(asked) / count, "unasked per frame": len(stray) / count, "places": stray[:3]}
+def promised(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    """A line for each promise, to be pasted into a report."""
+    found = promises.check(settings.memory_model, args.device, settings.objects)
+    print("\n".join(map(str, found)), flush=True)
+    return {"broken": sum(each.kept is False for each in found), "lines": [str(each) for each in found]}
 
 
 def memory(model: str, at: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
@@ -200,6 +181,8 @@ def page(found: dict[str, Any]) -> str:
                 what = name.removeprefix("speed of ")
                 figures = f"{system['ms']:.1f}", f"{system['times sam2']:.2f}"
                 rows.append([what, str(step["size"]), system["system"], *figures])
+        elif "lines" in step:
+            notes += [f"- {line}" for line in step["lines"]]
         else:
             notes.append(f"- {name}: " + ", ".join(f"{key} {value}" for key, value in step.items()))
     table = markdown_table(["model", "size", "system", "ms a frame", "times sam2"], rows)

@@ -11,6 +11,9 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
+sys.path.insert(0, str(SCRIPTS))
+
+
 def script(name):
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
@@ -74,15 +77,41 @@ def test_gpu_day_runs_on_a_cpu(tmp_path, capsys):
     day = script("gpu_day")
     assert day.main(["--device", "cpu", "--tiny", "--dtype", "float32", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu_day.json").read_text())
-    assert list(found["steps"]) == ["tests", "speed of nano, 1 objects", "waits", "memory"]
+    assert list(found["steps"]) == ["promises", "tests", "speed of nano, 1 objects", "memory"]
     systems = {row["system"]: row for row in found["steps"]["speed of nano, 1 objects"]["systems"]}
     assert {"plain sam2", "agree", "distinct", "distinct, sparse", "default"} <= set(systems)
     assert systems["plain sam2"]["times sam2"] == 1
     assert systems["distinct"]["rows per frame"] > systems["agree"]["rows per frame"] == 1
-    assert found["steps"]["waits"]["asked per frame"] == 1
+    assert found["steps"]["promises"]["lines"][0] == "not asked: the CPU's masks in float32: this is the CPU"
+    assert "not asked: at most 4 copies a frame, one object: cpu is no CUDA device" in capsys.readouterr().out
     assert "distinct, sparse" in (tmp_path / "gpu_day.md").read_text()
     assert day.main(["--device", "cpu", "--tiny", "--minutes", "-1", "--out", str(tmp_path)]) == 0
     assert all("not run" in step for step in json.loads((tmp_path / "gpu_day.json").read_text())["steps"].values())
+
+
+def test_promises_are_judged_by_what_the_profiler_names():
+    script("bench")
+    promises = script("promises")
+    names = ["cudaEventSynchronize"] * 4 + ["cudaLaunchKernel"] * 900 + ["Memcpy DtoD (Device -> Device)"] * 8
+    names += ["Memcpy HtoD (Pinned -> Device)"] * 4 + ["Memcpy DtoH (Device -> Pinned)"] * 8
+    assert promises.Traced.of(names, 4) == promises.Traced(waits=1, copies=3, pageable=0)
+    stray = [*names, *["cudaStreamSynchronize"] * 4, *["Memcpy DtoH (Device -> Pageable)"] * 8]
+    assert promises.Traced.of(stray, 4) == promises.Traced(waits=2, copies=5, pageable=2)
+    assert str(promises.Promise("few copies", False, "5.00")) == "BROKEN: few copies: 5.00"
+
+
+def test_promises_on_a_card(monkeypatch):
+    """The masks are compared, and what is counted is judged: on a pretended device, without its profiler."""
+    from tests.rehearsal.device import PretendedCuda
+
+    script("bench")
+    promises = script("promises")
+    monkeypatch.setattr(promises, "trace", lambda *_: promises.Traced(waits=1, copies=5, pageable=0))
+    with PretendedCuda():
+        alike = promises.masks_alike("nano", "cuda:0", frames=3)
+        lines = promises.counted("nano", "cuda:0", 5, 4)
+    assert alike.kept and alike.said == "100.00 % of the pixels of the worst of 3 frames"
+    assert [each.kept for each in lines] == [True, False, True]
 
 
 def test_gpu_day_without_a_gpu_says_how_to_try_it(monkeypatch, capsys, tmp_path):

@@ -67,10 +67,16 @@ def automatic_mask_generator(model: SAM2Base, **options: Any) -> SAM2AutomaticMa
 
 
 def forget_positions_elsewhere(model: SAM2Base) -> None:
-    """sam2 computes position encodings ahead on the first GPU, wherever the model is to run: a copy on every frame."""
+    """Drop sam2's position encodings of another device, and bring its rotations over.
+
+    sam2 computes them ahead on the first GPU, wherever the model is to run, and keeps them when the model moves: then
+    each frame copies them, and waits.
+    """
     for module in model.modules():
         if isinstance(module, PositionEmbeddingSine):
             module.cache = {key: value for key, value in module.cache.items() if value.device == model.device}
+        if isinstance(rotations := vars(module).get("freqs_cis"), Tensor):
+            module.freqs_cis = rotations.to(model.device)
 
 
 def without_graphs(model: SAM2Base) -> SAM2Base:
@@ -114,13 +120,14 @@ class Sam2Network:
     """A model of sam2's class shape as a `Network`.
 
     Args:
-        model: any SAM2Base in eval mode, or one of another package shaped like it. Used as it is, never changed.
+        model: any SAM2Base in eval mode, or one of another package shaped like it. Used as it is, its caches excepted.
         parts: its calls; None for eager ones. A sparse read is always eager.
     """
 
     mean, std, resize = IMAGENET_MEAN, IMAGENET_STD, "bicubic"
 
     def __init__(self, model: SAM2Base, parts: Parts | None = None) -> None:
+        forget_positions_elsewhere(model)
         self.model = model
         self.parts = parts or Parts.of(model)
         self._empty_prompt: tuple[Tensor, Tensor, Tensor] | None = None

@@ -44,7 +44,6 @@ class FrameReader:
         self._tables = table.to(model.device).unbind()
         self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
-        self._pushed: tuple[int, np.ndarray] | None = None  # the one that was read or brought last by itself
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
@@ -74,14 +73,7 @@ class FrameReader:
     def push(self, frame: int, image: np.ndarray | EncodedFrame) -> FrameFeatures:
         """Features of a frame that the caller brings."""
         self.latest = (frame, self.encoded(image).features)
-        self._pushed = None if isinstance(image, EncodedFrame) else (frame, image)
         return self.latest[1]
-
-    def picture(self, frame: int) -> np.ndarray | None:
-        """A frame's pixels [H, W, 3] uint8; None where only its features were brought, or a stream has passed it."""
-        if self._pushed is not None and self._pushed[0] == frame:
-            return self._pushed[1]
-        return None if self.source.num_frames is None else self.source.frame(frame)
 
     def encoded(self, image: np.ndarray | EncodedFrame) -> EncodedFrame:
         """One picture [H, W, 3] uint8 through the encoder, if it has not been there."""

@@ -24,7 +24,6 @@ from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import FrameFeatures, Points
-from sam2long.tracking import zoom
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step
@@ -52,7 +51,6 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-        zoom_in: boxes around something small are answered from a crop around it: see `zoom`.
     """
 
     def __init__(
@@ -63,14 +61,12 @@ class Session:
         *,
         storage: torch.device | None = None,
         hole_area: int = 0,
-        zoom_in: bool = False,
     ) -> None:
         self.source = source
         self.model = model
         self.config = config
         self.storage = storage
         self.hole_area = hole_area
-        self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -99,8 +95,6 @@ class Session:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
         features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
-        if points is not None and corrects is None and self.zoom_in:
-            mask = self._closer_look(frame, points)
         with self.model.running():
             previous = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
@@ -136,20 +130,6 @@ class Session:
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
         if obj.prompts[frame].contradicts:
             obj.forget_stale()  # it was after something else: no mask of it is worth correcting
-
-    def _closer_look(self, frame: int, points: Points) -> Tensor | None:
-        """Bool [S, S], what a box marks when it is seen from nearer; None where that would show no more."""
-        size = self.model.network.image_size
-        shape = self.source.height, self.source.width
-        view = zoom.window(points, *shape, size)
-        picture = None if view is None else self.reader.picture(frame)
-        if picture is None:
-            return None
-        (features,) = self.reader.encode([self.reader.prepare(picture[view.slices])])
-        with self.model.running():
-            answer = self.model.prompt(features, points=zoom.inside(points, view, *shape, size))
-        mask = zoom.pasted(answer.mask, view, *shape, size)
-        return mask if mask.any() else None
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
         """Take back an object's prompts on one frame."""

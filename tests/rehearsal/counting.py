@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import torch
+
+from sam2long.network.sam2 import forget_positions_elsewhere
 from sam2long.tracking.session import Session
 from tests.rehearsal.device import PretendedCuda
 from tests.rehearsal.ledger import FROM_DEVICE, TO_DEVICE, Copy, Ledger, Wait, places
@@ -80,8 +82,7 @@ def counted(gpu: PretendedCuda, run: Iterable[Any], skip: int = FULL, count: int
     taken: list[Ledger] = []
 
     def cut(step: Any, *args: Any) -> Any:
-        taken.append(copy.deepcopy(gpu.ledger))
-        gpu.ledger.clear()
+        taken.append(gpu.ledger.cut())
         if len(taken) > skip + count:
             raise _Enough
         return step(*args)
@@ -101,7 +102,7 @@ def counted_plain(gpu: PretendedCuda, run: Iterable[Any], skip: int = FULL, coun
     for _ in range(count):
         gpu.ledger.clear()
         next(run)
-        frames.append(copy.deepcopy(gpu.ledger))
+        frames.append(gpu.ledger.cut())
     return Counts(frames)
 
 
@@ -118,3 +119,5 @@ def on_gpu(predictor: Any, devices: int = 1, device: str = "cuda:0") -> Iterator
             yield gpu
         finally:
             predictor.to("cpu")
+            if isinstance(predictor, torch.nn.Module):
+                forget_positions_elsewhere(predictor)

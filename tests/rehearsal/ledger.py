@@ -61,6 +61,12 @@ class Ledger:
         self.copies.clear()
         self.peak = self.in_use
 
+    def cut(self) -> Ledger:
+        """What was counted since the last cut; counting begins anew."""
+        taken = Ledger(self.work, self.waits, self.copies, self.in_use, self.peak)
+        self.work, self.waits, self.copies, self.peak = [], [], [], self.in_use
+        return taken
+
     @property
     def kernels(self) -> Counter[str]:
         return Counter(each.name for each in self.work)
