@@ -34,6 +34,7 @@ test-all: $(READY) lint
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 bench: $(READY)
 	$(RUN) scripts/bench.py --quick

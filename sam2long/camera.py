@@ -10,6 +10,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import PromptError, StateError
 from sam2long.predictor import SAM2LongVideoPredictor, VideoMasks
 from sam2long.tracking.inference_state import InferenceState
+from sam2long.tracking.live import LiveSession
 
 
 class SAM2LongCameraPredictor:
@@ -46,7 +47,9 @@ class SAM2LongCameraPredictor:
     @property
     def frame_idx(self) -> int:
         """Index of the latest frame."""
-        return self._live().session.frame
+        session = self._live().session
+        assert isinstance(session, LiveSession)
+        return session.frame
 
     def load_first_frame(self, image: Any) -> None:
         """Start a stream. image: [H, W, 3] uint8 RGB."""

@@ -301,15 +301,13 @@ def _plain(name: str, value: Any) -> Any:
 
 def _with(flags: TrackFlags, stored: Mapping[str, Any]) -> TrackFlags:
     """The flags with those of batch.json about prompts."""
-    given = {
+    given: dict[str, Any] = {
         name: Path(value) if name in PATHS else tuple(value) if isinstance(value, list) else value
         for name, value in stored.items()
     }
     frame = given.pop("frame", None)
-    groups = {group: {entry.name for entry in fields(group)} for group in (Pointing, Finding)}
-    if unknown := sorted(given.keys() - set().union(*groups.values())):
+    found = {name: given.pop(name) for name in [entry.name for entry in fields(Finding)] if name in given}
+    if unknown := sorted(given.keys() - {entry.name for entry in fields(Pointing)}):
         raise DataError(f"the batch was begun with {', '.join(map(_flag, unknown))}, which this version does not have")
-    pointing, finding = (
-        group(**{name: value for name, value in given.items() if name in names}) for group, names in groups.items()
-    )
-    return replace(flags, pointing=pointing, finding=finding, frames=replace(flags.frames, frame=frame))
+    frames = replace(flags.frames, frame=frame)
+    return replace(flags, pointing=Pointing(**given), finding=Finding(**found), frames=frames)

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
 
 from sam2long.cli.flags import refuse_settings
 from sam2long.errors import ConfigError
@@ -23,6 +22,7 @@ COMMANDS = {  # name -> module, class, and what `sam2long --help` says of it
     "label-studio": ("label_studio", "LabelStudio", "a backend for Label Studio"),
     "x-anylabeling": ("x_anylabeling", "XAnyLabeling", "X-AnyLabeling with SAM2Long behind it"),
 }
+MARKERS: Any = tyro.conf  # they are put around a class that is not known before
 SETTABLE = ("track", "annotate", "live", "label-studio")  # have --set
 
 HELP = f"""usage: sam2long COMMAND ...
@@ -61,7 +61,7 @@ def read_command(arguments: list[str]) -> Any:
     if name == "x-anylabeling" and rest not in (["-h"], ["--help"]):
         return command(args=tuple(rest))  # its flags are not ours to read
     return tyro.cli(
-        OmitArgPrefixes[FlagCreatePairsOff[command]],
+        MARKERS.OmitArgPrefixes[MARKERS.FlagCreatePairsOff[command]],
         prog=f"sam2long {name}",
         args=rest,
         description=getattr(module, "EXAMPLES", command.__doc__),

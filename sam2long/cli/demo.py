@@ -96,6 +96,8 @@ def single_thread() -> Iterator[None]:
 
 def real_clip(predictor: SAM2LongVideoPredictor, out: Path) -> dict[str, Any]:
     """The dog: no true masks, but it is known on which frames it is away."""
+    import numpy as np
+
     from sam2long.export.timeline import write_timeline
     from sam2long.video import open_source
 
@@ -106,7 +108,7 @@ def real_clip(predictor: SAM2LongVideoPredictor, out: Path) -> dict[str, Any]:
     masks, reports, seconds = track_both(predictor, str(out / VIDEO), len(images), {1: {"box": DOG}})
     results = {}
     for name in METHODS:
-        shown = masks[name][:, 0].any((1, 2))
+        shown = np.asarray(masks[name][:, 0].any((1, 2)))
         there = [t for t in range(len(images)) if t not in AWAY]
         results[name] = {
             "said_there": int(shown[there].sum()),
@@ -122,7 +124,7 @@ def real_clip(predictor: SAM2LongVideoPredictor, out: Path) -> dict[str, Any]:
         )
     print("both read the file frame by frame, in turn; frames per second count from opening it to the last mask")
     write_timeline(reports["SAM2Long"], out / TIMELINE, labels={1: "dog"})
-    write_side_by_side(out / DEMO, fps, images, masks, {1: "dog"})
+    write_side_by_side(out / DEMO, fps or FPS, images, masks, {1: "dog"})
     write_strip(out / STRIP, images, masks)
     say_measured("davis16-val", "davis-long")
     return results
@@ -192,7 +194,7 @@ def track_both(
 
     trackers = {name: SAM2LongVideoPredictor.from_sam2(predictor, config) for name, config in METHODS.items()}
     seconds = dict.fromkeys(METHODS, 0.0)
-    masks = {name: [] for name in METHODS}
+    masks: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
     states, runs = {}, {}
 
     @contextmanager

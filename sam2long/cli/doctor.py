@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -143,7 +143,7 @@ def check_packages() -> Iterator[Finding]:
             yield BAD, f"{requirement.name} {said}: needed is {_plain(requirement)}"
     for requirement, extras in _installed_extras():
         version = _version(requirement.name)
-        if not requirement.specifier.contains(version, prereleases=True):
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
             wrong.append(requirement)
             said = _misfit(requirement, version)
             yield HINT, f"{requirement.name} {said} for [{', '.join(extras)}]: needed is {_plain(requirement)}"
@@ -166,7 +166,7 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
 }
 
 
-def _has_codec(name: str, mode: str) -> bool:
+def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     import av
 
     try:

@@ -72,7 +72,7 @@ def write_youtube_vis(job: ExportJob) -> None:
             measured = [(rle, *area_and_box(rle)) if rle else (None, 0, []) for rle in found]
             yield {
                 "id": number, "video_id": 1, "category_id": categories[run.class_of(obj_id)], "iscrowd": 0, **size,
-                "segmentations": [_plain(rle) if area else None for rle, area, _ in measured],
+                "segmentations": [_plain(rle) if rle and area else None for rle, area, _ in measured],
                 "areas": [area or None for _, area, _ in measured],
                 "bboxes": [box if area else None for _, area, box in measured],
                 "track_id": obj_id,

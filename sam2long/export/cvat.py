@@ -51,9 +51,9 @@ def _tracks(job: ExportJob, obj_id: int) -> Iterator[list[Shape]]:
     for frame in run.frames:
         rle = run.rles(frame).get(obj_id)
         mask = None if rle is None else decode_mask(rle)
-        visible = mask is not None and mask.any()
-        rows.append((run.source_frame(frame), _shapes(job, mask) if visible else []))
-        if visible and job.shape == "rectangle" and not mask[_inside(mask)].all():
+        seen = mask if mask is not None and mask.any() else None
+        rows.append((run.source_frame(frame), [] if seen is None else _shapes(job, seen)))
+        if seen is not None and job.shape == "rectangle" and not seen[_inside(seen)].all():
             job.lost.add("The masks' shapes: a rectangle is a box", frame, obj_id)
     length = run.video_length()
     if job.shape == "mask":

@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.font_manager import FontEntry
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 NO_LETTERS = "lastresort"  # has a box for every letter
@@ -57,7 +58,7 @@ def font_file(text: str) -> str | None:
     if any(unicodedata.category(chr(code)) in ("Cc", "Cs", "Cn") for code in needed):
         return None
 
-    def plainness(entry: object) -> tuple[bool, bool, bool]:
+    def plainness(entry: FontEntry) -> tuple[bool, bool, bool]:
         return entry.name != "DejaVu Sans", entry.style != "normal", entry.weight not in (400, "normal", "regular")
 
     for entry in sorted(fontManager.ttflist, key=plainness):

@@ -112,7 +112,7 @@ class ExportJob:
         of the whole video."""
         first = self.run.first_index(whole)
         with self.run.open_video(whole) as source:
-            total = self.run.frames[-1] - first + 1 if not whole else source.num_frames
+            total = self.run.frames[-1] - first + 1 if not whole else len(source)
             for frame in source:
                 index = first + frame.index
                 masks = MaskFrame(index, self.run.source_frame(index), self.run.stem(index), self.run.rles(index))

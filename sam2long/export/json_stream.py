@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ def write_json_stream(path: Path, content: Mapping[str, Any]) -> None:
         for key, value in content.items():
             file.write(f"{separator}{json.dumps(key)}: ")
             separator = ",\n"
-            if isinstance(value, Callable):
+            if callable(value):
                 file.writelines(_array(value()))
             else:
                 file.write(json.dumps(value))

@@ -65,16 +65,16 @@ def _labelme_shapes(job: ExportJob, mask: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _x_anylabeling_shapes(job: ExportJob, mask: np.ndarray) -> list[dict[str, Any]]:
-    common = {"score": None, "difficult": False, "attributes": {}, "kie_linking": []}
+    common: dict[str, Any] = {"score": None, "difficult": False, "attributes": {}, "kie_linking": []}
     if job.shape == "rectangle":
         left, top, right, bottom = box(mask)
         corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
         return [common | {"shape_type": "rectangle", "points": corners}]
     if job.shape == "rotation":
-        corners = rotated_box(mask)
-        along = corners[1] - corners[0]
+        turned = rotated_box(mask)
+        along = turned[1] - turned[0]
         direction = math.atan2(along[1], along[0]) % (2 * math.pi)
-        return [common | {"shape_type": "rotation", "points": corners.tolist(), "direction": direction}]
+        return [common | {"shape_type": "rotation", "points": turned.tolist(), "direction": direction}]
     return [common | {"shape_type": "polygon", "points": ring.tolist()} for ring in outlines(mask, job.tolerance)]
 
 

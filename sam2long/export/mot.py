@@ -80,7 +80,7 @@ def _finish_sequence(job: ExportJob, folder: Path) -> None:
     job.note_numbers("the challenge's files", 1)
     ending = Path(run.image_name(run.frames[0])).suffix
     info = configparser.ConfigParser()
-    info.optionxform = str  # keys with capitals, as the challenges write them
+    info.optionxform = str  # type: ignore[method-assign, assignment]  # keys with capitals, as the challenges write them
     info["Sequence"] = {
         "name": run.name, "imDir": "img1", "frameRate": f"{run.fps or FALLBACK_FPS:g}",
         "seqLength": str(run.video_length()),

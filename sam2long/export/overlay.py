@@ -63,7 +63,8 @@ def paint_boxes(
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(image.shape[:2]) / 180))
-    names, shown = [], shown_names(labels)
+    names: list[tuple[str, tuple[int, int], tuple[int, ...]]] = []
+    shown = shown_names(labels)
     for number, (obj_id, (x1, y1, x2, y2)) in enumerate(boxes.items()):
         colour = COLOURS[number % len(COLOURS)]
         draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=width)
@@ -99,7 +100,8 @@ def write_overlay(
         for frame in source:
             picture = paint(frame.image, masks.masks(offset + frame.index), labels)
             first_time = frame.time if first_time is None else first_time
-            out.write(picture, frame.time - first_time if variable else None)
+            at = None if frame.time is None or first_time is None or not variable else frame.time - first_time
+            out.write(picture, at)
             progress(frame.index + 1)
     return out.audio_note
 

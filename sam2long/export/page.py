@@ -97,7 +97,7 @@ class _Clock:
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
-        times = [source.time(frame) for frame in range(source.num_frames)]
+        times = [source.time(frame) for frame in range(len(source))]
         steps = [b - a for a, b in zip(times, times[1:], strict=False) if a is not None and b is not None]
         self.step = median(steps) if steps else None
 
@@ -166,7 +166,7 @@ def _stills(
     """Object -> frame -> picture as a data address. In the order of the video: going back is slow."""
     wanted = sorted((frame, found.obj_id) for found in objects for frame in found.stills)
     pictures: dict[int, dict[int, str]] = {found.obj_id: {} for found in objects}
-    last, image = None, None
+    last, image = -1, np.empty(0)
     for frame, obj_id in wanted:
         if frame != last:
             last, image = frame, source.frame(frame)

@@ -10,6 +10,7 @@ from sam2long.errors import ConfigError, DataError, VideoError
 from sam2long.export.masks import MaskReader
 from sam2long.naming import printable
 from sam2long.video import FrameSource, open_source
+from sam2long.video.folder import ImageFolderSource
 from sam2long.video.names import numbers_in
 
 VIDEO_NAMES = "%05d"
@@ -175,5 +176,5 @@ class Recording:
         if not self.video or not Path(self.video).is_dir():
             return
         source = open_source(self.video)
-        if len(source.files) > self.source_frame(self.frames[-1]):
+        if isinstance(source, ImageFolderSource) and len(source.files) > self.source_frame(self.frames[-1]):
             self._files, self.turned = source.files, source.turned

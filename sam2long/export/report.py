@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,5 +65,5 @@ def as_text(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _spaced(frames: object) -> str:
+def _spaced(frames: str | Iterable[object]) -> str:
     return frames if isinstance(frames, str) else " ".join(str(frame) for frame in frames)

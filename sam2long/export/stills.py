@@ -58,7 +58,7 @@ def write_label_stack(job: ExportJob) -> None:
 
 def _labels(job: ExportJob, frame: MaskFrame, kind: type, what: str) -> np.ndarray:
     """[H, W] with an object id in every pixel; where masks share pixels, the higher id lies on top."""
-    labels = np.zeros((job.run.height, job.run.width), kind)
+    labels: np.ndarray = np.zeros((job.run.height, job.run.width), kind)
     for obj_id, mask in frame.visible():
         if labels[mask].any():
             job.lost.add(
@@ -93,7 +93,7 @@ def write_trimaps(job: ExportJob) -> None:
         for obj_id, mask in frame.masks():
             path = job.folder / str(obj_id) / f"{frame.stem}.png"
             path.parent.mkdir(exist_ok=True)
-            image = trimap(mask, job.band)
+            image = trimap(mask, job.band or 0.0)
             Image.fromarray(image).save(path)
             if mask.any() and not (image == INSIDE).any():
                 job.lost.add(

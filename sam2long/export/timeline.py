@@ -14,6 +14,7 @@ from sam2long.export.report import stretches
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 STATUS_COLOURS = {"visible": "#3a9d5d", "uncertain": "#f2b134", "absent": "#b8bcc4"}
@@ -63,7 +64,7 @@ def write_timeline(report: pd.DataFrame, path: Path, *, labels: Mapping[int, str
         axis.set_yticks([0.2, 1.0] if detailed else [], ["0", "1"] if detailed else [])
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("frame")
-    handles = [Patch(color=colour, label=status) for status, colour in STATUS_COLOURS.items()]
+    handles: list[Artist] = [Patch(color=colour, label=status) for status, colour in STATUS_COLOURS.items()]
     if detailed:
         from matplotlib.lines import Line2D
 

@@ -67,7 +67,7 @@ def _write(job: ExportJob, writer: type[VideoWriter], name: str, compose: Compos
                 first_time = time if first_time is None else first_time
                 out.write(
                     compose(image, alpha(_together(job, frame), job.feather)),
-                    time - first_time if source.variable_rate else None,
+                    None if time is None or first_time is None or not source.variable_rate else time - first_time,
                 )
         note = out.audio_note
         if source.looks.pixel_aspect != 1 and not writer.keeps_pixel_aspect:

@@ -42,7 +42,7 @@ def from_run_lengths(rle: Mapping[str, Any], where: str) -> np.ndarray:
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, (list, tuple)) or len(size) != 2:
         raise DataError(f"{where}: the size is {size!r}; expected [height, width] in pixels")
-    height, width = check_size(*size, where)
+    height, width = check_size(size[0], size[1], where)
     lengths = _lengths(counts) if isinstance(counts, str) else counts
     if not isinstance(lengths, list) or not all(type(length) is int and length >= 0 for length in lengths):
         raise DataError(f"{where}: counts are not COCO run lengths")
@@ -97,7 +97,7 @@ def cut_polygon(corners: Sequence[tuple[float, float]], height: int, width: int)
                 share = (bound - before[axis]) / (corner[axis] - before[axis])
                 crossing = [b + share * (c - b) for b, c in zip(before, corner, strict=True)]
                 crossing[axis] = bound
-                found.append(tuple(crossing))
+                found.append((crossing[0], crossing[1]))
             if inside:
                 found.append(corner)
     return found

@@ -62,8 +62,7 @@ class _Drawing:
     def __init__(self, path: Path, content: dict[str, Any], frames: FrameNumbers) -> None:
         self.name = path.name
         self.frame = frames.of(path.name, path.name)
-        self.size = content.get("imageHeight"), content.get("imageWidth")
-        check_size(*self.size, path.name)
+        self.size = check_size(content.get("imageHeight"), content.get("imageWidth"), path.name)
         self.objects: dict[Key, list[dict[str, Any]]] = {}
         self.corners = 0
         for number, shape in enumerate(content["shapes"], start=1):

@@ -134,7 +134,7 @@ def keep_distinct(candidates: Sequence[Candidate], width: int) -> list[Candidate
         if key not in seen:
             seen.add(key)
             kept.append(candidate)
-    best_of = {}
+    best_of: dict = {}
     for candidate in candidates:
         best_of.setdefault(candidate.parent, candidate)
     with_child = {candidate.parent for candidate in kept}

@@ -224,7 +224,8 @@ class Batched:
         same = [first.setdefault(self._content(proposals, row, k), (row, k)) for row, k in kept]
         # All K masks at the model's size, and the mask downsampler's first maps, which are about as large.
         size = max(1, self.row_budget // (4 * 3 * proposals.masks.shape[1] * self.network.image_size**2))
-        unique, entries = list(first.values()), {}
+        unique = list(first.values())
+        entries: dict[tuple[int, int], Any] = {}
         for start in range(0, len(unique), size):
             filled = self._filled_up(unique[start : start + size])
             entries |= zip(filled, self._written(features, proposals, filled), strict=True)
@@ -274,8 +275,9 @@ class Batched:
             reading: the object's memories, when the frame has been tracked before; a mask needs none.
             num_pointers: M, as for `propose`.
         """
-        read = mask is None and reading is not None
-        conditioned = self.read(features, [reading], num_pointers)[0] if read else None
+        conditioned = None
+        if mask is None and reading is not None:
+            conditioned = self.read(features, [reading], num_pointers)[0]
         return self.network.prompt(features, points=points, mask=mask, previous=previous, conditioned=conditioned)
 
     def remember_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -43,7 +43,7 @@ def with_plain_torch(function: Function) -> Function:
             with plain_torch():
                 return function(*args, **kwargs)
 
-        return call
+        return cast(Function, call)
 
     @functools.wraps(function)
     def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -60,7 +60,7 @@ def with_plain_torch(function: Function) -> Function:
             with plain_torch():
                 generator.close()
 
-    return steps
+    return cast(Function, steps)
 
 
 @contextmanager

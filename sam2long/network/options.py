@@ -18,7 +18,7 @@ def options_of(model: type) -> set[str]:
     taken = set()
     for each in model.__mro__:
         if "__init__" in vars(each) and each is not object:
-            taken |= set(inspect.signature(each.__init__).parameters)
+            taken |= set(inspect.signature(vars(each)["__init__"]).parameters)
     return taken - {"self", "args", "kwargs"}
 
 

@@ -41,4 +41,4 @@ def is_finite_in(dtype: torch.dtype, network: Network) -> bool:
             return False
         (written,) = batched.remember(features, proposals, [(0, 0)])
         seen = output.mask, stored.mask_features, proposals.masks, written.mask_features, written.object_ptr
-        return all(bool(tensor.isfinite().all()) for tensor in seen)
+        return all(tensor is not None and bool(tensor.isfinite().all()) for tensor in seen)

@@ -108,7 +108,7 @@ def _cross(
     out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     offset = angles.shape[2] - spatial
     mattered = None
-    if bank.newest is not None:
+    if bank.newest is not None and bank.kept is not None:
         mattered = most_attended(q, k, slice(bank.newest.start + offset, bank.newest.stop + offset), bank.kept)
     return x + attend.out_proj(out), mattered
 

@@ -61,7 +61,10 @@ class TransformersNetwork:
 
     def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float], resize: str) -> None:
         self.model = model
-        self.mean, self.std, self.resize = tuple(mean), tuple(std), resize
+        (r, g, b), self.resize = mean, resize
+        self.mean = r, g, b
+        r, g, b = std
+        self.std = r, g, b
         self._empty_prompt: tuple[Tensor, Tensor] | None = None
         self._memory_tokens: int | None = None
 
@@ -247,6 +250,7 @@ class TransformersNetwork:
         if mask is not None:
             out = model._use_mask_as_output(features.maps(-1, 1), fine, mask.to(model.dtype))
         else:
+            assert points is not None  # a prompt is a mask or points
             labels, first = points[1][:, None], conditioned is None
             if first:
                 conditioned = features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1)

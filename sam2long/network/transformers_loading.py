@@ -52,7 +52,7 @@ def frame_treatment(model: nn.Module, processor: Any = None) -> dict[str, Any]:
         return {"mean": mean, "std": std, "resize": "bilinear"}
     own = getattr(processor, "video_processor", None) or getattr(processor, "image_processor", None) or processor
     resample = getattr(own, "resample", 2)
-    if (resize := FILTERS.get(None if resample is None else int(resample))) is None:
+    if (resize := FILTERS.get(-1 if resample is None else int(resample))) is None:
         raise ModelError(f"the processor resizes with filter {resample!r}; expected bilinear or bicubic")
     return {"mean": tuple(own.image_mean), "std": tuple(own.image_std), "resize": resize}
 

@@ -127,15 +127,18 @@ def _prepare(job: Job, threads: int, frames: Any, numbers: Any) -> None:
 
 def _leave_with_parent() -> None:
     """Without its parent a worker would wait for ever."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 
 def _run(video: str) -> Outcome:
+    job = _Worker.job
+    assert job is not None  # `_prepare` has run
     try:
         if not _Worker.started:
-            _Worker.job.start()
+            job.start()
             _Worker.started = True
     except Exception as error:  # here and not in `_prepare`, where it would only break the pool
         return video, None, reason(error)
-    return _attempt(_Worker.job, video, lambda: _Worker.frames.put(True))
+    return _attempt(job, video, lambda: _Worker.frames.put(True))

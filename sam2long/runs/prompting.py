@@ -45,9 +45,11 @@ def from_flags(
         return masks_from_image(mask, frame, label)
     if not (box or points or negatives):
         return []
-    coordinates = [_numbers(text, 2, "--point", "x,y") for text in points]
-    coordinates += [_numbers(text, 2, "--neg", "x,y") for text in negatives]
-    corners = _numbers(box, 4, "--box", "x1,y1,x2,y2") if box else None
+    coordinates = [_point(text, "--point") for text in points] + [_point(text, "--neg") for text in negatives]
+    corners = None
+    if box:
+        x1, y1, x2, y2 = _numbers(box, 4, "--box", "x1,y1,x2,y2")
+        corners = x1, y1, x2, y2
     if not points and corners is None:
         raise PromptError("--neg only says what is not the object; add a --point or a --box that says what is")
     marks = (1,) * len(points) + (0,) * len(negatives)
@@ -138,11 +140,12 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
     if obj_id == 0 and not isinstance(obj_id, bool):
         raise DataError(f"{where}: object is 0, which means background in mask images; count objects from 1")
     label = check_name(entry.get("label", ""), f"{where}: label")
-    common = {"frame": frame, "obj_id": check_id(obj_id, f"{where}: object"), "label": label}
+    obj_id = check_id(obj_id, f"{where}: object")
     if entry.get("mask") is not None:
         if entry.get("points") or entry.get("box"):
             raise DataError(f"{where} has a mask and points or a box; give the mask or the others")
-        return ObjectPrompt(**common, mask=_entry_mask(entry["mask"], where, folder))
+        mask = _entry_mask(entry["mask"], where, folder)
+        return ObjectPrompt(frame=frame, obj_id=obj_id, label=label, mask=mask)
     points = entry.get("points") or []
     if not isinstance(points, list) or not all(_is_vector(point, 2) for point in points):
         raise DataError(f"{where}: points is {short(points)}; expected [[x, y], ...]")
@@ -155,10 +158,12 @@ def _entry(entry: Any, where: str, folder: Path) -> ObjectPrompt:
     if not points and box is None:
         raise DataError(f"{where} says nothing about the object; add points, a box or a mask")
     return ObjectPrompt(
-        **common,
+        frame=frame,
+        obj_id=obj_id,
+        label=label,
         points=tuple((float(x), float(y)) for x, y in points),
         point_labels=tuple(int(mark) for mark in marks),
-        box=None if box is None else tuple(float(value) for value in box),
+        box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
     )
 
 
@@ -168,6 +173,11 @@ def _entry_mask(value: Any, where: str, folder: Path) -> np.ndarray:
     if isinstance(value, dict) and "counts" in value:
         return from_run_lengths(value, where)
     raise DataError(f"{where}: mask is neither the name of an image nor COCO run lengths (size, counts)")
+
+
+def _point(text: str, flag: str) -> tuple[float, float]:
+    x, y = _numbers(text, 2, flag, "x,y")
+    return x, y
 
 
 def _numbers(text: str, count: int, flag: str, form: str) -> tuple[float, ...]:

@@ -124,7 +124,7 @@ class Run:
     stop_requested: bool = False
 
     def __post_init__(self) -> None:
-        self.passes = plan_passes(self.settings.direction, self.objects, self.source.num_frames)
+        self.passes = plan_passes(self.settings.direction, self.objects, len(self.source))
         self._saver = StateSaver(self.folder.resume)
         self._whole = False  # gone through to its end
 
@@ -206,7 +206,7 @@ class Run:
                 self.predictor.remove_object(self.state, obj_id, need_output=False)
         step = -1 if current.reverse else 1
         start = current.start if self.next_frame is None else self.next_frame
-        if not 0 <= start < self.source.num_frames:
+        if not 0 <= start < len(self.source):
             return  # stopped after the very last frame
         results = self.predictor.propagate_in_video(self.state, start_frame_idx=start, reverse=current.reverse)
         for frame, obj_ids, logits in results:

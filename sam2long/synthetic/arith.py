@@ -17,6 +17,9 @@ ONE = 4096  # fixed-point 1.0 of the sine table
 SINE = np.array([round(math.sin(2 * math.pi * k / TURN) * ONE) for k in range(TURN)], dtype=np.int32)
 
 
+Integer = int  # which a method below is called, too
+
+
 def sin(angle: int) -> int:
     return int(SINE[angle % TURN])
 
@@ -28,19 +31,19 @@ def cos(angle: int) -> int:
 class Bits:
     """Random integers from PCG64's raw output, whose stream NumPy keeps fixed (that of `Generator` it does not)."""
 
-    def __init__(self, *key: int) -> None:
+    def __init__(self, *key: Integer) -> None:
         self._raw = np.random.PCG64(np.random.SeedSequence(list(key)))
 
-    def ints(self, low: int, high: int, size: int | tuple[int, ...]) -> np.ndarray:
+    def ints(self, low: Integer, high: Integer, size: Integer | tuple[Integer, ...]) -> np.ndarray:
         """int64 array of the given size, uniform in low..high (both included)."""
         count = int(np.prod(size))
         raw = self._raw.random_raw(count).reshape(size) >> np.uint64(32)
         return low + ((raw * np.uint64(high - low + 1)) >> np.uint64(32)).astype(np.int64)
 
-    def int(self, low: int, high: int) -> int:
+    def int(self, low: Integer, high: Integer) -> Integer:
         return low + ((int(self._raw.random_raw()) >> 32) * (high - low + 1) >> 32)
 
-    def chance(self, percent: int) -> bool:
+    def chance(self, percent: Integer) -> bool:
         return self.int(0, 99) < percent
 
     def pick(self, items):

@@ -238,7 +238,8 @@ class Scene:
 
     def _events(self, bits: Bits, between: tuple[int, int] | None, lasting: tuple[int, int]) -> list[tuple[int, int]]:
         """Random (start, end) ticks over the whole video, the first not before frame 6."""
-        events, at = [], 0
+        events: list[tuple[int, int]] = []
+        at = 0
         while between is not None:
             at += (bits.int(*between) if events else bits.int(6, between[1])) * TICKS
             end = at + bits.int(*lasting) * TICKS

@@ -30,6 +30,7 @@ class Checkpoints:
     """
 
     def __init__(self, limit: int = 64, budget: int = 512 << 20, spacing: int = 4) -> None:
+        self._extents: dict[int, tuple[int, int]]
         self.limit, self.budget, self.spacing = limit, budget, spacing
         self._arriving: tuple[Standing, packing.Packer, dict[str, Any]] | None = None  # on its way to the host
         self._empty()
@@ -53,11 +54,15 @@ class Checkpoints:
             self._store()
 
     def _is_due(self, standing: Standing) -> bool:
-        return bool(standing.pathways) and (not self._extents or standing.time - max(self._extents) >= self.spacing)
+        if standing.time is None or not standing.pathways:
+            return False
+        return not self._extents or standing.time - max(self._extents) >= self.spacing
 
     def _store(self) -> None:
         """Write the standing that was arriving; what has not arrived is waited for."""
+        assert self._arriving is not None
         (standing, packer, content), self._arriving = self._arriving, None
+        assert standing.time is not None  # `_is_due` takes no other
         try:
             self.put(standing.time, packer.bytes(content))
             while len(self._extents) > self.limit or (self._bytes() > self.budget and len(self._extents) > 2):
@@ -90,14 +95,15 @@ class Checkpoints:
     def latest(self, time: int, device: torch.device, storage: torch.device | None) -> Standing | None:
         """The last standing at or before `time`."""
         usable = [at for at in self._extents if at <= time]
-        if self._arriving is not None and max([*usable, self._arriving[0].time]) == self._arriving[0].time <= time:
-            return self._arriving[0]
+        arriving = None if self._arriving is None else self._arriving[0]
+        if arriving is not None and max([*usable, arriving.time or 0]) == (arriving.time or 0) <= time:
+            return arriving
         return packing.unpack_standing(self.data(max(usable)), device, storage) if usable else None
 
     def drop_after(self, time: int) -> None:
         """Forget the standings later than `time`."""
         self._extents = {at: extent for at, extent in self._extents.items() if at <= time}
-        if self._arriving is not None and self._arriving[0].time > time:
+        if self._arriving is not None and (self._arriving[0].time or 0) > time:
             self._arriving = None
 
     def few(self, count: int) -> list[int]:
@@ -122,4 +128,4 @@ class Checkpoints:
     def _empty(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - open as long as the track
         self._end = 0
-        self._extents: dict[int, tuple[int, int]] = {}  # time -> offset, size; in the order in which they were kept
+        self._extents = {}  # time -> offset, size; in the order in which they were kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sam2long.tracking.frames import EncodedFrame, LiveSource
 from sam2long.tracking.session import FORWARD, FrameMasks, Session
 from sam2long.tracking.track import EMPTY, Track
 from sam2long.tracking.tracked_object import TrackedObject
+from sam2long.video.source import FrameSource
 
 REPORTS_KEPT = 20_000  # per object; a stream has no end, so its report has to have one
 
@@ -28,7 +29,7 @@ class LiveSession(Session):
     """
 
     def __init__(self, height: int, width: int, model: Batched, config: Sam2LongConfig, **options: Any) -> None:
-        super().__init__(LiveSource(height, width), model, config, **options)
+        super().__init__(cast(FrameSource, LiveSource(height, width)), model, config, **options)
         self.frame = -1  # the latest frame
         self.stepped = False  # whether the tracks have been taken over it
         self.next_out = 0  # the frame to be handed out next

@@ -41,7 +41,9 @@ class Packer:
 
     def checkpoint(self, data: bytes) -> str:
         if data not in self.checkpoints:
-            self.checkpoints[data] = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            name = self.tensor(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            assert name is not None  # there is a tensor
+            self.checkpoints[data] = name
         return self.checkpoints[data]
 
     def memory(self, value: FrameMemory) -> int:

@@ -176,7 +176,8 @@ def to_frame(logs: Iterable[tuple[Any, int, Iterable[FrameReport]]]) -> pd.DataF
     """
     import pandas as pd  # here: it takes longer to import than the rest of the package
 
-    rows, order = {}, {}
+    rows: dict = {}
+    order: dict = {}
     for obj_id, direction, reports in logs:
         order.setdefault(obj_id, len(order))
         for r in reports:

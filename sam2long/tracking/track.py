@@ -274,6 +274,7 @@ class Track:
     def undo(self) -> None:
         """Go back by one step, along the best pathway; the masks that waited before it and are not out still wait."""
         best, before, time = self.now.pathways[0], self.before, self.now.time
+        assert time is not None  # there is a step to go back by
         if self.ready and self.ready[-1][0] == time:
             self.ready.pop()
         self.log.truncate(time - 1)
@@ -339,6 +340,7 @@ class Track:
         self.now = self.now.handed_out(count)
 
     def _hand_out(self, time: int, hypothesis: Hypothesis) -> None:
+        assert hypothesis.report is not None  # it has been tracked
         self.now = replace(self.now, last_rank=hypothesis.report.rank)
         self.log.write(hypothesis.report)
         self.ready.append((time, hypothesis))
@@ -391,9 +393,10 @@ def step(
     readings = [track.readings(time) for track in running]
     every = [each for own in readings for each in own]
     proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing)
-    rows, start = [], 0  # of each track, where its leaves stand among all
-    for own in readings:
-        rows.append(slice(start, start := start + len(own)))
+    rows: list[slice] = []
+    start = 0  # of each track, where its leaves stand among all
+    for leaves in readings:
+        rows.append(slice(start, start := start + len(leaves)))
     decisions = [track.decide(proposals.verdicts[own]) for track, own in zip(running, rows, strict=True)]
     kept = [
         (own.start + one.parent, one.mask)

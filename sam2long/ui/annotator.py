@@ -67,7 +67,8 @@ class Annotator:
         self.source = project.source
         self.tracker = Tracker(project, predictor, changed, progressed)
         self._undo: list[Before] = []
-        self._page, self._seen = ANYONE, None
+        self._page = ANYONE
+        self._seen: int | None = None
 
     def asked_by(self, page: str, seen: int | None) -> None:
         """Whose request is carried out next.
@@ -95,7 +96,7 @@ class Annotator:
                 AnnotatedObject(id=self.project.next_id, name=name, label=label, colour=colour)
             )
 
-    def change_object(self, obj_id: int, **fields: str) -> AnnotatedObject:
+    def change_object(self, obj_id: int, **fields: Any) -> AnnotatedObject:
         """Change name, label or colour."""
         with self.project.changing():
             return self.project.add_object(dataclasses.replace(self.project.check_object(obj_id), **fields))
@@ -204,7 +205,7 @@ class Annotator:
             self.project.mark_stale(obj_id, frame)
             if tracked is None:
                 self.project.store.drop_frame(obj_id, frame)
-            else:  # as the tracker had it before anything was said here
+            elif tracked.mask is not None and tracked.row is not None:  # as the tracker had it before
                 self.project.store.put(frame, {obj_id: tracked.mask}, {obj_id: tracked.row})
                 self.project.stale[obj_id].add(frame)
         self._remember(before)
@@ -226,7 +227,7 @@ class Annotator:
                 self.project.stale[obj_id] = set(step.stale)
             else:
                 self.project.mark_stale(obj_id, frame)
-            if step.mask is None:
+            if step.mask is None or step.row is None:
                 self.project.store.drop_frame(obj_id, frame)
             else:
                 self.project.store.put(frame, {obj_id: step.mask}, {obj_id: step.row})
@@ -287,8 +288,8 @@ class Annotator:
     def _remember(self, before: Before) -> None:
         self._undo = [*self._undo[1 - MOST_UNDO :], before]
 
-    def _track_again(self, frame: int, row: Row) -> None:
-        if not row.prompted:
+    def _track_again(self, frame: int, row: Row | None) -> None:
+        if row is not None and not row.prompted:
             self.tracker.track_again(frame, row.backward)
 
     def _check(self, obj_id: int, frame: int) -> None:

@@ -127,7 +127,8 @@ class Desk:
     def _changed(self, frame: int, obj_ids: Sequence[int]) -> None:
         self._touched.update(obj_ids)
         if self.worker.busy and frame >= 0:
-            cells = {str(obj_id): self._cell(self.project.store.row(frame, obj_id), False) for obj_id in obj_ids}
+            rows = {obj_id: self.project.store.row(frame, obj_id) for obj_id in obj_ids}
+            cells = {str(obj_id): self._cell(row, False) for obj_id, row in rows.items() if row is not None}
             self.hub.publish({"type": "masks", "frame": frame, "cells": cells})
 
     def _tell(self, obj_ids: Collection[int] = ()) -> None:
@@ -165,7 +166,7 @@ class Desk:
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:
         """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), doubt in percent
         and flags (1 stale, 2 worth a look) as base64 of a byte a frame."""
-        count = self.project.source.num_frames
+        count = len(self.project.source)
         with self.project.lock:
             chosen = [o for o in self.project.objects if obj_ids is None or o in obj_ids]
             stale = {obj_id: set(self.project.stale[obj_id]) for obj_id in chosen}
@@ -214,7 +215,7 @@ class Desk:
 
     def most_doubtful(self, limit: int) -> list[dict[str, Any]]:
         """Frames in the order in which they are worth a look."""
-        scored = {}
+        scored: dict[int, tuple[float, int]] = {}
         for obj_id in list(self.project.objects):
             for frame, row in self.project.store.rows(obj_id).items():
                 if row.reasons and row.doubt > scored.get(frame, (0.0, 0))[0]:
@@ -223,7 +224,8 @@ class Desk:
         return [self._doubtful(frame, scored[frame][1]) for frame in order[:limit]]
 
     def _doubtful(self, frame: int, obj_id: int) -> dict[str, Any]:
-        return {"frame": frame, "object": obj_id, **_row(self.project.store.row(frame, obj_id), False)}
+        row = self.project.store.row(frame, obj_id)
+        return {"frame": frame, "object": obj_id, **({} if row is None else _row(row, False))}
 
     @staticmethod
     def _cell(row: Row, stale: bool) -> tuple[str, int, int]:

@@ -64,6 +64,6 @@ def shapes_of(rle: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_frame(frame: int, source: FrameSource) -> int:
-    if not 0 <= frame < source.num_frames:
-        raise VideoError(f"frame {frame} is out of range; the video's frames are 0 to {source.num_frames - 1}")
+    if not 0 <= frame < len(source):
+        raise VideoError(f"frame {frame} is out of range; the video's frames are 0 to {len(source) - 1}")
     return frame

@@ -84,7 +84,7 @@ class Project:
             self.prompts |= takeover.prompts(info, self.index_of)
             self.revision = 1
         self.store = MaskStore(self.folder.masks, self._header(), self._place)
-        if (frames := self.store.frames()) and max(frames) >= self.source.num_frames:
+        if (frames := self.store.frames()) and max(frames) >= len(self.source):
             raise DataError(
                 f"{self.folder.path} has masks up to frame {max(frames)}, but this video has {self.source.num_frames} "
                 "frames; open the video that it was made from, or choose another --out"
@@ -203,7 +203,7 @@ class Project:
     def index_of(self, source_frame: int) -> tuple[int] | None:
         """The index of a frame of the video, in a tuple; None when it is not among those looked at."""
         index, rest = divmod(source_frame - self.settings.start, self.settings.stride)
-        return (index,) if rest == 0 and 0 <= index < self.source.num_frames else None
+        return (index,) if rest == 0 and 0 <= index < len(self.source) else None
 
     # ---- all or nothing -----------------------------------------------------------------------------------------
 

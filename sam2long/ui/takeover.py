@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def objects(info: Mapping[str, Any]) -> list[AnnotatedObject]:
     return [AnnotatedObject(id=int(obj_id), label=entry.get("label", "")) for obj_id, entry in found.items()]
 
 
-def prompts(info: Mapping[str, Any], index_of: Callable[[int], list[int]]) -> Prompts:
+def prompts(info: Mapping[str, Any], index_of: Callable[[int], Sequence[int] | None]) -> Prompts:
     """The prompts that it was tracked from. index_of: the video's frames of a source frame, one or none."""
     found: Prompts = {}
     for said in info.get("prompts", ()):

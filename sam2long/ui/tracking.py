@@ -161,7 +161,7 @@ class Tracker:
         Raises:
             PromptError: a frame that is not there, or lies in the other direction.
         """
-        last = self.source.num_frames - 1
+        last = len(self.source) - 1
         check_frame(start, self.source.num_frames)
         ways = {
             "forward": [(1, last if end is None else end)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 PIECE = 1 << 18  # bytes
 
@@ -30,7 +31,8 @@ class _Pieces:
 def zipped(folder: Path) -> Iterator[bytes]:
     """The bytes of an archive of a folder's files. No more than a piece of it is in memory."""
     out = _Pieces()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
+    file_like = cast(IO[bytes], out)  # of which only what is written to it is used
+    with zipfile.ZipFile(file_like, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for path in sorted(folder.rglob("*")):
             if not path.is_file():
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 
@@ -33,7 +35,7 @@ class ProResWriter(AlphaWriter):
     pixel_format = "yuva444p10le"
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
-        video = self._container.add_stream("prores_ks", rate=self._rate)
+        video: Any = self._out.add_stream("prores_ks", rate=self._rate)
         video.width, video.height, video.pix_fmt = self.width, self.height, self.pixel_format
         video.options = {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
         return video
@@ -49,7 +51,7 @@ class Vp9Writer(AlphaWriter):
     keeps_pixel_aspect = False  # VP9 has no place for it, and PyAV cannot set WebM's
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
-        video = self._container.add_stream("libvpx-vp9", rate=self._rate)
+        video: Any = self._out.add_stream("libvpx-vp9", rate=self._rate)
         video.width, video.height, video.pix_fmt = self.width, self.height, self.pixel_format
         video.codec_context.bit_rate = 0  # constant quality
         video.options = {"crf": str(crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}

@@ -115,9 +115,10 @@ class TensorSource(_ByNumber):
             raise VideoError(f"tensor has dtype {frames.dtype}; expected uint8, or floating with values in 0..1")
         if 0 in shape:
             raise VideoError(f"tensor has shape {shape}: there are no frames in it")
-        self._frames = frames if shape[3] == 3 else frames.permute(0, 2, 3, 1)  # [T, H, W, 3]
+        tensor = frames if shape[3] == 3 else frames.permute(0, 2, 3, 1)  # [T, H, W, 3]
+        self._frames = tensor
         self._check_not_empty("the tensor")
-        self.height, self.width = self._frames.shape[1:3]
+        self.height, self.width = tensor.shape[1:3]
 
     def _read(self, source_index: int) -> np.ndarray:
         frame = self._frames[source_index].detach().cpu()
@@ -133,7 +134,7 @@ class TensorSource(_ByNumber):
         return np.ascontiguousarray(frame.numpy())
 
 
-def check_same_size(image: object, index: int, height: int, width: int) -> None:
+def check_same_size(image: Any, index: int, height: int, width: int) -> None:
     """A frame of a sequence: [H, W, 3] uint8 and as large as the first one."""
     check_image(image, f"frame {index}")
     if image.shape[:2] != (height, width):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import av
@@ -45,7 +45,8 @@ def _decode(
             container.seek(seek_to, stream=video, backward=True)
     except av.FFmpegError:
         return  # nothing from there: it is no place to start
-    packets = (packet for packet in container.demux(video) if packet.size)
+    packets: Iterator[av.Packet] = (packet for packet in container.demux(video) if packet.size)
+    packet: av.Packet | None
     while True:
         packet = None
         try:
@@ -86,7 +87,7 @@ def open_container(path: Path) -> av.container.InputContainer:
     return container
 
 
-def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+def video_stream(container: av.container.InputContainer, path: Path | str) -> av.VideoStream:
     """The first video stream that is not a cover picture."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:

@@ -106,7 +106,7 @@ class FrameFeed:
         """Seconds after the first frame."""
         if frame.time is not None:
             return frame.time - (self._source.time(0) or 0.0)
-        return frame.index / self._source.fps
+        return frame.index / (self._source.fps or 1.0)
 
     def _wait_for(self, moment: float) -> None:
         while not self._stopped and (left := moment - time.monotonic()) > 0:

@@ -12,7 +12,7 @@ import threading
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -37,6 +37,9 @@ REVERSE_BYTES = 256 << 20  # decoded frames held at most while going backwards
 
 class _OtherFrames(Exception):
     """The decoder does not hand out what the index says."""
+
+
+Frames = Generator[tuple[int, av.VideoFrame], None, None]
 
 
 class VideoFileSource(FrameSource):
@@ -76,7 +79,7 @@ class VideoFileSource(FrameSource):
         return len(self.index.times)
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> Sequence[str]:  # type: ignore[override]
         stretched = self._depth.notes() if self._depth is not None else []
         return [*self.looks.notes(), *stretched, *([self.index.note] if self.index.note else [])]
 
@@ -85,7 +88,7 @@ class VideoFileSource(FrameSource):
         return None if self.index.rate is None else float(self.index.rate)
 
     @property
-    def variable_rate(self) -> bool:
+    def variable_rate(self) -> bool:  # type: ignore[override]
         """Whether frames are not evenly spaced in time."""
         if not self.index.has_clock or self.available < 3:
             return False
@@ -128,14 +131,15 @@ class VideoFileSource(FrameSource):
             for at, frame in frames:
                 yield at, upright_rgb(frame, reformatter, self._depth), self._seconds(at)
 
-    def _forward(self, first: int, step: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _forward(self, first: int, step: int) -> Frames:
         with closing(self._decode(first)) as decoding:
             for at, frame in decoding:
                 if (at - first) % step == 0:
                     yield at, frame
 
-    def _backward(self, first: int, step: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _backward(self, first: int, step: int) -> Frames:
         """Decode from a key frame up to where we are, keep the last part of it, hand that out backwards; again."""
+        assert self._coded_size is not None  # something has been decoded
         width, height = self._coded_size
         room = max(8, REVERSE_BYTES // (width * height * 3 // 2))
         last = first
@@ -164,7 +168,7 @@ class VideoFileSource(FrameSource):
                     self._cursor.close()
                 # The decoder must not keep its source alive: one that is dropped gives its file back at once.
                 self._cursor = VideoFileSource._decode(weakref.proxy(self), source_index)
-            for at, frame in self._cursor:
+            for at, frame in self._cursor or ():
                 self._cursor_next = at + 1
                 if at == source_index:
                     image = upright_rgb(frame, VideoReformatter(), self._depth)
@@ -240,7 +244,7 @@ class VideoFileSource(FrameSource):
         try:
             with closing(self._decode_from(start)) as frames:
                 chosen = (frame for at, frame in frames if at >= first)
-                return [zlib.crc32(upright_rgb(frame, reformatter)) for frame in islice(chosen, TRIED)]
+                return [zlib.crc32(upright_rgb(frame, reformatter).data) for frame in islice(chosen, TRIED)]
         except _OtherFrames:
             return []
 

@@ -45,7 +45,8 @@ class ImageFolderSource(FrameSource):
             raise VideoError(f"folder {folder} has no images; expected files ending in {', '.join(SUFFIXES)}")
         self._check_not_empty(f"folder {folder}")
         self._check_names()
-        self.turned, deep = 0, []
+        self.turned = 0
+        deep: list[Path] = []
         self.height, self.width = self._read_headers(deep)
         self._depth = Depth.sample(len(deep), lambda number: self._pixels(deep[number])) if deep else None
         self.notes = self._notes([p for p in there if p.suffix.lower() not in SUFFIXES or not p.is_file()])
@@ -68,7 +69,7 @@ class ImageFolderSource(FrameSource):
                 f"image {self._files[source_index]} is {image.shape[1]}x{image.shape[0]} (width x height); "
                 f"expected {self.width}x{self.height}, as when the folder was opened"
             )
-        return image if image.dtype == np.uint8 else self._depth.to_rgb(image)
+        return image if self._depth is None or image.dtype == np.uint8 else self._depth.to_rgb(image)
 
     @staticmethod
     def _pixels(file: Path) -> np.ndarray:
@@ -101,7 +102,7 @@ class ImageFolderSource(FrameSource):
 
     def _read_headers(self, deep: list[Path]) -> tuple[int, int]:
         """(height, width) of all images; adds those with 16 bits to `deep`."""
-        first = None
+        first: tuple[int, int] = (0, 0)
         for file in self._files:
             with reading(file), Image.open(file) as image:
                 size, pages = image.size, getattr(image, "n_frames", 1)
@@ -112,7 +113,7 @@ class ImageFolderSource(FrameSource):
                 raise VideoError(
                     f"image {file} has {pages} pages; give it alone, as the video, or save its pages as images"
                 )
-            first = first or size
+            first = size if first == (0, 0) else first
             if size != first:
                 raise VideoError(
                     f"image {file} is {size[0]}x{size[1]} and {self._files[0].name} is {first[0]}x{first[1]} "

@@ -96,7 +96,7 @@ def index_file(path: Path) -> FileIndex:
             damage = f"video ends at frame {len(times)}{of}: the file is cut off or incomplete"
         note = _note(sum(not hidden for *_, hidden in packets), len(shown))
         return FileIndex(
-            times=times, starts=_starts(times, keys), time_base=video.time_base, rate=_rate(video, times),
+            times=times, starts=_starts(times, keys), time_base=clock_of(video), rate=_rate(video, times),
             has_clock=True, decoded=False, damage=damage, note=note,
         )  # fmt: skip
 
@@ -108,18 +108,21 @@ def scan_file(path: Path, trust_times: bool = True, missing: bool = False) -> Fi
         trust_times: whether the frames' times stay the same after seeking.
         missing: the file is known to lack its end.
     """
-    times, keys, damage, sure = [], [], "the file is cut off or incomplete" if missing else None, 0
+    times: list[int | None] = []
+    keys: list[int] = []
+    damage, sure = "the file is cut off or incomplete" if missing else None, 0
     for frame, broken in decode_file(path):
         damage = broken or damage
         if frame is not None:
             times.append(frame.pts)
             sure += broken is None
-            if frame.key_frame:
+            if frame.key_frame and frame.pts is not None:
                 keys.append(frame.pts)
     if not times:
         raise VideoError(f"{path} has no frame that can be decoded; the file is damaged or not a video")
-    has_clock = trust_times and None not in times and all(a < b for a, b in pairwise(times))
-    known = np.array(times if has_clock else range(len(times)), dtype=np.int64)
+    said = [time for time in times if time is not None]
+    has_clock = trust_times and len(said) == len(times) and all(a < b for a, b in pairwise(said))
+    known = np.array(said if has_clock else range(len(times)), dtype=np.int64)
     if damage is not None:
         known = _before_gap(known, min(sure, len(known) - MOST_REORDERED) if missing else sure)
         damage = f"video ends at frame {len(known)}: {damage}"
@@ -130,7 +133,7 @@ def scan_file(path: Path, trust_times: bool = True, missing: bool = False) -> Fi
         if damage is None:
             coded = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(video))
         return FileIndex(
-            times=known, starts=_starts(known, keys if has_clock else []), time_base=video.time_base, rate=rate,
+            times=known, starts=_starts(known, keys if has_clock else []), time_base=clock_of(video), rate=rate,
             has_clock=has_clock, decoded=True, damage=damage, note=_note(coded, len(times)),
         )  # fmt: skip
 
@@ -155,12 +158,17 @@ def _before_gap(times: np.ndarray, sure: int) -> np.ndarray:
     return times[:keep]
 
 
+def clock_of(video: av.VideoStream) -> Fraction:
+    """Seconds of one step of the stream's times."""
+    return video.time_base or Fraction(1, 1000)
+
+
 def _rate(video: av.VideoStream, times: np.ndarray) -> Fraction | None:
     """Frames per second: the header's when the times agree with it, else measured."""
     header = Fraction(video.average_rate) if video.average_rate else None
     if len(times) < 2:
         return header
-    measured = Fraction(len(times) - 1) / (int(times[-1] - times[0]) * video.time_base)
+    measured = Fraction(len(times) - 1) / (int(times[-1] - times[0]) * clock_of(video))
     if header is not None and abs(measured / header - 1) < SAME_RATE:
         return header
     return measured.limit_denominator(1001)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -35,7 +35,7 @@ class CameraSource(StreamSource):
         self._name = f"camera {address}" if isinstance(address, int) else address
         self._address, self._reconnect = address, reconnect
         self.lost = 0
-        self.notes = []
+        self._told: list[str] = []
         self._size: tuple[int, int] | None = None  # (height, width) as displayed
         self._last_time: float | None = None
         self._last_moment = time.monotonic()
@@ -44,6 +44,10 @@ class CameraSource(StreamSource):
         super().__init__(
             self._frames(container), selection, prefetch, name=self._name, fps=float(rate) if rate else None
         )
+
+    @property
+    def notes(self) -> Sequence[str]:  # type: ignore[override]
+        return self._told
 
     def _connect(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         camera_format, pattern = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
@@ -74,13 +78,14 @@ class CameraSource(StreamSource):
                 return
             self.damage = f"{self._name} broke off after {count} frames: {self.damage}"
             again = self._reconnect and not self._has_changed
-            container = self._connect_again() if again else None
-            if container is None:
+            connected = self._connect_again() if again else None
+            if connected is None:
                 self.lost += max(in_header - count, 0)
                 return
+            container = connected
             gone = time.monotonic() - self._last_moment
             self.lost += round(gone * (self._fps or 0))
-            self.notes.append(f"{self.damage}; it was back after {gone:.1f} seconds")
+            self._told.append(f"{self.damage}; it was back after {gone:.1f} seconds")
             self.damage = None
 
     def _of_one_connection(
@@ -105,7 +110,7 @@ class CameraSource(StreamSource):
             for frame in frames:
                 if self._size is None:
                     self.looks = Looks.of(video, frame)
-                    self.notes += self.looks.notes()
+                    self._told += self.looks.notes()
                 image = upright_rgb(frame, reformatter)
                 self._size = self._size or image.shape[:2]
                 if image.shape[:2] != self._size:
@@ -117,12 +122,12 @@ class CameraSource(StreamSource):
                     return
                 begun = True
                 # Not frame.time: what a decoder holds at the end has lost its time base.
-                clock = None if frame.pts is None else float(frame.pts * video.time_base)
+                clock = None if frame.pts is None else float(frame.pts * (video.time_base or 0))
                 shift = self._shift(clock) if shift is None else shift
                 seconds = None if clock is None else clock + shift
                 if seconds is not None and self._last_time is not None and seconds <= self._last_time:
                     shift = self._shift(clock)  # the stream's clock has started again
-                    seconds = clock + shift
+                    seconds = (clock or 0.0) + shift
                 self._last_time, self._last_moment = seconds, time.monotonic()
                 yield image, seconds
             if packet is None:

@@ -14,8 +14,8 @@ def number_in(stem: str) -> int | None:
 
 def numbers_in(stems: Sequence[str]) -> list[int] | None:
     """The numbers of all names; None where one has none, or where they do not rise."""
-    numbers = [number_in(stem) for stem in stems]
-    if None in numbers or any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    numbers = [number for stem in stems if (number := number_in(stem)) is not None]
+    if len(numbers) < len(stems) or any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
         return None
     return numbers
 

@@ -75,7 +75,7 @@ def usual_matrix(width: int, height: int) -> int:
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How a picture is displayed: first rows and columns change places, then rows, then columns are reversed."""
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV says str
     if matrix is None:
         return False, False, False
     # x' = a x + c y, y' = b x + d y; x to the right and y down.

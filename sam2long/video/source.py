@@ -79,7 +79,7 @@ class FrameSource(ABC):
     looks = ORDINARY
     native_timecode: str | None = None
     variable_rate = False
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # a property of some kinds of source
 
     def __init__(self, selection: Selection, prefetch: int) -> None:
         if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
@@ -130,7 +130,7 @@ class FrameSource(ABC):
         """SMPTE timecode of the first selected frame; None without one, and with a stride, which changes the rate."""
         if self.native_timecode is None or self.native_fps is None or self.selection.stride != 1:
             return None
-        frames = round(self.time(0) * self.native_fps) if self.variable_rate else self.selection.start
+        frames = round((self.time(0) or 0.0) * self.native_fps) if self.variable_rate else self.selection.start
         return later(self.native_timecode, frames, self.native_fps)
 
     def source_index(self, index: int) -> int:

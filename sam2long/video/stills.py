@@ -41,7 +41,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an image, opened and not loaded yet, has 16 bits per value."""
-    return image.mode in SIXTEEN_BIT or (image.format == "PNG" and ";16" in str(image.tile[0][-1]))
+    tiles = getattr(image, "tile", None)  # of a file only
+    return image.mode in SIXTEEN_BIT or (image.format == "PNG" and tiles is not None and ";16" in str(tiles[0][-1]))
 
 
 def pixels(image: Image.Image, path: Path) -> np.ndarray:
@@ -115,7 +116,7 @@ class StackSource(FrameSource):
 
     def _read(self, source_index: int) -> np.ndarray:
         page = self._page(source_index)
-        return page if page.dtype == np.uint8 else self._depth.to_rgb(page)
+        return page if self._depth is None or page.dtype == np.uint8 else self._depth.to_rgb(page)
 
     def _page(self, number: int) -> np.ndarray:
         with self._lock, reading(self.path):

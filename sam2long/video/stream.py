@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 
@@ -28,14 +28,11 @@ class StreamSource(FrameSource):
         self._name = name
         self._fps = fps
         self._iterator = self._numbered(iter(frames))
-        self._first: tuple[int, np.ndarray, float | None] | None = None
-        for source_index, image, time in self._iterator:
-            if source_index == selection.start:
-                self._first = source_index, image, time
-                break
-        if self._first is None:
+        first = next((item for item in self._iterator if item[0] == selection.start), None)
+        if first is None:
             raise VideoError(f"{name} gave no frame {selection.start}; expected at least {selection.start + 1} frames")
-        self.height, self.width = self._first[1].shape[:2]
+        self._first = first
+        self.height, self.width = first[1].shape[:2]
         self._started = False
 
     @property
@@ -54,7 +51,7 @@ class StreamSource(FrameSource):
         self._started = True
         return super().iter_from(0, False, prepare)
 
-    def _numbered(self, frames: Iterator) -> Iterator[tuple[int, np.ndarray, float | None]]:
+    def _numbered(self, frames: Iterator) -> Generator[tuple[int, np.ndarray, float | None], None, None]:
         try:
             for index, item in enumerate(frames):
                 image, time = item if isinstance(item, tuple) else (item, None)

@@ -33,7 +33,9 @@ def later(timecode: str | None, frames: int, rate: float | Fraction) -> str | No
         timecode: "01:00:00:00", with a semicolon before the frames for drop-frame; None for zero.
         rate: frames per second.
     """
-    hours, minutes, seconds, mark, at = _FORM.fullmatch(timecode or _ZERO).groups()
+    found = _FORM.fullmatch(timecode or _ZERO)
+    assert found is not None, timecode  # nothing else is read out of a file
+    hours, minutes, seconds, mark, at = found.groups()
     nominal = round(rate)
     if nominal < 1 or int(at) >= nominal:
         return None

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -110,6 +111,12 @@ class VideoWriter:
             raise
 
     @property
+    def _out(self) -> av.container.OutputContainer:
+        """While the file is open."""
+        assert self._container is not None
+        return self._container
+
+    @property
     def audio(self) -> str | None:
         return self._sound.how
 
@@ -141,7 +148,7 @@ class VideoWriter:
             raise VideoError(f"frame {self.frames_written} has time {time}; expected times that rise")
         self._last_pts = pts
         frame.pts, frame.time_base = pts, context.time_base
-        self._guarded(lambda: self._container.mux(self._video.encode(frame)))
+        self._guarded(lambda: self._out.mux(self._video.encode(frame)))
         self.frames_written += 1
         # Sound goes in as far as the pictures have come; the muxer sorts the two.
         self._guarded(lambda: self._sound.write(float((pts + 1) * context.time_base)))
@@ -189,13 +196,13 @@ class VideoWriter:
     def _coded(self, image: np.ndarray, layout: str, pixel_format: str) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=layout)
         # The same before and after, or swscale takes HDR for something to convert.
-        frame.color_primaries, frame.color_trc = self._primaries, self._transfer
+        frame.color_primaries, frame.color_trc = self._primaries, self._transfer  # type: ignore[assignment]
         frame.colorspace = self._matrix  # PyAV 17 takes dst_colorspace=BT2020 for BT.601; RGB itself has no matrix
         return self._reformatter.reformat(frame, format=pixel_format)
 
     def _add_video(self, crf: int, preset: str) -> av.VideoStream:
         codec = "libx264" if "libx264" in av.codecs_available else "h264"
-        video = self._container.add_stream(codec, rate=self._rate)
+        video: Any = self._out.add_stream(codec, rate=self._rate)
         video.width, video.height = self.width + self.width % 2, self.height + self.height % 2
         video.pix_fmt = "yuv420p"
         if codec == "libx264":
@@ -204,21 +211,21 @@ class VideoWriter:
         return video
 
     def _say_looks(self, context: av.VideoCodecContext) -> None:
-        hdr = self._looks.transfer is not None
-        self._matrix = BT2020 if hdr else usual_matrix(self.width, self.height)
-        self._primaries = self._looks.primaries if hdr else self._matrix
-        self._transfer = self._looks.transfer if hdr else self._matrix
+        looks = self._looks
+        self._matrix = usual_matrix(self.width, self.height) if looks.transfer is None else BT2020
+        self._primaries = self._matrix if looks.transfer is None else looks.primaries
+        self._transfer = self._matrix if looks.transfer is None else looks.transfer
         context.colorspace, context.color_range = self._matrix, LIMITED
-        context.color_primaries, context.color_trc = self._primaries, self._transfer
+        context.color_primaries, context.color_trc = self._primaries, self._transfer  # type: ignore[assignment]
         context.sample_aspect_ratio = self._looks.pixel_aspect
 
     def _finish(self) -> None:
-        self._container.mux(self._video.encode(None))
+        self._out.mux(self._video.encode(None))
         end = float((self._last_pts + 1) * self._video.codec_context.time_base)
         if self._video.codec_context.time_base == FINE_CLOCK:
             end += float(1 / self._rate)
         self._sound.write(end, last=True)
-        self._container.close()
+        self._out.close()
         os.replace(self._partial, self.path)
 
     def _guarded(self, action) -> None:
@@ -259,7 +266,7 @@ class _Sound:
             file = origin if isinstance(origin, VideoFileSource) else None
             if file is None:
                 return cls()
-        where = os.path.abspath(file.path if file else origin)
+        where = os.path.abspath(file.path if file else str(origin))
         container = av.open(where, metadata_errors="replace")
         try:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
@@ -314,7 +321,8 @@ class _Sound:
                 if self._next is None or self._next[0] >= until:
                     break
                 for packet in self._next[1]:
-                    self._out.mux_one(packet)
+                    if self._out is not None:
+                        self._out.mux_one(packet)
                 self._next = None
         except av.FFmpegError as error:
             # Damaged sound is no reason to lose the pictures.
@@ -343,7 +351,7 @@ def _copied(
 ) -> Iterator[tuple[float, list[av.Packet]]]:
     """(seconds, packets) from `begin` on, as they are in the file."""
     _seek(container, begin)
-    offset = round(begin / audio.time_base)
+    offset = round(begin / (audio.time_base or 1))
     for packet in container.demux(audio):
         if packet.size == 0 or packet.pts is None or packet.pts < offset or packet.is_corrupt:
             continue
@@ -360,13 +368,14 @@ def _encoded(
     _seek(container, begin)
     rate = audio.codec_context.sample_rate
     resampler = av.AudioResampler(format="fltp", layout=track.layout.name, rate=rate, frame_size=AAC_FRAME)
-    samples = None  # position of the next sample since `begin`: counted, for some files round their times
+    samples: int | None = None  # position of the next sample since `begin`: counted, for some files round their times
     for frame in itertools.chain(container.decode(audio), [None]):
         if frame is not None and frame.time is not None and frame.time < begin:
             continue
         if samples is None and frame is not None:
             samples = round(((frame.time or begin) - begin) * rate)
         for part in resampler.resample(frame):
+            samples = samples or 0
             part.pts, part.time_base = samples, Fraction(1, rate)
             yield samples / rate, track.encode(part)
             samples += part.samples

@@ -119,7 +119,7 @@ class Backend:
         """Each region through the whole video: forward from its first prompt, and backward."""
         state = self.predictor.init_state(str(path))
         with open_source(str(path)) as source:
-            size, clock = (source.height, source.width), Clock.of(shown, source.fps, source.num_frames)
+            size, clock = (source.height, source.width), Clock.of(shown, source.fps, len(source))
         regions = [region for region in regions if region.get("type") == VIDEO and region["value"].get("sequence")]
         if not regions:
             raise PromptError("there is no rectangle in the request; draw one around the object on any frame")

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from urllib.parse import parse_qs, urlsplit
 
 from filelock import FileLock
@@ -58,20 +59,19 @@ class Files:
                 "proxy on), or use local-files storage"
             )
         if self.local is not None and parts.path == LOCAL:
-            return self._local(parse_qs(parts.query).get("d", [""])[-1])
+            return self._local(self.local, parse_qs(parts.query).get("d", [""])[-1])
         if not parts.scheme:
             if not address:
                 raise DataError("it is not known where Label Studio is; start with --label-studio ADDRESS")
             url = f"{address.rstrip('/')}/{url.lstrip('/')}"
         ours = address is not None and urlsplit(url).netloc == urlsplit(address).netloc
-        return self._download(url, self._key(address, token) if ours and token else None)
+        return self._download(url, self._key(address, token) if ours and address and token else None)
 
-    def _local(self, name: str) -> Path:
-        path = (self.local / name.lstrip("/")).resolve()
-        if not path.is_relative_to(self.local) or not path.is_file():
-            raise DataError(
-                f"{name} is no file below {self.local}; see that --local-files is Label Studio's own folder"
-            )
+    @staticmethod
+    def _local(folder: Path, name: str) -> Path:
+        path = (folder / name.lstrip("/")).resolve()
+        if not path.is_relative_to(folder) or not path.is_file():
+            raise DataError(f"{name} is no file below {folder}; see that --local-files is Label Studio's own folder")
         return path
 
     def _download(self, url: str, key: str | None) -> Path:
@@ -111,7 +111,7 @@ class Files:
 
 
 @contextmanager
-def _opened(url: str | urllib.request.Request, key: str | None) -> Iterator[object]:
+def _opened(url: str | urllib.request.Request, key: str | None) -> Iterator[IO[bytes]]:
     """An answer of a server; what goes wrong is a sentence."""
     asked = urllib.request.Request(url) if isinstance(url, str) else url
     if key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -128,14 +128,14 @@ class MaskStack:
             key = (*key[:at], *(slice(None),) * (self.ndim - len(key) + 1), *key[at + 1 :])
         return (*key, *(slice(None),) * (self.ndim - len(key)))
 
-    def _split(self, key: Any) -> tuple[list[Iterable[int]] | None, Any]:
+    def _split(self, key: Any) -> tuple[list[Sequence[int]] | None, Any]:
         """The leading indices of each axis, and the index into a picture; or None, and an array of indices per axis."""
         full = self._full(key)
         if any(isinstance(index, (np.ndarray, list)) for index in full):
             if any(isinstance(index, slice) for index in full):
                 raise IndexError("masks are indexed by slices and numbers, or by an array for every axis")
             return None, [np.asarray(index) for index in full]
-        leading = [
+        leading: list[Sequence[int]] = [
             range(*index.indices(side)) if isinstance(index, slice) else [range(side)[int(index)]]
             for index, side in zip(full[:-2], self.shape[:-2], strict=True)
         ]

@@ -70,8 +70,9 @@ def _prompt(frame: int, obj_id: int, said: Mapping[str, Any]) -> ObjectPrompt:
 def same(one: ObjectPrompt, other: ObjectPrompt) -> bool:
     """Whether two prompts say the same."""
     said = [(prompt.points, prompt.point_labels, prompt.box) for prompt in (one, other)]
-    drawn = [prompt.mask is not None for prompt in (one, other)]
-    return said[0] == said[1] and drawn[0] == drawn[1] and (not drawn[0] or np.array_equal(one.mask, other.mask))
+    if one.mask is None or other.mask is None:
+        return said[0] == said[1] and one.mask is other.mask
+    return said[0] == said[1] and np.array_equal(one.mask, other.mask)
 
 
 def _pixel(point: Any, layer: Any, image: Any, video: LayerVideo) -> tuple[int | None, tuple[float, float]]:

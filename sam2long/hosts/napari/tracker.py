@@ -32,6 +32,8 @@ class Tracker:
         self.predictor, self.video, self.masks = predictor, video, masks
         self.state = predictor.init_state(video)
         self.given: Prompts = {}
+        self.image: Any = None  # the layer, and the model, that it was made for
+        self.chosen = "", ""
         self.doubts: dict[int, tuple[float, str]] = {}  # frame -> how much, and why, for the frames worth a look
         self._before: tuple[Path | None, Prompts, Any] | None = None  # the last track, for `undo`
         self._folder = tempfile.TemporaryDirectory(prefix="sam2long-")

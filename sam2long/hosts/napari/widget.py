@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ class TrackWidget(Container):
         """Track from the current frame, in a thread; prompts and layers are read now."""
         self._must_be_idle()
         video = self._current_video()
-        tracker = self._tracker
+        tracker: Any = self._tracker
         fits = (
             tracker is not None
             and (tracker.video.layer_shape, tracker.video.axis) == (video.layer_shape, video.axis)
@@ -208,7 +208,7 @@ class TrackWidget(Container):
         """Those that are shown, where they are of the same layer; their other volumes are kept."""
         shown = self._layer.data if self._layer is not None and self._layer in self._viewer.layers else None
         fits = isinstance(shown, MaskStack) and shown.shape == video.layer_shape
-        return shown if fits else MaskStack(video.layer_shape)
+        return shown if fits and isinstance(shown, MaskStack) else MaskStack(video.layer_shape)
 
     def _chosen(self) -> tuple[str, str]:
         return self.model.value.strip() or "nano", self.checkpoint.value.strip()
@@ -224,7 +224,7 @@ class TrackWidget(Container):
     def _run(self, work: Callable[[], Iterator[Any]], came: Callable[[Any], None], what: str, total: int) -> None:
         """Do something long in napari's thread, with its bar in the activity dock."""
 
-        def guarded() -> Iterator[Any]:
+        def guarded() -> Generator[Any, None, str]:
             try:
                 yield from work()
             except Sam2LongError as error:
@@ -289,12 +289,13 @@ class TrackWidget(Container):
 
     def _show_doubt(self, _: Any = None) -> None:
         """What the tracker doubts about the frame that is shown, over the picture."""
-        doubts = self._tracker.doubts if self._tracker is not None else {}
+        tracker = self._tracker
+        doubts = tracker.doubts if tracker is not None else {}
         overlay = self._viewer.canvas.overlays.text
-        if not doubts or self.image.value is None:
+        if tracker is None or not doubts or self.image.value is None:
             overlay.visible = False
             return
-        frame = self._tracker.video.frame_at(self._held())
+        frame = tracker.video.frame_at(self._held())
         overlay.visible = frame in doubts
         if frame in doubts:
             score, why = doubts[frame]

@@ -44,7 +44,7 @@ def picture(frame: int, desk: TheDesk) -> Response:
 
 
 @router.get("/api/frames/{frame}")
-def annotations(frame: int, desk: TheDesk, shapes: bool = False) -> Response:
+def masks_of_a_frame(frame: int, desk: TheDesk, shapes: bool = False) -> Response:
     check_frame(frame, desk.project.source)
     found = desk.on_frame(frame)
     if shapes:
