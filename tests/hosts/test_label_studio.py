@@ -336,6 +336,20 @@ def test_the_protocol(backend, tmp_path):
                 ask(f"{url}/{path}", body)
 
 
+def test_a_backend_that_is_started_again_knows_where_files_are(backend, tmp_path):
+    def answer(path, headers, body):
+        return (200, (tmp_path / "a.png").read_bytes()) if headers.get("Authorization") == "Token t" else (401, b"")
+
+    Image.fromarray(noise_video(1)[0]).save(tmp_path / "a.png")
+    point = {"id": "k", "type": "keypointlabels", "value": {"x": 40, "y": 40, "keypointlabels": ["Dog"]}}
+    with web(answer) as studio:
+        backend.setup("1.5", PICTURES, studio, "t")
+        again = Backend(backend.predictor, backend.version, Files(tmp_path / "cache"))
+        (found,) = again.predict(request("/data/upload/1/a.png", point, config=PICTURES))
+    assert found["result"][0]["id"] == "k"
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+
+
 def test_a_login_is_asked_for(backend):
     with serving(backend, "user:word") as url:
         with pytest.raises(urllib.error.HTTPError, match="401"):

@@ -37,7 +37,7 @@ class Backend:
 
     def __init__(self, predictor: Any, version: str, files: Files) -> None:
         self.predictor, self.version, self.files = predictor, version, files
-        self._projects: dict[str, tuple[str | None, str | None]] = {}  # project -> address and token of its server
+        self._projects = files.known()  # project -> address and token of its server
         self._lock = threading.Lock()  # of what is remembered
         self._model = threading.Lock()
         self._answers: OrderedDict[str, Future] = OrderedDict()
@@ -50,7 +50,9 @@ class Backend:
             ConfigError: its labelling config has no place for what we make.
         """
         _target(tags(config))
-        self._projects[project] = address, token
+        with self._lock:
+            self._projects[project] = address, token
+            self.files.remember(self._projects)
         return {"model_version": self.version}
 
     def predict(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:

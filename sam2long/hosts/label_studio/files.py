@@ -7,17 +7,18 @@ import json
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qs, urlsplit
 
 from filelock import FileLock
 
-from sam2long.atomic import replacing
+from sam2long.atomic import replacing, write_json
 from sam2long.errors import ConfigError, DataError, VideoError
 
+PROJECTS, PRIVATE = "projects.json", 0o700
 LOCAL = "/data/local-files/"
 SECONDS = 60  # that a server may take to answer
 TOKEN_PARTS = 3  # of a JSON web token, which is exchanged for one that opens files
@@ -41,6 +42,19 @@ class Files:
             raise ConfigError(f"--local-files {local} is not a folder; give the one that Label Studio serves")
         self.cache, self.address, self.token = cache, address and address.rstrip("/"), token
         self.local = local and local.resolve()
+
+    def known(self) -> dict[str, tuple[str | None, str | None]]:
+        """What `remember` was told last: Label Studio sets a project up once, and not again when this is restarted."""
+        with suppress(OSError, ValueError):
+            stored = json.loads((self.cache / PROJECTS).read_text(encoding="utf-8"))
+            return {project: (str(address), str(token)) for project, (address, token) in stored.items()}
+        return {}
+
+    def remember(self, projects: Mapping[str, tuple[str | None, str | None]]) -> None:
+        """Keep each project's address and token, in a folder that others cannot read."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.cache.chmod(PRIVATE)
+        write_json(self.cache / PROJECTS, {name: each for name, each in projects.items() if all(each)})
 
     def fetch(self, url: str, address: str | None, token: str | None) -> Path:
         """The file behind a task's value; downloaded once.
