@@ -36,6 +36,7 @@ class Sam2LongConfig:
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
+    zoom_in: bool | None = None  # a box around something small is answered from a crop; None: nano does, others do not
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class Sam2LongConfig:
             "max_prompted_frames",
             "an integer of 1 or more, or None for no bound",
         )
+        _require(self.zoom_in is None or isinstance(self.zoom_in, bool), self, "zoom_in", "true, false or None")
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
 
     @property
@@ -80,7 +82,8 @@ class Sam2LongConfig:
     @classmethod
     def sam2(cls) -> Sam2LongConfig:
         """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
-        return cls(num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None)
+        off = {"num_pathways": 1, "object_aware_memory": False, "modulation": (1.0, 1.0)}
+        return cls(**off, max_prompted_frames=None, zoom_in=False)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Sam2LongConfig:

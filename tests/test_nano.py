@@ -277,8 +277,8 @@ def test_in_bfloat16_the_next_chunk_of_a_clip_runs_on_the_stepped_weights(tmp_pa
     assert not torch.equal(first, second)
 
 
-def test_a_run_can_start_from_exported_weights_late_in_the_curriculum(tmp_path):
-    run = trainer(tmp_path, "--init", str(WEIGHTS), "--begin", "0.9", "--minutes", "10")
+def test_a_run_can_start_from_exported_weights_late_in_the_curriculum(tmp_path, album):
+    run = trainer(tmp_path, "--init", str(WEIGHTS), "--begin", "0.9", "--minutes", "10", "--photos", str(album))
     shipped = network.read_weights(WEIGHTS)
     assert all(torch.equal(v, shipped[k]) for k, v in network.clean_state(run.model).items())
     assert all(torch.equal(a, b) for a, b in zip(run.ema, run.params, strict=True))

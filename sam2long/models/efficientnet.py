@@ -63,6 +63,8 @@ class EfficientNetLite0(nn.Module):
     names them smallest map first, as sam2 does).
     """
 
+    zoom_in = True  # what `Sam2LongConfig.zoom_in` is for this model when nobody says
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = SameConv(3, STEM, 3, 2)

@@ -44,13 +44,12 @@ class FrameReader:
         self._tables = table.to(model.device).unbind()
         self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
+        self._pushed: tuple[int, np.ndarray] | None = None  # the one that was read or brought last by itself
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
-        if (latest := self.latest) is not None and latest[0] == frame:
-            return latest[1]
-        self.push(frame, self.source.frame(frame))
-        assert self.latest is not None
+        if self.latest is None or self.latest[0] != frame:
+            self.push(frame, self.source.frame(frame))
         return self.latest[1]
 
     def sequence(
@@ -75,7 +74,14 @@ class FrameReader:
     def push(self, frame: int, image: np.ndarray | EncodedFrame) -> FrameFeatures:
         """Features of a frame that the caller brings."""
         self.latest = (frame, self.encoded(image).features)
+        self._pushed = None if isinstance(image, EncodedFrame) else (frame, image)
         return self.latest[1]
+
+    def picture(self, frame: int) -> np.ndarray | None:
+        """A frame's pixels [H, W, 3] uint8; None where only its features were brought, or a stream has passed it."""
+        if self._pushed is not None and self._pushed[0] == frame:
+            return self._pushed[1]
+        return None if self.source.num_frames is None else self.source.frame(frame)
 
     def encoded(self, image: np.ndarray | EncodedFrame) -> EncodedFrame:
         """One picture [H, W, 3] uint8 through the encoder, if it has not been there."""
@@ -135,7 +141,7 @@ class _Ahead:
         # Less than a full pass goes one by one: two shapes for torch.compile, not as many as there are remainders.
         parts = [taken] if len(taken) == size else [[frame] for frame in taken]
         for part in parts:
-            features = self.reader.encode([frame.model_input for frame in part if frame.model_input is not None])
+            features = self.reader.encode([frame.model_input for frame in part])
             self.encoded.extend(zip((frame.index for frame in part), features, strict=True))
 
 

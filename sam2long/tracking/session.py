@@ -9,7 +9,7 @@ Callers name frames, here and in `FrameMasks`; in between, time counts upwards a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import FrameFeatures, Points
+from sam2long.tracking import zoom
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step
@@ -51,6 +52,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
+        zoom_in: boxes around something small are answered from a crop around it: see `zoom`.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Session:
         *,
         storage: torch.device | None = None,
         hole_area: int = 0,
+        zoom_in: bool = False,
     ) -> None:
         self.source = source
         self.model = model
         self.config = config
         self.storage = storage
         self.hole_area = hole_area
+        self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -95,6 +99,8 @@ class Session:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
         features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
+        if points is not None and corrects is None and self.zoom_in:
+            mask = self._closer_look(frame, points)
         with self.model.running():
             previous = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
@@ -130,6 +136,20 @@ class Session:
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
         if obj.prompts[frame].contradicts:
             obj.forget_stale()  # it was after something else: no mask of it is worth correcting
+
+    def _closer_look(self, frame: int, points: Points) -> Tensor | None:
+        """Bool [S, S], what a box marks when it is seen from nearer; None where that would show no more."""
+        size = self.model.network.image_size
+        shape = self.source.height, self.source.width
+        view = zoom.window(points, *shape, size)
+        picture = None if view is None else self.reader.picture(frame)
+        if picture is None:
+            return None
+        (features,) = self.reader.encode([self.reader.prepare(picture[view.slices])])
+        with self.model.running():
+            answer = self.model.prompt(features, points=zoom.inside(points, view, *shape, size))
+        mask = zoom.pasted(answer.mask, view, *shape, size)
+        return mask if mask.any() else None
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
         """Take back an object's prompts on one frame."""
@@ -221,7 +241,7 @@ class Session:
 
     # ---- propagation -----------------------------------------------------------------------------------------
 
-    def propagate(self, start: int, end: int, direction: int) -> Generator[FrameMasks, None, None]:
+    def propagate(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
         """Track all objects from `start` to `end`, both included; frames come in order, once each.
 
         Prompts may be added, and objects removed, between two frames: what is yielded next knows of it.
@@ -302,9 +322,8 @@ class Session:
         """After a step: keep a way back, and none into a past that has been replaced."""
         for obj, track in zip(self.objects.values(), tracks, strict=True):
             checkpoints, last = obj.checkpoints[track.direction], track.log.last()
-            now = track.now.time
-            if now is not None and (last is None or last <= now):
-                checkpoints.drop_after(now)
+            if last is None or last <= track.now.time:
+                checkpoints.drop_after(track.now.time)
             checkpoints.offer(track.now, self.outgoing)
 
     def _hand_out(self, tracks: list[Track], end: int, direction: int, this_pass: int) -> Iterator[FrameMasks]:
@@ -378,11 +397,11 @@ class Session:
             track.stand(NOWHERE)
             return
         checkpoint = checkpoints.latest(tracked[-1], self.model.device, track.storage)
-        if checkpoint and (not standing.pathways or (checkpoint.time or 0) > (standing.time or 0)):
+        if checkpoint and (not standing.pathways or checkpoint.time > standing.time):
             standing = checkpoint
         track.stand(standing if standing.pathways else NOWHERE)
         for at in tracked:
-            if not standing.pathways or at > (standing.time or 0):
+            if not standing.pathways or at > standing.time:
                 step(self.model, [track], at, self.reader.features(track.frame(at)))
         track.flush()
         track.ready.clear()

@@ -178,15 +178,14 @@ class Trainer:
                 opt.load_state_dict(state)
         self.ema = [e.clone() for e in saved["ema"]]
         self.step, self.spent = saved["step"], saved["spent"]
-        self.begin, self.best = saved["args"].get("begin", 0.0), saved.get("best", 0.0)
+        self.begin, self.best = saved["begin"], saved["best"]
         instead = f", not from {self.args.init}" if self.args.init else ""
         if self.rank == 0:
             print(f"resumed {last} at step {self.step}, {self.spent / 60:.1f} min{instead}", flush=True)
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "opts": [o.state_dict() for o in self.optimisers], "ema": self.ema,
-                 "step": self.step, "spent": self.spent, "best": self.best,
-                 "args": {k: v for k, v in vars(self.args).items() if not callable(v)}}  # fmt: skip
+                 "step": self.step, "spent": self.spent, "best": self.best, "begin": self.begin}  # fmt: skip
         torch.save(state, self.out / "last.tmp")
         (self.out / "last.tmp").replace(self.out / "last.pt")
 
