@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -29,7 +29,7 @@ from sam2long.tracking.inference_state import InferenceState
 from sam2long.tracking.live import LiveSession
 from sam2long.tracking.report import to_frame
 from sam2long.tracking.session import FORWARD, REVERSE, FrameMasks, Session
-from sam2long.video import open_source
+from sam2long.video import FrameSource, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -319,7 +319,7 @@ class SAM2LongVideoPredictor(nn.Module):
             frame: [H, W, 3] uint8 RGB.
         """
         image = rgb_image(frame)
-        return FrameReader(LiveSource(*image.shape[:2]), self.batched()).encoded(image)
+        return FrameReader(cast(FrameSource, LiveSource(*image.shape[:2])), self.batched()).encoded(image)
 
     def _session_options(self, offload: bool) -> dict[str, Any]:
         return {
@@ -525,7 +525,7 @@ class SAM2LongVideoPredictor(nn.Module):
         if isinstance(session, LiveSession):
             raise StateError("a live stream has no stored frames; feed them one by one with track()")
         self._require_prompts(session)
-        num_frames = session.source.num_frames
+        num_frames = len(session.source)
         if start_frame_idx is None:
             start_frame_idx = min(frame for obj in session.objects.values() for frame in obj.prompts)
         start = prompts.check_frame(start_frame_idx, num_frames)

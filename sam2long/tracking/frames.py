@@ -48,8 +48,10 @@ class FrameReader:
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
-        if self.latest is None or self.latest[0] != frame:
-            self.push(frame, self.source.frame(frame))
+        if (latest := self.latest) is not None and latest[0] == frame:
+            return latest[1]
+        self.push(frame, self.source.frame(frame))
+        assert self.latest is not None
         return self.latest[1]
 
     def sequence(
@@ -141,7 +143,7 @@ class _Ahead:
         # Less than a full pass goes one by one: two shapes for torch.compile, not as many as there are remainders.
         parts = [taken] if len(taken) == size else [[frame] for frame in taken]
         for part in parts:
-            features = self.reader.encode([frame.model_input for frame in part])
+            features = self.reader.encode([frame.model_input for frame in part if frame.model_input is not None])
             self.encoded.extend(zip((frame.index for frame in part), features, strict=True))
 
 

@@ -9,7 +9,7 @@ Callers name frames, here and in `FrameMasks`; in between, time counts upwards a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +241,7 @@ class Session:
 
     # ---- propagation -----------------------------------------------------------------------------------------
 
-    def propagate(self, start: int, end: int, direction: int) -> Iterator[FrameMasks]:
+    def propagate(self, start: int, end: int, direction: int) -> Generator[FrameMasks, None, None]:
         """Track all objects from `start` to `end`, both included; frames come in order, once each.
 
         Prompts may be added, and objects removed, between two frames: what is yielded next knows of it.
@@ -322,8 +322,9 @@ class Session:
         """After a step: keep a way back, and none into a past that has been replaced."""
         for obj, track in zip(self.objects.values(), tracks, strict=True):
             checkpoints, last = obj.checkpoints[track.direction], track.log.last()
-            if last is None or last <= track.now.time:
-                checkpoints.drop_after(track.now.time)
+            now = track.now.time
+            if now is not None and (last is None or last <= now):
+                checkpoints.drop_after(now)
             checkpoints.offer(track.now, self.outgoing)
 
     def _hand_out(self, tracks: list[Track], end: int, direction: int, this_pass: int) -> Iterator[FrameMasks]:
@@ -397,11 +398,11 @@ class Session:
             track.stand(NOWHERE)
             return
         checkpoint = checkpoints.latest(tracked[-1], self.model.device, track.storage)
-        if checkpoint and (not standing.pathways or checkpoint.time > standing.time):
+        if checkpoint and (not standing.pathways or (checkpoint.time or 0) > (standing.time or 0)):
             standing = checkpoint
         track.stand(standing if standing.pathways else NOWHERE)
         for at in tracked:
-            if not standing.pathways or at > standing.time:
+            if not standing.pathways or at > (standing.time or 0):
                 step(self.model, [track], at, self.reader.features(track.frame(at)))
         track.flush()
         track.ready.clear()
