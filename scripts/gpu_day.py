@@ -4,10 +4,10 @@
     python scripts/gpu_day.py --device cpu --tiny --out runs/gpu  # the same steps, tiny, to find typing errors
 
 In this order, so that the most wanted comes first if time runs out (--minutes): the promises of the rehearsal
-(tests/rehearsal), one line each, kept or broken; the tests that need a GPU; speed of SAM 2.1 tiny and large at 1024 px
-beside plain sam2 (scripts/bench.py); device memory at frame 300 and 3,000; what torch.compile gives. `gpu_day.json` is
-written anew after each step, so nothing that is finished is lost. A step that fails is written down with its error, and
-the next one begins.
+(tests/rehearsal), one line each, kept or broken; the tests that need a GPU; speed of SAM 2.1 tiny and large at 1024
+px beside plain sam2 (scripts/bench.py); whether they stay finite in float16; device memory at frame 300 and 3,000;
+what torch.compile gives. `gpu_day.json` is written anew after each step, so nothing that is finished is lost. A step
+that fails is written down with its error, and the next one begins.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import promises
 from eval.machine import describe
 from eval.report import markdown_table
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long.network.precision import is_finite_in
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,6 +97,7 @@ def steps(args: argparse.Namespace, settings: Settings) -> dict[str, Callable[[]
             made[f"speed of {model}, {objects} objects"] = lambda m=model, s=size, o=objects: speed(
                 m, s, o, settings.frames, args
             )
+    made["float16"] = lambda: half_precision(settings.models, args)
     made["memory"] = lambda: memory(settings.memory_model, settings.memory_frames, args)
     if on_gpu:
         model, size = settings.models[0]
@@ -130,6 +132,23 @@ def promised(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     found = promises.check(settings.memory_model, args.device, settings.objects)
     print("\n".join(map(str, found)), flush=True)
     return {"broken": sum(each.kept is False for each in found), "lines": [str(each) for each in found]}
+
+
+def half_precision(models: tuple[tuple[str, int | None], ...], args: argparse.Namespace) -> dict[str, Any]:
+    """Whether each model stays finite in float16, and what share of pixels it gives as in float32."""
+    found: dict[str, Any] = {}
+    online = Sam2LongConfig(emit="online")
+    for model, size in models:
+        full = bench.build(model, size, args.device, "float32")
+        found[f"{model} finite"] = is_finite_in(torch.float16, full.steps())
+        ((images, ids),) = bench.clips(10, 1)
+        masks = []
+        for dtype in ("float32", "float16"):
+            predictor = SAM2LongVideoPredictor.from_sam2(full, online, dtype)
+            state = bench.prompted(predictor, images, ids[0], 1)
+            masks.append(torch.cat([logits > 0 for _, _, logits in predictor.propagate_in_video(state)]))
+        found[f"{model} same pixels"] = float((masks[0] == masks[1]).float().mean())
+    return found
 
 
 def memory(model: str, at: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
