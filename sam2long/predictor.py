@@ -394,7 +394,7 @@ class SAM2LongVideoPredictor(nn.Module):
             inference_state: from `init_state` or `init_stream`.
             frame_idx: the frame; in a stream the latest one.
             obj_id: integer or string; a new id starts a new object, also after tracking has started.
-            points: [n, 2] x, y. labels: [n], 1 object, 0 not.
+            points: [n, 2] x, y. labels: [n], 1 object, 0 not; 2 and 3 are a box's corners, -1 padding.
             clear_old_points: False adds to the clicks already given on this frame.
             normalize_coords: True for pixels of the video, False for coordinates in 0..1.
             box: x1, y1, x2, y2.
@@ -418,7 +418,11 @@ class SAM2LongVideoPredictor(nn.Module):
             image_size=self.image_size,
             device=self.device,
         )
-        session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)
+        if torch.isfinite(checked[0]).all():
+            session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)
+        else:  # sam2 finds nothing there, and nothing ever after; with us the object is absent on this frame
+            nothing = torch.zeros(self.image_size, self.image_size, dtype=torch.bool, device=self.device)
+            session.prompt(frame, obj_id, mask=nothing)
         return self._masks_on(session, frame)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> VideoMasks:
@@ -431,7 +435,8 @@ class SAM2LongVideoPredictor(nn.Module):
 
         Args:
             inference_state, frame_idx, obj_id: as for `add_new_points_or_box`.
-            mask: [H, W] of the video's size (or the model's), > 0 is the object.
+            mask: [H, W] of any size, resized as sam2 does it. Of a tensor half and more is the object, of arrays and
+                lists what is not 0; an empty one says that the object is not there.
         Returns, Raises:
             as `add_new_points_or_box`.
         """

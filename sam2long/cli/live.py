@@ -200,13 +200,16 @@ class _Session:
     def begin(self) -> Frame:
         """The first frame, prompted."""
         from sam2long.errors import VideoError
+        from sam2long.tracking.prompts import require_sense
 
         first = next(self._frames, None)
         if first is None:
             raise VideoError("the source gave no frame; look at it with a player first")
         self._begun = time.monotonic()
         self._state = self._predictor.init_stream(first.image)
+        height, width = first.image.shape[:2]
         for prompt in self._prompts:
+            require_sense(prompt, height=height, width=width, image_size=self._predictor.image_size)
             prompt.give(self._predictor, self._state, 0)
         return first
 

@@ -21,6 +21,7 @@ from sam2long.hosts.boxes import inside
 from sam2long.hosts.model import load_model
 from sam2long.imports.areas import from_polygons
 from sam2long.imports.prompt import ObjectPrompt
+from sam2long.tracking.prompts import require_sense
 from sam2long.video.depth import grey_to_rgb
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class _Function:
     def _prompted(self, frame: EncodedFrame, prompt: ObjectPrompt) -> tuple[InferenceState, np.ndarray]:
         """A state of its own for one shape, and the shape's mask [H, W] bool."""
         state = self._predictor.init_stream(frame)
+        height, width = state["video_height"], state["video_width"]
+        require_sense(prompt, height=height, width=width, image_size=self._predictor.image_size)
         return state, _mask(prompt.give(self._predictor, state, 0))
 
     @contextmanager

@@ -113,7 +113,10 @@ def _begun(
         prompts = found.prompts
         if not quiet:
             print(found.says, flush=True)
+    from sam2long.tracking.prompts import require_sense  # here: torch is slow to import
+
     for prompt in prompts:
+        require_sense(prompt, height=source.height, width=source.width, image_size=predictor.image_size)
         prompt.give(predictor, state, indices[prompt.frame])
     clock.stage("prompt")
     labels, spans = labels_of(prompts), {}

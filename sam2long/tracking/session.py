@@ -427,7 +427,7 @@ class Session:
         crowded = len(obj.prompts) > self.config.most_prompted
         for frame, prompt in obj.prompts.items():
             if prompt.mask_features is None:
-                features = self.model.remember_prompt(self.reader.features(frame), prompt.output, prompt.mask)
+                features = self.model.remember_prompt(self.reader.features(frame), prompt.output, _hard(prompt.mask))
                 home = torch.device("cpu") if crowded else self.storage or features.device
                 obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
 
@@ -437,3 +437,8 @@ def _next(tracks: list[Track], count: int) -> Iterator[Hypothesis]:
     for at in range(count):
         for track in tracks:
             yield track.ready[at][1]
+
+
+def _hard(mask: Tensor | None) -> Tensor | None:
+    """A mask that was given, as bool; soft values of the model's own size stay as they are until here."""
+    return mask if mask is None or mask.dtype == torch.bool else mask > 0.5

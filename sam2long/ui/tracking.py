@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch
 from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
 from sam2long.runs.states import StateSaver
-from sam2long.tracking.prompts import check_frame
+from sam2long.tracking.prompts import check_frame, require_sense
 from sam2long.tracking.session import FORWARD, REVERSE
 from sam2long.tracking.tracked_object import UserPrompt
 from sam2long.ui.project import Project
@@ -24,6 +24,14 @@ from sam2long.ui.store import Rle, Row, is_empty
 
 class Cancelled(Exception):
     """The user wants to stop; raised between two frames."""
+
+
+class _Said(NamedTuple):
+    """A prompt in pixels."""
+
+    points: Any
+    box: Any
+    mask: np.ndarray | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,10 @@ class Tracker:
         return made if prompt.drawn is None else decode_mask(prompt.drawn).astype(bool)
 
     def _given(self, state: Any, obj_id: int, frame: int, prompt: Prompt) -> np.ndarray:
+        require_sense(
+            _Said(prompt.points, prompt.box, None if prompt.drawn is None else decode_mask(prompt.drawn)),
+            height=self.source.height, width=self.source.width, image_size=self.predictor.image_size,
+        )  # fmt: skip
         if prompt.drawn is not None:
             found = self.predictor.add_new_mask(state, frame, obj_id, decode_mask(prompt.drawn))
         else:
