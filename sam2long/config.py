@@ -82,8 +82,9 @@ class Sam2LongConfig:
     @classmethod
     def sam2(cls) -> Sam2LongConfig:
         """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
-        off = {"num_pathways": 1, "object_aware_memory": False, "modulation": (1.0, 1.0)}
-        return cls(**off, max_prompted_frames=None, zoom_in=False)
+        return cls(
+            num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, zoom_in=False
+        )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Sam2LongConfig:

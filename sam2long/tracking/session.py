@@ -143,7 +143,7 @@ class Session:
         shape = self.source.height, self.source.width
         view = zoom.window(points, *shape, size)
         picture = None if view is None else self.reader.picture(frame)
-        if picture is None:
+        if view is None or picture is None:
             return None
         (features,) = self.reader.encode([self.reader.prepare(picture[view.slices])])
         with self.model.running():
