@@ -105,9 +105,14 @@ def _resized(mask: Tensor, image_size: int) -> Tensor:
 class Said(Protocol):
     """Points or box, or a mask, as somebody has said it."""
 
-    points: Any  # x, y of each
-    box: Any  # x1, y1, x2, y2, or None
-    mask: Any  # [H, W], or None
+    @property
+    def points(self) -> Any: ...  # x, y of each
+
+    @property
+    def box(self) -> Any: ...  # x1, y1, x2, y2, or None
+
+    @property
+    def mask(self) -> Any: ...  # [H, W], or None
 
 
 def require_sense(said: Said, *, height: int, width: int, image_size: int) -> None:
