@@ -30,9 +30,10 @@ from nano.dataset import write_composed
 from nano.network import MODELS, load, set_size
 from nano.photos import HELD_OUT, PhotosError, read_photos, split
 from nano.prompts import PROMPTS
-from nano.scoring import COMPOSED, held_out_clips, prompt_photos, summary, track_clips
+from nano.scoring import COMPOSED, box_photos, held_out_clips, prompt_photos, summary, track_clips
 from nano.training import train
 
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.synthetic import SCENARIOS
 
 PHOTOS = "folders of photographs: DIR/images with DIR/labels (YOLO polygons) or DIR/masks (palette PNGs); never DAVIS"
@@ -47,6 +48,11 @@ def evaluate(args: argparse.Namespace) -> None:
     if kept_out:
         found = prompt_photos(model, kept_out)
         print(json.dumps({"from": "stills"} | {k: round(v, 3) for k, v in found.items()}), flush=True)
+        for zoom_in in (False, True):
+            predictor = SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(zoom_in=zoom_in))
+            found = box_photos(predictor, kept_out)
+            row = {"from": "predictor", "zoom_in": zoom_in} | {k: round(v, 3) for k, v in found.items()}
+            print(json.dumps(row), flush=True)
     for source in args.sources or [*SCENARIOS, *(COMPOSED if kept_out else ())]:
         pictures = held_out_clips(source, args.clips, args.frames, kept_out, args.seed, args.size)
         for prompt in args.prompts:

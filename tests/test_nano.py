@@ -13,6 +13,7 @@ from PIL import Image
 
 from eval import layouts
 from eval.datasets import open_dataset
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
 from sam2long.synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -602,6 +603,14 @@ def test_prompts_on_photographs_are_judged_by_the_objects_size(model, pictures):
     found = scoring.prompt_photos(model, [photos.Photo("small", image, ids)])
     assert found["objects"] == found["objects_small"] == 1 and found["box"] == found["box_small"]
     assert 0 <= found["outside_small"] <= 1
+    of_user = [
+        scoring.box_photos(
+            SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(zoom_in=zoom_in)),
+            [photos.Photo("small", image, ids)],
+        )
+        for zoom_in in (False, True)
+    ]
+    assert of_user[1]["box_small"] > 0.8 and of_user[1]["box"] >= of_user[0]["box"]
 
 
 def test_the_folded_trunk_is_the_network_that_it_comes_from():

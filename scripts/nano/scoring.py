@@ -19,6 +19,7 @@ from nano.network import Tracker
 from nano.photos import VOID, Photo
 from nano.prompts import PROMPTS, box_points, correction_points, middle
 from nano.stills import LEAST_SOURCE, LOGITS
+from sam2long import SAM2LongVideoPredictor
 from sam2long.synthetic import SCENARIOS, generate
 
 
@@ -143,11 +144,40 @@ def prompt_photos(model: nn.Module, photos: list[Photo], least: int = LEAST_SOUR
         for at, k in enumerate(ids):
             rows.append({name: float(v[at]) for name, v in found.items()} | {"share": counts[k] / photo.ids.size})
     tracker.close()
+    return by_size(rows)
+
+
+def box_photos(predictor: SAM2LongVideoPredictor, photos: list[Photo], least: int = LEAST_SOURCE) -> dict[str, float]:
+    """Boxes on every object of still pictures as a user of the predictor gets them answered, zoomed in or not.
+
+    Returns:
+        `box` of all objects and by size, and `outside_small`, as `prompt_photos` has them.
+    """
+    rows: list[dict[str, float]] = []
+    for photo in photos:
+        state = predictor.init_state(photo.image[None])
+        counts = np.bincount(photo.ids.ravel(), minlength=256)
+        for k in (k for k in range(1, VOID) if counts[k] >= least):
+            truth = photo.ids == k
+            ys, xs = np.where(truth.any(1))[0], np.where(truth.any(0))[0]
+            x0, x1, y0, y1 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
+            _, _, masks = predictor.add_new_points_or_box(state, 0, 1, box=[x0, y0, x1, y1])
+            found = masks[0, 0].numpy() > 0
+            beyond = found.copy()
+            beyond[y0:y1, x0:x1] = False
+            rows.append({"box": (found & truth).sum() / (found | truth).sum(), "share": counts[k] / truth.size,
+                         "outside": beyond.sum() / max(found.sum(), 1)})  # fmt: skip
+            predictor.reset_state(state)
+    return by_size(rows)
+
+
+def by_size(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over all objects, and over the small, medium and large ones; means of what lies outside a box."""
     share = np.array([row["share"] for row in rows])
     groups = {"": share >= 0, "_small": share < SMALL, "_medium": (share >= SMALL) & (share < MEDIUM),
               "_large": share >= MEDIUM}  # fmt: skip
     figures: dict[str, float] = {"objects": len(rows)}
-    for name in ("box", "click_best", "click_top", "five_clicks"):
+    for name in (name for name in rows[0] if name not in ("share", "outside")):
         values = np.array([row[name] for row in rows])
         figures |= {name + group: float(np.median(values[at])) for group, at in groups.items() if at.any()}
     if groups["_small"].any():
