@@ -21,6 +21,7 @@ from sam2long.network.batched import Batched
 from sam2long.network.install import KNOWN_SETTINGS, NEEDED
 from sam2long.network.sam2 import Sam2Network
 from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.track import with_settings
 from sam2long.video import open_source
 from tests.back_ends import BACK_ENDS, back_end
 from tests.fakes import MASK, OTHER, THIRD, collect, jpeg_folder, noise_video, run, same, tiny_predictor
@@ -194,7 +195,7 @@ def test_the_assembled_bank_is_what_sam2_feeds_to_memory_attention(sam2_tiny, jp
 
     network = Sam2Network(sam2_tiny)
     config = Sam2LongConfig(iou_threshold=0.0, object_aware_memory=False, modulation=(1, 1))
-    rules = network.rules(config, num_frames=6)
+    rules = with_settings(network.rules(num_frames=6), config)
     table = network.memory_positions(torch.float32)
 
     def entry(time, out):
@@ -325,7 +326,7 @@ def test_options_that_cannot_be_honoured_are_refused(tiny):
 def test_batched_rows_equal_rows_one_by_one(tiny):
     model = Batched(Sam2Network(tiny.network))
     reader = FrameReader(open_source(noise_video(8)), model)
-    rules = model.network.rules(Sam2LongConfig(iou_threshold=0.0), num_frames=8)
+    rules = with_settings(model.network.rules(num_frames=8), Sam2LongConfig(iou_threshold=0.0))
     readings = []
     with model.running():
         for seed, mask in enumerate((MASK, OTHER, THIRD)):

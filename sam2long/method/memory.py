@@ -8,11 +8,13 @@ Source: SAM2Long, arXiv 2410.16268, Sec. 3.3, and SAM 2's memory bank.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+NO_BOUND = sys.maxsize
 PROMPTED_LOGIT = 10.0  # a prompted frame ranks as clearly visible, whatever the decoder thought of it
 
 
@@ -97,7 +99,7 @@ class BankRules:
     stride: int = 1  # sam2's memory_temporal_stride_for_eval, without object-aware selection
     iou_threshold: float = 0.3
     object_aware: bool = True
-    max_prompted: int = 8
+    max_prompted: int = 8  # prompted frames read at once; NO_BOUND: all of them
     modulation: tuple[float, float] = (1.0, 1.0)  # key weights of the least and the most visible memory
     sparse_share: float = 1.0  # below 1: a memory that is neither prompted nor the newest is read by its kept tokens
 

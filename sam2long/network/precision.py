@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 
-from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.method import memory
 from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory
@@ -23,7 +22,7 @@ def is_finite_in(dtype: torch.dtype, network: Network) -> bool:
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2
     middle, positive = torch.tensor([[[side / 2, side / 2]]]), torch.tensor([[1]], dtype=torch.int32)
     click = moved(middle, network.device), moved(positive, network.device)
-    rules = network.rules(Sam2LongConfig(), num_frames=None)
+    rules = network.rules(num_frames=None)
     with batched.running():
         features = batched.encode(moved(noise, network.device))[0]
         output = batched.prompt(features, points=click)

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sam2long.config import Sam2LongConfig
 from sam2long.method.memory import BankRules
 from sam2long.method.tree import Verdict
 
@@ -167,8 +166,8 @@ class Network(Protocol):
     def filled_up(self, rows: int) -> int:
         """How many rows a batch is filled up to, the last one repeated."""
 
-    def rules(self, config: Sam2LongConfig, num_frames: int | None) -> BankRules:
-        """How a bank is kept and read. num_frames: length of the video, None for an endless stream."""
+    def rules(self, num_frames: int | None) -> BankRules:
+        """How the model keeps and reads a bank, by itself. num_frames: of the video, None for an endless stream."""
 
     def encode(self, images: Tensor) -> list[FrameFeatures]:
         """Image features of frames [N, 3, S, S], normalised float32."""

@@ -30,8 +30,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from sam2long.config import Sam2LongConfig
-from sam2long.method.memory import BankRules
+from sam2long.method.memory import NO_BOUND, BankRules
 from sam2long.network.masks import enlarged
 from sam2long.network.protocol import (
     IMAGENET_MEAN,
@@ -184,11 +183,9 @@ class Sam2Network:
     def filled_up(self, rows: int) -> int:
         return self.parts.filled_up(rows)
 
-    def rules(self, config: Sam2LongConfig, num_frames: int | None) -> BankRules:
+    def rules(self, num_frames: int | None) -> BankRules:
         model = self.model
-        limit, max_prompted = model.max_obj_ptrs_in_encoder, config.most_prompted
-        if model.max_cond_frames_in_attn > 0:
-            max_prompted = min(max_prompted, model.max_cond_frames_in_attn)
+        limit, prompted = model.max_obj_ptrs_in_encoder, model.max_cond_frames_in_attn
         return BankRules(
             num_spatial=model.num_maskmem - 1,
             num_pointers=limit if num_frames is None else min(num_frames, limit),
@@ -196,11 +193,7 @@ class Sam2Network:
             pointers_from_past_only=model.only_obj_ptrs_in_the_past_for_eval,
             signed_positions=model.use_signed_tpos_enc_to_obj_ptrs,
             stride=model.memory_temporal_stride_for_eval,
-            iou_threshold=config.iou_threshold,
-            object_aware=config.object_aware_memory,
-            max_prompted=max_prompted,
-            modulation=config.modulation,
-            sparse_share=config.sparse_share,
+            max_prompted=prompted if prompted > 0 else NO_BOUND,
         )
 
     # ---- encode ----------------------------------------------------------------------------------------------

@@ -24,8 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2long.config import Sam2LongConfig
-from sam2long.method.memory import BankRules
+from sam2long.method.memory import NO_BOUND, BankRules
 from sam2long.network.masks import enlarged
 from sam2long.network.protocol import NO_OBJ_SCORE, Bank, Decoded, FrameFeatures, Points, PromptOutput
 
@@ -115,18 +114,13 @@ class TransformersNetwork:
     def filled_up(self, rows: int) -> int:
         return rows
 
-    def rules(self, config: Sam2LongConfig, num_frames: int | None) -> BankRules:
+    def rules(self, num_frames: int | None) -> BankRules:
         own = self.model.config
-        limit, max_prompted = own.max_object_pointers_in_encoder, config.most_prompted
-        if own.max_cond_frame_num > 0:
-            max_prompted = min(max_prompted, own.max_cond_frame_num)
+        limit, prompted = own.max_object_pointers_in_encoder, own.max_cond_frame_num
         return BankRules(
             num_spatial=self.model.num_maskmem - 1,
             num_pointers=limit if num_frames is None else min(num_frames, limit),
-            iou_threshold=config.iou_threshold,
-            object_aware=config.object_aware_memory,
-            max_prompted=max_prompted,
-            modulation=config.modulation,
+            max_prompted=prompted if prompted > 0 else NO_BOUND,
         )
 
     # ---- encode ----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking import zoom
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.frames import FrameReader
-from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step
+from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step, with_settings
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
 from sam2long.video import FrameSource
 
@@ -358,7 +358,7 @@ class Session:
 
     def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
         """An empty track, and its checkpoints."""
-        rules = self.model.network.rules(self.config, self.source.num_frames)
+        rules = with_settings(self.model.network.rules(self.source.num_frames), self.config)
         return Track(rules=rules, config=self.config, direction=direction, storage=self.storage), Checkpoints()
 
     def _begin(self, start: int, direction: int) -> list[Track]:

@@ -113,6 +113,18 @@ class Standing:
 NOWHERE = Standing()
 
 
+def with_settings(rules: BankRules, config: Sam2LongConfig) -> BankRules:
+    """How a bank is kept and read: a model's own rules with SAM2Long's switches."""
+    return replace(
+        rules,
+        iou_threshold=config.iou_threshold,
+        object_aware=config.object_aware_memory,
+        max_prompted=min(rules.max_prompted, config.most_prompted),
+        modulation=config.modulation,
+        sparse_share=config.sparse_share,
+    )
+
+
 @dataclass(eq=False)
 class Track:
     """One object in one direction of time. `direction`, 1 or -1, is for the doors: see `time` and `frame`."""
