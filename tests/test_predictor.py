@@ -235,6 +235,25 @@ def test_both_directions_from_the_middle(tiny):
     assert sorted(report.frame) == list(range(50))
 
 
+def test_a_frame_shows_and_corrects_the_mask_that_was_seen_last(tiny, tmp_path):
+    """Gone through both ways; that a later pass went somewhere else changes nothing here."""
+    state = tiny.init_state(VIDEO)
+    tiny.add_new_mask(state, 0, 1, MASK)
+    tiny.add_new_mask(state, 12, 1, OTHER)
+    forwards = collect(tiny, state)
+    backwards = collect(tiny, state, start_frame_idx=12, reverse=True)
+    seen = [frame for frame in range(1, 12) if not torch.equal(forwards[frame], backwards[frame])]
+    assert len(seen) > 5
+    collect(tiny, state, start_frame_idx=20)
+    tiny.save_state(state, tmp_path / "state")
+    for again in (state, tiny.load_state(tmp_path / "state", VIDEO)):
+        tiny.clear_all_prompts_in_frame(again, 15, 1)  # nothing there: it only shows
+        for frame in seen:
+            assert torch.equal(tiny.clear_all_prompts_in_frame(again, frame, 1)[2], backwards[frame])
+        tiny.add_new_points_or_box(again, seen[0], 1, points=[[40, 40]], labels=[1])
+        assert again.session.objects[1].prompts[seen[0]].corrects == -1
+
+
 def test_backwards_from_the_first_frame_is_empty_as_in_sam2(tiny):
     assert collect(tiny, started(tiny), reverse=True) == {}
 

@@ -113,6 +113,7 @@ def _pack_object(packer: Packer, obj_id: Any, obj: TrackedObject) -> dict[str, A
             }
             for frame, prompt in obj.prompts.items()
         ],
+        "last_seen": list(obj.last_seen.items()),
         "tracks": [_pack_track(packer, track, obj.checkpoints[direction]) for direction, track in obj.tracks.items()],
     }
 
@@ -151,7 +152,7 @@ def _pack_track(packer: Packer, track: Track, checkpoints: Checkpoints) -> dict[
 
 def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any]) -> None:
     device = unpacker.device
-    obj = TrackedObject()
+    obj = TrackedObject(last_seen=dict(packed.get("last_seen", ())))
     for p in packed["prompts"]:
         points = None
         if p["coords"] is not None:

@@ -344,6 +344,8 @@ class Session:
                 back = self._on_device([hypothesis.mask for hypothesis in _next(tracks, min(together, count - at))])
             time = [track.ready.popleft()[0] for track in tracks][0]
             self.next_time[direction] = time + 1, self.revision
+            for obj in self.objects.values():
+                obj.handed_out(time * direction, direction)
             masks, back = back[: len(tracks)], back[len(tracks) :]
             yield FrameMasks(time * direction, self._filled(masks))
 

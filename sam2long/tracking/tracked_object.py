@@ -67,6 +67,7 @@ class TrackedObject:
     prompts: dict[int, UserPrompt] = field(default_factory=dict)  # by frame
     tracks: dict[int, Track] = field(default_factory=dict)  # by direction; the latest pass is the last
     checkpoints: dict[int, Checkpoints] = field(default_factory=dict)  # by direction
+    last_seen: dict[int, int] = field(default_factory=dict)  # frame -> direction it was handed out in last, of two
 
     @property
     def is_stale(self) -> bool:
@@ -74,14 +75,20 @@ class TrackedObject:
         return any(track.stale_after is not None for track in self.tracks.values())
 
     def tracked_in(self, frame: int) -> int | None:
-        """The direction in which a frame has been tracked already, the latest one first."""
-        for direction, track in reversed(self.tracks.items()):
+        """The direction in which a frame has been tracked already; of two, the one whose mask was seen last."""
+        last = self.last_seen.get(frame, next(reversed(self.tracks), None))
+        for direction, track in sorted(self.tracks.items(), key=lambda each: each[0] != last):
             time = track.time(frame)
             if track.stale_after is not None and time in track.prompts:
                 continue  # its prompt has been taken back: nothing was tracked there
             if track.log.rank_at(time) is not None or track.waits(time):
                 return direction
         return None
+
+    def handed_out(self, frame: int, direction: int) -> None:
+        """A pass shows the caller its mask on a frame."""
+        if len(self.tracks) > 1:
+            self.last_seen[frame] = direction
 
     def has_been_tracked(self) -> bool:
         """Whether any frame has been handed out that still follows from the prompts."""
