@@ -270,6 +270,14 @@ class SAM2LongVideoPredictor(nn.Module):
         else:
             setattr(network, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        """What was set on the network is taken away there."""
+        network = self.__dict__.get("_modules", {}).get("network")
+        if network is not None and name not in self.__dict__ and name in vars(network):
+            delattr(network, name)
+        else:
+            super().__delattr__(name)
+
     # ---- the life of a state ---------------------------------------------------------------------------------
 
     @with_plain_torch

@@ -80,7 +80,7 @@ def test_more_rows_than_the_budget_holds_are_split():
     predictor = reconfigured(tiny_predictor(presence=30.0), Sam2LongConfig(certainty_threshold=1e9))
     batches = []
     state = predictor.init_state(noise_video(12))
-    attend = state.session.model.parts.attend
+    attend = state.session.model.network.parts.attend
     predictor.row_budget = 1
     small = predictor.init_state(noise_video(12))
 
@@ -88,7 +88,7 @@ def test_more_rows_than_the_budget_holds_are_split():
         batches.append(len(args[2]))
         return attend(*args)
 
-    object.__setattr__(small.session.model.parts, "attend", counting)
+    object.__setattr__(small.session.model.network.parts, "attend", counting)
     for one in (state, small):
         predictor.add_new_mask(one, 0, 1, MASK)
         predictor.add_new_mask(one, 0, 2, OTHER)

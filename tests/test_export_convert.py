@@ -299,9 +299,9 @@ def export(*arguments):
 
 
 def test_the_command_says_what_was_written_and_what_was_lost(crowded, capsys):
-    assert export(crowded, "--to", "palette-png", "--object", 1, "--object", 7, "--out", crowded / "masks") == 0
+    assert export(crowded, "--to", "palette-png", "--object", 1, "--object", 7, "--out", crowded / "palette") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"palette-png: 6 files in {crowded / 'masks'}"
+    assert said[0] == f"palette-png: 6 files in {crowded / 'palette'}"
     assert said[1].startswith("  not in this format: Pixels that two objects claim") and len(said) == 2
     assert export(crowded, "--to", "coco", "--quiet") == 0 and capsys.readouterr().out == ""
 

@@ -87,7 +87,7 @@ def test_what_the_host_set_is_there_again_after_an_error_and_a_loop_that_was_lef
     predictor = build_sam2long_video_predictor("nano", device="cpu")
     state = predictor.init_state(VIDEO)
     with pytest.raises(PromptError):
-        predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 5, 5])
+        predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 5])
     assert host()
     predictor.add_new_points_or_box(state, 0, 1, box=BOX)
     for _ in predictor.propagate_in_video(state):

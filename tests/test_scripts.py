@@ -77,7 +77,7 @@ def test_gpu_day_runs_on_a_cpu(tmp_path, capsys):
     day = script("gpu_day")
     assert day.main(["--device", "cpu", "--tiny", "--dtype", "float32", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu_day.json").read_text())
-    assert list(found["steps"]) == ["promises", "tests", "speed of nano, 1 objects", "memory"]
+    assert list(found["steps"]) == ["promises", "tests", "speed of nano, 1 objects", "float16", "memory"]
     systems = {row["system"]: row for row in found["steps"]["speed of nano, 1 objects"]["systems"]}
     assert {"plain sam2", "agree", "distinct", "distinct, sparse", "default"} <= set(systems)
     assert systems["plain sam2"]["times sam2"] == 1

@@ -300,6 +300,7 @@ def test_a_session_in_napari(installed, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert done.stdout.splitlines()[-3:] == ["a_session passed", "what_cannot_be passed", "volumes passed"]
+    passed = [line for line in done.stdout.splitlines() if line.endswith(" passed")]  # napari prints its warnings too
+    assert passed == ["a_session passed", "what_cannot_be passed", "volumes passed"]
     run = tmp_path / "run"
     assert len(list((run / "export" / "palette-png").rglob("*.png"))) == 24
