@@ -2,7 +2,7 @@
 
 What differs on purpose is in docs/method.md#differences. `AsDocumented` is sam2's predictor with exactly that put in,
 difference by difference, by what its memory attention is shown; all else is its own code. Answers are compared to the
-bit. SAM2LONG_EXAMPLES sets how many runs are drawn; the slow test draws more.
+bit. SAM2LONG_EXAMPLES sets how many runs are drawn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from tests.fakes import TINY, jpeg_folder, noise_video, reconfigured, tiny_predi
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 6
 FEW = int(os.environ.get("SAM2LONG_EXAMPLES", "12"))
-MANY = 300
 STEPS = 14
 CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked
 
@@ -367,11 +366,3 @@ def play(both, examples, **more):
 
 def test_sam2s_methods_in_any_order_answer_alike(both):
     play(both, FEW, derandomize=True)
-
-
-@pytest.mark.slow
-def test_sam2s_methods_in_any_order_answer_alike_in_many_runs(both):
-    DONE.clear()
-    play(both, MANY, derandomize=True)
-    print(dict(DONE))
-    assert DONE["masks with something and not all"] > DONE["masks"] / 4, "the masks say too little"
