@@ -345,7 +345,8 @@ class Session:
             time = [track.ready.popleft()[0] for track in tracks][0]
             self.next_time[direction] = time + 1, self.revision
             for obj in self.objects.values():
-                obj.handed_out(time * direction, direction)
+                if len(obj.tracks) > 1:
+                    obj.last_seen[time * direction] = direction
             masks, back = back[: len(tracks)], back[len(tracks) :]
             yield FrameMasks(time * direction, self._filled(masks))
 

@@ -85,11 +85,6 @@ class TrackedObject:
                 return direction
         return None
 
-    def handed_out(self, frame: int, direction: int) -> None:
-        """A pass shows the caller its mask on a frame."""
-        if len(self.tracks) > 1:
-            self.last_seen[frame] = direction
-
     def has_been_tracked(self) -> bool:
         """Whether any frame has been handed out that still follows from the prompts."""
         return any(True for track in self.tracks.values() for _ in track.reports())
