@@ -425,6 +425,7 @@ class SAM2LongVideoPredictor(nn.Module):
             normalized_input=not normalize_coords,
             image_size=self.image_size,
             device=self.device,
+            adds=not clear_old_points,
         )
         if torch.isfinite(checked[0]).all():
             session.prompt(frame, obj_id, points=checked, refine=not clear_old_points)

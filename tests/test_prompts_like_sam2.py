@@ -60,7 +60,8 @@ MAKERS = {
     "int64": lambda values: np.asarray(values, np.float64).astype(np.int64),
     "tensor": lambda values: torch.tensor(values, dtype=torch.float32),
     "double tensor": lambda values: torch.tensor(values, dtype=torch.float64),
-    "half tensor": lambda values: torch.tensor(values, dtype=torch.float32).clamp(-6e4, 6e4).half(),
+    # SIDE times more is still a number in float16; an infinite click is not the same to both (docs/method.md)
+    "half tensor": lambda values: torch.tensor(values, dtype=torch.float32).clamp(-900, 900).half(),
     "int tensor": lambda values: torch.tensor(values, dtype=torch.float64).long(),
 }
 
@@ -180,7 +181,7 @@ def test_masks_mean_what_they_mean_to_sam2(both, mask, frame, before):
 
 
 @pytest.mark.slow
-@settings(max_examples=MANY, **{**QUIET, "derandomize": False})
+@settings(max_examples=MANY, **QUIET)
 @given(said=st.one_of(pointings(), masks()), frame=st.integers(0, FRAMES - 1), before=BEFORE)
 def test_many_prompts_mean_what_they_mean_to_sam2(both, said, frame, before):
     method = "add_new_points_or_box" if isinstance(said, dict) else "add_new_mask"
@@ -213,6 +214,12 @@ SOFT = torch.sigmoid(torch.linspace(-9, 9, HEIGHT)[:, None].expand(HEIGHT, WIDTH
 def test_prompts_that_were_refused_once_are_taken(both, method, said, before):
     follow = "nan" not in str(said.get("points"))  # sam2's memory is spoilt then; ours is that nothing was there
     assert compare(both, method, 1, before, follow, **said), "sam2 takes it"
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 2)), torch.zeros(1, 0, 2)])
+def test_no_click_more_says_the_same_again(both, empty):
+    said = {"points": empty, "labels": [], "normalize_coords": False, "clear_old_points": False}
+    assert compare(both, "add_new_points_or_box", 0, "prompted", **said), "sam2 takes it"
 
 
 def test_an_empty_mask_says_that_the_object_is_not_there(both):

@@ -31,6 +31,7 @@ def check_points(
     normalized_input: bool,
     image_size: int,
     device: torch.device,
+    adds: bool,
 ) -> tuple[Tensor, Tensor]:
     """Clicks and box as sam2's prompt encoder takes them.
 
@@ -42,6 +43,7 @@ def check_points(
         normalized_input: coordinates are 0..1 already instead of pixels.
         image_size: S, the side of the model's input.
         device: of the result.
+        adds: to points that were given before, so that none is enough.
     Returns:
         coordinates [1, n, 2] float32 in model pixels and labels [1, n] int32; a box comes first.
     Raises:
@@ -54,7 +56,7 @@ def check_points(
         raise PromptError(f"{given} without {missing}; give one label (1 object, 0 not) for each point x, y")
     coords, marks = torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.int32)
     if points is not None:
-        coords, marks = _points(points, box is not None), _labels(labels)
+        coords, marks = _points(points, may_be_none=adds or box is not None), _labels(labels)
         if marks.shape[1] == 0 and box is None:  # sam2's padding goes for all of them
             marks = torch.full((1, coords.shape[1]), PADDING, dtype=torch.int32)
         if coords.shape[1] != marks.shape[1]:
@@ -190,9 +192,9 @@ def check_object_id(obj_id: Any) -> Any:
     return obj_id
 
 
-def _points(points: Any, with_box: bool) -> Tensor:
+def _points(points: Any, may_be_none: bool) -> Tensor:
     coords = _given(points, "points", torch.float32)
-    if coords.numel() == 0 and (with_box or coords.shape[-1] == 2):
+    if coords.numel() == 0 and (may_be_none or coords.shape[-1] == 2):
         return torch.zeros(1, 0, 2)
     if coords.numel() == 0:
         raise PromptError("points is empty; give at least one point x, y, or a box")
