@@ -45,6 +45,32 @@ def test_correction_loop_on_davis(tmp_path):
     assert pd.read_csv(tmp_path / "corrections.csv")["video"].tolist() == ["easy_0003"]
 
 
+def test_the_verdict_of_a_soak_knows_growth_from_noise():
+    soak = script("soak")
+    noise = [1, -1, 2, -2, 0] * 12
+    minutes = pd.DataFrame({name: 100.0 for name in soak.WATCHED} | {"minute": range(60)})
+    minutes["MiB"] = [1000 + 40 * (minute < 10) + 3 * n for minute, n in enumerate(noise)]
+    minutes["descriptors"] = [20 + minute // 10 for minute in range(60)]
+    minutes["threads"] = [20 + 4 * minute / 60 for minute in range(60)]
+    found = soak.verdict(minutes)
+    assert {name for name, of in found.items() if not of["flat"]} == {"descriptors", "threads"}
+    assert found["threads"]["an hour"] == pytest.approx(4)
+
+
+@pytest.mark.slow
+def test_soak(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("psutil")
+    soak = script("soak")
+    monkeypatch.setattr(soak, "FRAMES", 6)
+    soak.main(["--minutes", "0", "--every", "0", "--trace", "--out", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "soak.csv")
+    assert len(table) > 1 and (table[["MiB", "malloc in use, MiB", "descriptors", "threads"]] > 0).all(axis=None)
+    assert "exit code 0" in (tmp_path / "server.txt").read_text()
+    assert set(json.loads((tmp_path / "soak.json").read_text())["growth"]) == set(soak.WATCHED)
+    assert "malloc in use" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_bench(tmp_path, monkeypatch):
     bench = script("bench")

@@ -254,7 +254,7 @@ def formats() -> list[dict[str, Any]]:
         {
             "name": name, "description": entry.description, "shapes": list(entry.shapes),
             "images": entry.takes_images, "needs_video": entry.needs_video, "feather": entry.takes_feather,
-            "band": entry.band,
+            "band": entry.band, "is_video": entry.is_video,
         }
         for name, entry in FORMATS.items()
     ]  # fmt: skip

@@ -6,12 +6,7 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,16 +15,17 @@ from sam2long.export.masks import MaskReader, decode_mask
 from sam2long.video import VideoWriter
 from tests.ui.conftest import FRAMES, SIDE, inside, overlap
 
-httpx = pytest.importorskip("httpx", reason="needs the extra [dev]")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]: pip install playwright")
+pytest.importorskip("httpx", reason="needs the extra [dev]")
 
+from tests.ui.server import START_SECONDS, Server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [dev]: pip install playwright")
 pytestmark = pytest.mark.slow
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-START_SECONDS = 180  # on a busy machine torch alone takes half a minute to import
 # Done by the page itself: on a busy machine the test may look too late.
 STOP_WHEN_SEEN = """() => {
     const bar = document.querySelector("#progress");
@@ -57,47 +53,6 @@ def browser():
         browser = driver.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
-
-
-class Server:
-    """`sam2long annotate` in a process of its own."""
-
-    def __init__(self, clip, out):
-        command = [sys.executable, "-m", "sam2long.cli", "annotate", str(clip), "--out", str(out), "--port", "0"]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [*command, "--no-browser", "--device", "cpu"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
-        )  # fmt: skip
-        late = threading.Timer(START_SECONDS, self.process.kill)
-        late.start()
-        line = self.process.stdout.readline()
-        late.cancel()
-        found = re.search(r"open (http://\S+)", line)
-        assert found, line + self.process.stdout.read()
-        self.address = found.group(1)
-
-    def get(self, path):
-        answer = httpx.get(self.address + path, timeout=START_SECONDS)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def annotations(self):
-        """Everything that must not be lost."""
-        state = self.get("api/state")
-        return {
-            "objects": state["objects"],
-            "view": state["view"],
-            "frames": [self.get(f"api/frames/{frame}")["objects"] for frame in range(FRAMES)],
-        }
-
-    def kill(self):
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.communicate(timeout=START_SECONDS)[0], self.process.returncode
 
 
 @pytest.fixture
@@ -228,6 +183,13 @@ def test_prompt_track_correct_track_again_export_and_lose_nothing_by_a_kill(brow
     with page.page.expect_download() as download:
         page.page.click("#export-result a")
     assert download.value.suggested_filename == "coco.zip"
+    assert not page.page.locator("#export-tracked-only").is_visible()
+    page.page.select_option("#export-format", "matte")
+    page.page.locator("#export-tracked-only").check()
+    with page.page.expect_request("**/api/export") as sent:
+        page.page.click("#export-start")
+    assert sent.value.post_data_json["tracked_only"] is True
+    page.shows("#export-result", "export/matte")
     page.press("Escape")
     [file] = [path for path in (out / "export" / "coco").glob("*.json") if path.name != "export.json"]
     assert {entry["name"] for entry in json.loads(file.read_text())["categories"]} >= {"thing"}

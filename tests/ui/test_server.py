@@ -129,6 +129,17 @@ def test_prompt_track_look_and_export(client, desk, truth, tmp_path):
     assert archive.status_code == 200 and archive.content[:2] == b"PK"
 
 
+@pytest.mark.parametrize(("tracked_only", "frames"), [(False, FRAMES), (True, 4)])
+def test_a_video_is_as_long_as_was_asked_for(client, desk, truth, tracked_only, frames):
+    client.post("/api/objects", json={})
+    clicked(client, truth, frame=5)
+    ended(desk, client, "/api/track", {"start": 5, "end": 8})
+    export = ended(desk, client, "/api/export", {"format": "matte", "tracked_only": tracked_only})[-1]
+    [video] = [name for name in export["files"] if name.endswith(".mp4")]
+    with open_source(str(Path(export["folder"]) / video)) as source:
+        assert len(source) == frames
+
+
 def test_where_to_look(client, desk, truth):
     client.post("/api/objects", json={})
     clicked(client, truth)

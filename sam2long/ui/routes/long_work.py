@@ -40,10 +40,8 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
     from sam2long.export.convert import check_options, export_run
     from sam2long.folder import check_replaceable
 
-    check_options(
-        said.format, said.shape, images=said.images, feather=said.feather, band=said.band,
-        tracked_only=said.tracked_only,
-    )  # fmt: skip
+    options = said.model_dump(exclude={"format", "folder", "overwrite"})
+    check_options(said.format, **options)
     folder = below(said.folder or f"export/{said.format}", desk.project.folder.path, desk.roots)
     await asyncio.to_thread(check_replaceable, folder, said.overwrite)  # it may hold many files
 
@@ -55,9 +53,8 @@ async def export(said: schemas.ExportRequest, desk: TheDesk) -> dict[str, Any]:
 
         desk.project.finish_files()
         report = export_run(
-            desk.project.folder.path, said.format, folder, shape=said.shape, images=said.images,
-            feather=said.feather, band=said.band, overwrite=said.overwrite, progress=progress,
-        )  # fmt: skip
+            desk.project.folder.path, said.format, folder, overwrite=said.overwrite, progress=progress, **options
+        )
         files = [file.relative_to(report.folder).as_posix() for file in report.files]
         return {
             "text": f"{len(files)} files written to {report.folder}",

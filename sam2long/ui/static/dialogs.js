@@ -70,11 +70,11 @@ function chosen() {
   $("export-about").textContent = about[0].toUpperCase() + about.slice(1) + ".";
   $("export-folder").value = `export/${format.name}`;
   $("export-shape").replaceChildren(...format.shapes.map((shape) => new Option(shape, shape)));
-  const has = { shape: format.shapes.length > 0, images: format.images, feather: format.feather, band: format.band !== null };
+  const has = { shape: format.shapes.length > 0, images: format.images, feather: format.feather, band: format.band !== null, "tracked-only": format.is_video };
   for (const [name, there] of Object.entries(has)) {
     document.querySelectorAll(`#export-dialog .${name}`).forEach((part) => { part.hidden = !there; });
   }
-  $("export-images").checked = false;
+  $("export-images").checked = $("export-tracked-only").checked = false;
   $("export-feather").value = 0;
   $("export-band").value = format.band ?? "";
 }
@@ -84,7 +84,7 @@ async function start() {
   const shape = $("export-shape").value || null;
   const said = {
     format, shape, folder: $("export-folder").value.trim() || null, images: $("export-images").checked, overwrite: $("export-overwrite").checked,
-    feather: Number($("export-feather").value), band: $("export-band").value === "" ? null : Number($("export-band").value),
+    feather: Number($("export-feather").value), band: $("export-band").value === "" ? null : Number($("export-band").value), tracked_only: $("export-tracked-only").checked,
   };
   result(["Exporting…"]);
   try {
