@@ -209,6 +209,40 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_interact(commands) -> None:
+    p = commands.add_parser("interact", help="how many corrections a video takes, by the rule that says where to look")
+    add_dataset_options(p)
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run again to go on, or to add rules")
+    p.add_argument("--rules", metavar="A,B", help="default: all; see eval/interact/rules.py")
+    p.add_argument("--rounds", type=int, default=5, metavar="N", help="corrections of each object (default: 5)")
+    p.add_argument("--start", choices=trackers.PROMPTS, default="box", help="the first prompt (default: box)")
+    p.add_argument("--correction", choices=("mask", "clicks"), default="mask",
+                   help="the true mask, or up to three clicks on the largest error (default: mask)")  # fmt: skip
+    p.add_argument("--tracker", choices=("sam2long", "sam2"), default="sam2long")
+    p.add_argument("--model", help="short name, sam2 config name, or a YAML; default: nano")
+    p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")
+    p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
+    p.add_argument("--seed", type=int, default=0, help="of the random frames")
+    p.set_defaults(run=_interact)
+
+
+def _interact(args: argparse.Namespace) -> int:
+    from eval import settings
+    from eval.interact import measure, tables
+    from eval.interact.rules import RULES
+
+    rules = tuple(RULES) if args.rules is None else tuple(name.strip() for name in args.rules.split(","))
+    if unknown := [name for name in rules if name not in RULES]:
+        raise ConfigError(f"no rule is called {pngs.some(unknown)}; the rules are {', '.join(RULES)}")
+    if args.rounds < 1:
+        raise ConfigError(f"--rounds is {args.rounds}; expected 1 or more")
+    spec = settings.tracker_spec(method=args.tracker, model=args.model, checkpoint=args.checkpoint, device=args.device)
+    plan = measure.Plan(rules=rules, rounds=args.rounds, start=args.start, correction=args.correction, seed=args.seed)
+    measure.measure(open_from(args), spec, plan, args.out)
+    print(tables.write(args.out), end="")
+    return 0
+
+
 def _add_reproduce(commands) -> None:
     from eval import paper
 
@@ -304,7 +338,7 @@ def _generate(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m eval", description="Benchmark runs with official-exact scores.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report, _add_reproduce, _add_generate):
+    for add in (_add_run, _add_score, _add_check, _add_pack, _add_report, _add_interact, _add_reproduce, _add_generate):
         add(commands)
     return top
 

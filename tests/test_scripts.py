@@ -21,30 +21,6 @@ def script(name):
     return module
 
 
-def test_correction_loop(tmp_path, monkeypatch, capsys):
-    from sam2long.synthetic import SYNTHLONG
-
-    loop = script("correction_loop")
-    short = type(SYNTHLONG[0])("short", "occlusion", 5000, 24, 1)
-    monkeypatch.setattr(loop, "SYNTHLONG", (short,))
-    assert loop.main(["--videos", "1", "--out", str(tmp_path)]) == 0
-    row = pd.read_csv(tmp_path / "corrections.csv").iloc[0]
-    assert 0 < row["J&F before"] <= 100 and row["doubtful frame"] > 0 and row["random frame"] > 0
-    assert "the most doubtful frame" in (tmp_path / "corrections.md").read_text()
-    with pytest.raises(SystemExit):
-        loop.main(["--videos", "0"])
-
-
-def test_correction_loop_on_davis(tmp_path):
-    from eval import layouts
-    from sam2long.synthetic import generate
-
-    loop = script("correction_loop")
-    layouts.write("davis16-val", tmp_path / "small", [layouts.Clip.of(generate("easy", 3, 6, 64, 1))])
-    assert loop.main(["--davis", str(tmp_path / "small"), "--out", str(tmp_path)]) == 0
-    assert pd.read_csv(tmp_path / "corrections.csv")["video"].tolist() == ["easy_0003"]
-
-
 def test_the_verdict_of_a_soak_knows_growth_from_noise():
     soak = script("soak")
     noise = [1, -1, 2, -2, 0] * 12

@@ -1,0 +1,77 @@
+"""A simulated annotator, who knows the true masks: how a video begins, and how a frame is corrected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sam2long.meeting import agreement
+
+MOST_CLICKS = 3  # on one frame
+GOOD = 0.9  # IoU with the truth at which nobody clicks again
+
+
+def begin(predictor: Any, state: Any, frame: int, obj_id: int, truth: np.ndarray, kind: str) -> np.ndarray:
+    """The first prompt; returns the mask that it gives, [H, W] bool.
+
+    Args:
+        truth: [H, W] bool, not empty.
+        kind: "mask", "box" or "click".
+    """
+    if kind == "mask":
+        found = predictor.add_new_mask(state, frame, obj_id, truth)
+    elif kind == "box":
+        rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
+        box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        found = predictor.add_new_points_or_box(state, frame, obj_id, box=box)
+    else:
+        _, (x, y) = innermost(truth)
+        found = predictor.add_new_points_or_box(state, frame, obj_id, points=[[x, y]], labels=[1])
+    return _mask(found, obj_id)
+
+
+def correct(
+    predictor: Any, state: Any, frame: int, obj_id: int, truth: np.ndarray, seen: np.ndarray, kind: str
+) -> tuple[np.ndarray, int]:
+    """Correct one frame; returns its mask and the number of clicks.
+
+    Args:
+        truth: [H, W] bool. seen: [H, W] bool, the mask that is corrected.
+        kind: "mask": the true mask, drawn, no click; "clicks": each in the middle of the largest error, as in
+            SAM 2's interactive evaluation (arXiv 2408.00714, Sec. 6.1), at most three.
+    """
+    if kind == "mask":
+        predictor.add_new_mask(state, frame, obj_id, truth)
+        return truth, 0
+    mask, clicks = seen, 0
+    while clicks < MOST_CLICKS and (spot := on_error(truth, mask)) is not None:
+        (x, y), label = spot
+        found = predictor.add_new_points_or_box(
+            state, frame, obj_id, points=[[x, y]], labels=[label], clear_old_points=clicks == 0
+        )
+        mask, clicks = _mask(found, obj_id), clicks + 1
+        if agreement(truth, mask) >= GOOD:
+            break
+    return mask, clicks
+
+
+def on_error(truth: np.ndarray, mask: np.ndarray) -> tuple[tuple[float, float], int] | None:
+    """A click in the middle of the largest error: (x, y), and 1 for what is missing or 0 for what is too much."""
+    (missing, inside), (extra, outside) = innermost(truth & ~mask), innermost(mask & ~truth)
+    if max(missing, extra) <= 0:
+        return None
+    return (inside, 1) if missing >= extra else (outside, 0)
+
+
+def innermost(mask: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """How far the pixel farthest from a mask's edge lies from it, and where it is: x, y. (0 for an empty mask.)"""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return float(depth[y, x]), (x + 0.5, y + 0.5)
+
+
+def _mask(found: Any, obj_id: int) -> np.ndarray:
+    _, obj_ids, logits = found
+    return (logits[list(obj_ids).index(obj_id), 0] > 0).cpu().numpy()

@@ -1,0 +1,210 @@
+"""One object of a video while it is corrected, as on the page: its masks, its prompts, what the tracker thought."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.interact import annotator
+from eval.metrics.masks import region_and_boundary
+from sam2long.meeting import agreement, meeting
+from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.report import VISIBLE
+from sam2long.tracking.session import FORWARD, REVERSE
+
+OBJECT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video with the true masks of one object."""
+
+    name: str
+    images: np.ndarray  # [T, H, W, 3] uint8
+    truth: list[np.ndarray]  # [H, W] bool each
+
+    @property
+    def shown(self) -> list[int]:
+        return [t for t, mask in enumerate(self.truth) if mask.any()]
+
+
+class Remembered(FrameReader):
+    """Encodes each frame of a video once, for all that is tried on it."""
+
+    def __init__(self, source: Any, model: Any, known: dict[int, Any]) -> None:
+        super().__init__(source, model)
+        self.known = known
+
+    def features(self, frame: int) -> Any:
+        if frame not in self.known:
+            (self.known[frame],) = self.encode([self.prepare(self.source.frame(frame))])
+        return self.known[frame]
+
+    def sequence(self, start: int, count: int, direction: int) -> Iterator[tuple[int, Any, Callable[[], None]]]:
+        for step in range(count):
+            yield start + step * direction, self.features(start + step * direction), _nothing
+
+
+def _nothing() -> None:
+    """There is nothing to encode ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of the object on one frame, beside its mask."""
+
+    status: str = VISIBLE
+    iou: float = math.nan
+    object_logit: float = math.nan
+    pathways: int = 1
+    margin: float = math.inf
+    prompted: bool = False
+    backward: bool = False
+    agreement: float = math.nan  # IoU with the mask of a pass the other way
+
+
+@dataclass(eq=False)
+class Corrected:
+    """A clip under correction.
+
+    Args:
+        predictor: a SAM2LongVideoPredictor. features: of the clip's frames, shared by all that is tried on it.
+        meets: whether passes meet where they agree; False: a correction's passes go as far as the next prompts.
+        both_ways: False: a correction is tracked forward to the end only, as in SAM 2's online setting.
+    """
+
+    predictor: Any
+    clip: Clip
+    features: dict[int, Any] = field(default_factory=dict)
+    meets: bool = True
+    both_ways: bool = True
+    masks: list[np.ndarray] = field(init=False)
+    seen: list[Seen | None] = field(init=False)
+    prompts: dict[int, str] = field(default_factory=dict)
+    clicks: int = 0
+    frames_tracked: int = 0
+    _scores: dict[int, float] = field(default_factory=dict)  # of the masks as they are now
+
+    def __post_init__(self) -> None:
+        empty = np.zeros(self.clip.truth[0].shape, bool)
+        self.masks = [empty] * len(self.clip.truth)
+        self.seen = [None] * len(self.clip.truth)
+        self.state = self.predictor.init_state(self.clip.images)
+        self._remember()
+
+    def _remember(self) -> None:
+        session = self.state.session
+        session.reader = Remembered(session.source, session.model, self.features)
+
+    # ---- what the annotator does --------------------------------------------------------------------------------
+
+    def begin(self, kind: str) -> None:
+        """Prompt the first frame that shows the object, and track to the end (and to the beginning)."""
+        first = self.clip.shown[0]
+        mask = annotator.begin(self.predictor, self.state, first, OBJECT, self.clip.truth[first], kind)
+        self._set(first, mask, Seen(prompted=True))
+        self.prompts[first] = kind
+        self._track(first, FORWARD, len(self.masks) - 1)
+
+    def correct(self, frame: int, kind: str) -> None:
+        """Correct a frame, and track from it both ways as far as the neighbouring prompts."""
+        mask, clicks = annotator.correct(
+            self.predictor, self.state, frame, OBJECT, self.clip.truth[frame], self.masks[frame], kind
+        )
+        self.clicks += clicks
+        if kind == "clicks" and not clicks:
+            self.predictor.add_new_mask(self.state, frame, OBJECT, mask)  # all is right: locked
+        self._set(frame, mask, Seen(prompted=True))
+        self.prompts[frame] = kind
+        after = min((p for p in self.prompts if p > frame), default=len(self.masks))
+        self._track(frame, FORWARD, after - 1)
+        before = max((p for p in self.prompts if p < frame), default=-1)
+        if self.both_ways:
+            self._track(frame, REVERSE, before + 1)
+
+    def fork(self) -> Corrected:
+        """The same once more, to try something else on it."""
+        other = copy.copy(self)
+        with tempfile.TemporaryDirectory() as folder:
+            saved = Path(folder) / "state.safetensors"
+            self.predictor.save_state(self.state, saved)
+            other.state = self.predictor.load_state(saved, self.clip.images)
+        other._remember()
+        other.masks, other.seen, other.prompts = list(self.masks), list(self.seen), dict(self.prompts)
+        other._scores = dict(self._scores)
+        return other
+
+    # ---- scores -------------------------------------------------------------------------------------------------
+
+    def score(self, frame: int) -> float:
+        """J&F of one frame, in percent."""
+        if frame not in self._scores:
+            truth = self.clip.truth[frame].astype(np.uint8)
+            self._scores[frame] = 50 * sum(region_and_boundary(truth, self.masks[frame].astype(np.uint8)))
+        return self._scores[frame]
+
+    def iou(self, frame: int) -> float:
+        """J of one frame, in percent."""
+        return 100 * agreement(self.clip.truth[frame], self.masks[frame])
+
+    def j_and_f(self, but: Sequence[int] = ()) -> float:
+        """Mean over the frames after the first prompt, the corrected ones included. but: frames left out."""
+        first = self.clip.shown[0]
+        return float(np.mean([self.score(t) for t in range(first + 1, len(self.masks)) if t not in but]))
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _set(self, frame: int, mask: np.ndarray, seen: Seen) -> None:
+        self.masks[frame], self.seen[frame] = mask, seen
+        self._scores.pop(frame, None)
+
+    def _track(self, start: int, direction: int, stop: int) -> None:
+        if (stop - start) * direction <= 0:
+            return
+        found: list[tuple[int, np.ndarray, Seen]] = []
+        results = self.predictor.propagate_in_video(
+            self.state, start_frame_idx=start, max_frame_num_to_track=abs(stop - start), reverse=direction < 0
+        )
+        for frame, _, logits in results:
+            if frame != start:
+                found.append((frame, (logits[0, 0] > 0).cpu().numpy(), self._report(frame, direction)))
+        self.frames_tracked += len(found)
+        self._merge(found, direction)
+
+    def _report(self, frame: int, direction: int) -> Seen:
+        track = self.state.session.objects[OBJECT].tracks[direction]
+        row = track.log.at(track.time(frame))
+        return Seen(
+            row.status, row.iou, row.object_logit, row.pathways, row.margin, row.prompted, backward=direction < 0
+        )
+
+    def _merge(self, found: list[tuple[int, np.ndarray, Seen]], direction: int) -> None:
+        """Take the new pass up to where it meets the one that comes from the prompt beyond."""
+        count = len(found)
+        for before, (frame, _, _) in enumerate(found):
+            seen = self.seen[frame]
+            if seen is not None and seen.backward == (direction > 0) and not self._beyond_all(frame, direction):
+                count = before
+                break
+        overlap = found[count:]
+        agreements = [agreement(mask, self.masks[frame]) for frame, mask, _ in overlap]
+        kept = count + (meeting(agreements) if self.meets else len(overlap))
+        for at, (frame, mask, seen) in enumerate(found):
+            agrees = agreements[at - count] if at >= count else math.nan
+            if at < kept:
+                self._set(frame, mask, replace(seen, agreement=agrees))
+            else:
+                old = self.seen[frame]
+                assert old is not None
+                self.seen[frame] = replace(old, agreement=agrees)
+
+    def _beyond_all(self, frame: int, direction: int) -> bool:
+        """Whether no prompt lies beyond a frame: then what is there came from this side, or is out of date."""
+        return not any((prompt - frame) * direction > 0 for prompt in self.prompts)

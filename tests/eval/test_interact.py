@@ -1,0 +1,151 @@
+"""The simulated annotator, the rules, where passes meet, and a small run through the command line."""
+
+import json
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from eval.cli import main
+from eval.interact import annotator, tables
+from eval.interact.corrected import Clip, Corrected, Seen
+from eval.interact.rules import RULES
+
+
+def square(x, size=4, shape=(12, 20)):
+    mask = np.zeros(shape, bool)
+    mask[4 : 4 + size, x : x + size] = True
+    return mask
+
+
+def rows_of(statuses):
+    return [Seen(status=status, iou=0.9) for status in statuses]
+
+
+class Video(SimpleNamespace):
+    """Enough of a `Corrected` for a rule."""
+
+    def score(self, frame):
+        return self.scores[frame]
+
+    def iou(self, frame):
+        return self.scores[frame]
+
+
+def video(prompts=(0,), scores=None, count=17):
+    return Video(
+        prompts=dict.fromkeys(prompts, "mask"),
+        masks=[square(3)] * count,
+        seen=rows_of(["visible"] * count),
+        scores=scores or [90.0] * count,
+    )
+
+
+def chosen(rule, of, frames=None):
+    frames = [t for t in range(len(of.masks)) if t not in of.prompts] if frames is None else frames
+    return RULES[rule](of, frames, random.Random(0))
+
+
+def test_a_click_goes_to_the_middle_of_the_largest_error():
+    truth, mask = square(3, 5), square(3, 5)
+    mask[4:9, 5:8] = False  # 3 wide is missing
+    mask[0:2, 15:17] = True  # 2 wide is too much
+    (x, y), label = annotator.on_error(truth, mask)
+    assert label == 1 and 5 < x < 8 and 4 < y < 9
+    mask[4:9, 5:8] = True
+    assert annotator.on_error(truth, mask)[1] == 0
+    assert annotator.on_error(truth, truth) is None
+
+
+def test_even_halves_the_video_and_then_the_halves():
+    frames, done = [], [0]
+    for _ in range(5):
+        frames.append(chosen("even", video(done)))
+        done.append(frames[-1])
+    assert frames == [8, 4, 12, 2, 10]
+
+
+def test_middle_goes_into_the_longest_stretch():
+    assert chosen("middle", video([0, 4])) == 10
+    assert chosen("middle", video([0, 12])) == 6
+    assert chosen("middle", video([0]), frames=[3, 15]) == 3, "the nearest that can be corrected"
+
+
+def test_the_oracle_goes_to_the_worst_frame_and_online_to_the_first_poor_one():
+    scores = [90.0] * 17
+    scores[5], scores[9] = 70.0, 10.0
+    assert chosen("oracle", video(scores=scores)) == 9
+    assert chosen("online", video(scores=scores)) == 5
+    assert chosen("online", video([0, 5], scores)) == 9
+    assert chosen("online", video([0, 9], scores)) is None
+
+
+def test_a_random_frame_is_one_of_those_that_can_be_corrected():
+    assert {RULES["random"](video(), [3, 7], random.Random(k)) for k in range(9)} == {3, 7}
+
+
+def merged(old, new, direction, prompts, meets=True):
+    """A `Corrected` that has just been tracked one way. old, new: frame -> (mask, seen)."""
+    clip = Clip("clip", np.zeros((9, 12, 20, 3), np.uint8), [square(3)] * 9)
+    made = object.__new__(Corrected)
+    made.clip, made.meets, made.prompts, made._scores = clip, meets, dict.fromkeys(prompts, "mask"), {}
+    made.masks, made.seen = [old[t][0] for t in range(9)], [old[t][1] for t in range(9)]
+    made._merge([(t, *new[t]) for t in sorted(new, reverse=direction < 0)], direction)
+    return [int(np.flatnonzero(mask.any(0))[0]) for mask in made.masks], made.seen
+
+
+def test_a_correction_meets_the_pass_of_the_prompt_before_it_where_they_agree():
+    old = {t: (square(3 if t < 4 else 12), Seen()) for t in range(9)}  # lost from frame 4 on
+    new = {t: (square(3 if t > 1 else 12), Seen(backward=True)) for t in range(1, 6)}  # lost before frame 2
+    places, seen = merged(old, new, -1, [0, 6])
+    assert places[:6] == [3, 3, 3, 3, 3, 3]
+    assert [round(row.agreement, 1) for row in seen[1:6]] == [0.0, 1.0, 1.0, 0.0, 0.0]
+    assert seen[5].backward and not seen[1].backward
+    assert merged(old, new, -1, [0, 6], meets=False)[0][1] == 12, "to the old prompt"
+
+
+def test_what_was_tracked_from_the_same_side_is_out_of_date():
+    old = {t: (square(12), Seen(backward=t > 5)) for t in range(9)}
+    new = {t: (square(3), Seen()) for t in range(3, 8)}
+    places, seen = merged(old, new, 1, [0, 2, 8])
+    assert places[3:6] == [3, 3, 3], "forward from frame 0, before frame 2 was corrected"
+    assert all(np.isnan(row.agreement) for row in seen[3:6]) and seen[6].agreement == 0
+    assert merged(old, new, 1, [0, 2])[0][3:8] == [3] * 5, "no prompt beyond: nothing to meet"
+
+
+def rounds(*values):
+    return [{"J&F": value, "clicks": 2 * k, "frame": k or None} for k, value in enumerate(values)]
+
+
+def test_rounds_and_clicks_until_a_goal():
+    assert tables.until(rounds(60, 74, 76, 80), 75, 3) == (2, 4, True)
+    assert tables.until(rounds(60, 74), 75, 3) == (3, 2, False), "a rule that gave up has not reached it"
+    assert tables.after(rounds(60, 74), 3) == 74
+    assert tables.area(rounds(60, 70), 2) == pytest.approx((60 + 70 + 70) / 3)
+
+
+def test_a_run_goes_on_and_takes_more_rules(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["interact", "--dataset", "synthlong", "--videos", "easy_00", "--size", "64", "--frames", "7"]
+    arguments += ["--rounds", "2", "--correction", "clicks", "--out", str(out)]
+    assert main([*arguments, "--rules", "middle"]) == 0
+    first = json.loads((out / "videos" / "easy_00.json").read_text())
+    before, *after = first["middle"]["easy_00"]
+    assert before["frame"] is None and before["clicks"] == 0 and len(after) == 2
+    assert after[0]["frame"] == 3 and after[0]["frames tracked"] == 6 + 3 + 2
+    assert main([*arguments, "--rules", "middle,random"]) == 0
+    again = json.loads((out / "videos" / "easy_00.json").read_text())
+    assert again["middle"] == first["middle"] and set(again) == {"middle", "random"}
+    assert "| middle |" in (out / "interact.md").read_text() and "minus random" in capsys.readouterr().out
+    assert json.loads((out / "interact.json").read_text())["curves"]["middle"][0] == pytest.approx(
+        before["J&F"], abs=0.01
+    )
+    assert main([*arguments[:-4], "--correction", "mask", "--rules", "middle", "--out", str(out)]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--rules", "best"], ["--rounds", "0"]])
+def test_what_cannot_be_measured_is_one_sentence(more, tmp_path, capsys):
+    assert main(["interact", "--dataset", "synthlong", "--out", str(tmp_path / "out"), *more]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
