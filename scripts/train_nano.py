@@ -30,7 +30,7 @@ from nano.dataset import write_composed
 from nano.network import MODELS, load, set_size
 from nano.photos import HELD_OUT, PhotosError, read_photos, split
 from nano.prompts import PROMPTS
-from nano.scoring import COMPOSED, box_photos, held_out_clips, prompt_photos, summary, track_clips
+from nano.scoring import COMPOSED, asked_photos, held_out_clips, prompt_photos, summary, track_clips
 from nano.training import train
 
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
@@ -50,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> None:
         print(json.dumps({"from": "stills"} | {k: round(v, 3) for k, v in found.items()}), flush=True)
         for zoom_in in (False, True):
             predictor = SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(zoom_in=zoom_in))
-            found = box_photos(predictor, kept_out)
+            found = asked_photos(predictor, kept_out)
             row = {"from": "predictor", "zoom_in": zoom_in} | {k: round(v, 3) for k, v in found.items()}
             print(json.dumps(row), flush=True)
     for source in args.sources or [*SCENARIOS, *(COMPOSED if kept_out else ())]:

@@ -604,13 +604,14 @@ def test_prompts_on_photographs_are_judged_by_the_objects_size(model, pictures):
     assert found["objects"] == found["objects_small"] == 1 and found["box"] == found["box_small"]
     assert 0 <= found["outside_small"] <= 1
     of_user = [
-        scoring.box_photos(
+        scoring.asked_photos(
             SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(zoom_in=zoom_in)),
             [photos.Photo("small", image, ids)],
         )
         for zoom_in in (False, True)
     ]
     assert of_user[1]["box_small"] > 0.8 and of_user[1]["box"] >= of_user[0]["box"]
+    assert of_user[1]["click_top"] > 0.7 and of_user[1]["five_clicks"] > 0.8
 
 
 def test_the_folded_trunk_is_the_network_that_it_comes_from():

@@ -11,6 +11,11 @@ from sam2long.tracking import zoom
 H, W, S = 480, 640, 256
 
 
+@pytest.fixture(scope="module")
+def nano():
+    return build_sam2long_video_predictor("nano", device="cpu")
+
+
 def box(x0, y0, x1, y1, *clicks):
     """As the model takes it: corners, then clicks (x, y, label), in model pixels."""
     pixels = torch.tensor([[x0, y0], [x1, y1], *[c[:2] for c in clicks]], dtype=torch.float32)
@@ -19,25 +24,57 @@ def box(x0, y0, x1, y1, *clicks):
 
 
 def test_the_window_lies_around_the_box_and_in_the_picture():
-    view = zoom.window(box(300, 200, 350, 240), H, W, S)
+    view = zoom.window(box(300, 200, 350, 240), None, H, W, S)
     assert view == zoom.Window(285, 180, 80, 80)  # 1.6 times 50 pixels, around (325, 220)
-    corner = zoom.window(box(0, 0, 50, 40), H, W, S)
+    corner = zoom.window(box(0, 0, 50, 40), None, H, W, S)
     assert (corner.left, corner.top) == (0, 0) and corner.width == 65 and corner.height == 60
-    assert zoom.window(box(320, 240, 322, 243), H, W, S).width == zoom.SMALLEST
+    assert zoom.window(box(320, 240, 322, 243), None, H, W, S).width == zoom.SMALLEST
 
 
 @pytest.mark.parametrize("points", [box(100, 100, 400, 300), box(0, 0, W, H)])
 def test_what_is_large_is_not_looked_at_closer(points):
-    assert zoom.window(points, H, W, S) is None
+    assert zoom.window(points, None, H, W, S) is None
 
 
-def test_a_click_alone_has_no_window():
-    assert zoom.window((torch.tensor([[[10.0, 10.0]]]), torch.tensor([[1]], dtype=torch.int32)), H, W, S) is None
+def click(*points):
+    """Clicks x, y, label in pixels, as the model takes them."""
+    pixels = torch.tensor([[point[:2] for point in points]], dtype=torch.float32)
+    return pixels * S / torch.tensor([W, H]), torch.tensor([[point[2] for point in points]], dtype=torch.int32)
+
+
+def test_clicks_are_looked_at_with_the_mask_that_they_refine():
+    marked = torch.full((1, 1, 64, 64), -3.0)
+    assert zoom.window(click((200, 300, 1)), marked, H, W, S) is None  # nothing is marked yet
+    marked[..., 32:40, 16:20] = 3.0  # pixels 160 to 200 and 240 to 300
+    view = zoom.window(click((210, 250, 1), (20, 20, 0)), marked, H, W, S)
+    assert view == zoom.Window(137, 222, 96, 96)  # 1.6 times 60 pixels, around (185, 270)
+    assert zoom.window(click((500, 250, 1)), marked, H, W, S) is None  # far away: that is no small object
+
+
+def test_what_is_cut_off_by_the_windows_edge_counts_less():
+    picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
+    masks = torch.full((3, 8, 8), -1.0)
+    masks[0, 3, 3] = masks[1, 0, 3] = masks[2, 3, 7] = 1.0
+    assert picture._cut_off(masks, zoom.Window(100, 100, 50, 50)).tolist() == [0, 1, 1]
+    assert picture._cut_off(masks, zoom.Window(100, 0, 50, 50)).tolist() == [0, 0, 1]
+    assert picture._cut_off(masks, zoom.Window(0, 0, W, H)).tolist() == [0, 0, 0]
+
+
+def test_a_window_around_a_click_stays_in_the_picture():
+    picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
+    assert picture._around(click((320, 240, 1))) == zoom.Window(192, 144, 256, 192)
+    assert picture._around(click((639, 3, 1))) == zoom.Window(384, 0, 256, 192)
+
+
+def test_a_mask_that_depends_on_the_threshold_is_unstable():
+    ramp = torch.linspace(-2, 2, 5).expand(1, 5, 5)  # above 1: one column; above -1: three
+    assert zoom.stability(torch.cat([5 * ramp + 2.5, ramp])).tolist() == pytest.approx([1.0, 1 / 3])
+    assert zoom.stability(torch.full((1, 4, 4), -9.0)).item() == 0
 
 
 def test_positive_clicks_stay_in_view_and_far_negative_ones_are_left_out():
     points = box(300, 200, 350, 240, (400, 220, 1), (10, 10, 0), (340, 210, 0))
-    view = zoom.window(points, H, W, S)
+    view = zoom.window(points, None, H, W, S)
     assert view.left + view.width >= 400 and view.left > 10
     coords, labels = zoom.inside(points, view, H, W, S)
     assert labels.tolist() == [[2, 3, 1, -1, 0]]
@@ -51,13 +88,13 @@ def test_what_was_found_lands_where_the_window_is():
     view = zoom.Window(320, 240, 64, 48)
     logits = torch.full((1, 1, 64, 64), -5.0)
     logits[..., 16:48, 16:48] = 5.0  # the middle half
-    mask = zoom.pasted(logits, view, H, W, S)
+    mask = zoom.pasted(logits, view, H, W, S) > 0
     ys, xs = mask.nonzero().unbind(1)
     assert (xs.min() * W / S).item() == pytest.approx(336, abs=3) and (ys.min() * H / S).item() == pytest.approx(
         252, abs=3
     )
     assert mask.sum().item() == pytest.approx(32 * S / W * 24 * S / H, rel=0.2)
-    assert zoom.pasted(torch.ones(1, 1, 8, 8), view, H, W, S).sum().item() == pytest.approx(
+    assert (zoom.pasted(torch.ones(1, 1, 8, 8), view, H, W, S) > 0).sum().item() == pytest.approx(
         64 * 48 * S * S / W / H, rel=0.1
     )
 
@@ -104,6 +141,36 @@ def test_what_is_found_is_tracked_and_refined_by_a_click(clip):
     predictor.add_new_points_or_box(state, 0, 1, box=[184, 284, 216, 316])
     _, _, masks = predictor.add_new_points_or_box(state, 0, 1, points=[[200, 300]], labels=[1], clear_old_points=False)
     assert iou(masks[0, 0].numpy() > 0, clip[1][0]) > 0.7
+
+
+def clicked(predictor, clip, *said):
+    """Mask of frame 0 after clicks that are given one after another."""
+    state = predictor.init_state(clip[0])
+    for x, y, label in said:
+        _, _, masks = predictor.add_new_points_or_box(
+            state, 0, 1, points=[[x, y]], labels=[label], clear_old_points=False
+        )
+    return masks[0, 0].numpy() > 0
+
+
+def test_a_click_on_something_small_is_looked_at_closer(nano, clip):
+    plain = build_sam2long_video_predictor("nano", device="cpu", sam2long=Sam2LongConfig(zoom_in=False))
+    far, near = (clicked(predictor, clip, (200, 300, 1)) for predictor in (plain, nano))
+    assert iou(near, clip[1][0]) > max(0.75, iou(far, clip[1][0]))
+    again = clicked(nano, clip, (200, 300, 1), (206, 306, 1), (230, 300, 0))
+    assert iou(again, clip[1][0]) > 0.75
+
+
+def test_clicks_given_at_once_and_one_after_another_mean_the_same(nano, clip):
+    said = (200, 300, 1), (230, 300, 0)
+    state = nano.init_state(clip[0])
+    _, _, masks = nano.add_new_points_or_box(state, 0, 1, points=[s[:2] for s in said], labels=[s[2] for s in said])
+    assert iou(masks[0, 0].numpy() > 0, clicked(nano, clip, *said)) > 0.9
+
+
+def test_negative_clicks_alone_are_answered_as_ever(nano, clip):
+    plain = build_sam2long_video_predictor("nano", device="cpu", sam2long=Sam2LongConfig(zoom_in=False))
+    assert np.array_equal(clicked(nano, clip, (200, 300, 0)), clicked(plain, clip, (200, 300, 0)))
 
 
 def test_a_stream_looks_closer_at_the_frame_that_it_holds(clip):

@@ -52,7 +52,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-        zoom_in: boxes around something small are answered from a crop around it: see `zoom`.
+        zoom_in: prompts on something small are answered from a crop around it: see `zoom`.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class Session:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
         features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
-        if points is not None and corrects is None and self.zoom_in:
-            mask = self._closer_look(frame, points)
         with self.model.running():
             previous = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
             if previous is None and corrects is not None:
                 previous = self.model.absent()
+            if points is not None and corrects is None and self.zoom_in:
+                mask = self._closer_look(frame, features, points, previous)
             if mask is not None:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
@@ -137,19 +137,23 @@ class Session:
         if obj.prompts[frame].contradicts:
             obj.forget_stale()  # it was after something else: no mask of it is worth correcting
 
-    def _closer_look(self, frame: int, points: Points) -> Tensor | None:
-        """Bool [S, S], what a box marks when it is seen from nearer; None where that would show no more."""
-        size = self.model.network.image_size
-        shape = self.source.height, self.source.width
-        view = zoom.window(points, *shape, size)
-        picture = None if view is None else self.reader.picture(frame)
-        if view is None or picture is None:
+    def _closer_look(
+        self, frame: int, features: FrameFeatures, points: Points, previous: Tensor | None
+    ) -> Tensor | None:
+        """Bool [S, S], what a prompt marks when it is seen from nearer; None where that would show no more."""
+        picture = self.reader.picture(frame)
+        if picture is None:
             return None
-        (features,) = self.reader.encode([self.reader.prepare(picture[view.slices])])
-        with self.model.running():
-            answer = self.model.prompt(features, points=zoom.inside(points, view, *shape, size))
-        mask = zoom.pasted(answer.mask, view, *shape, size)
-        return mask if mask.any() else None
+
+        def look(view: zoom.Window) -> FrameFeatures:
+            return self.reader.encode([self.reader.prepare(picture[view.slices])])[0]
+
+        size = self.model.network.image_size
+        seen = zoom.Picture(
+            height=self.source.height, width=self.source.width, size=size, model=self.model, whole=features, look=look
+        )
+        mask = seen.closer(points, previous)
+        return mask if mask is not None and mask.any() else None
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
         """Take back an object's prompts on one frame."""

@@ -1,24 +1,34 @@
-"""A box around something small is answered from a crop of the picture around it.
+"""A box or a click on something small is answered from a crop of the picture around it.
 
 A frame goes into the network at a fixed size, so a ball of a hand's width is a few pixels of its features. Zooming in
 where a prompt points is an old idea of interactive segmentation (f-BRS, arXiv 2001.10331, Sec. 3.4); here it costs one
 more pass of the image encoder on the prompted frame. What is found counts as a mask that the user gave.
+
+A first click does not say how large the object is, so it is looked at from two distances. The mask that counts is the
+one that the network predicts to be good and that hardly changes with the threshold: the stability score by which SAM
+chooses masks where nobody points (arXiv 2304.02643, App. B).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2long.network.protocol import Points
+from sam2long.network.batched import Batched
+from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
 
-MARGIN = 1.6  # of the box's longer side: how much of the picture is looked at
+MARGIN = 1.6  # of the longer side of what is marked: how much of the picture is looked at
+NEARER = 2.5  # how much smaller than the picture the second look at a click is
 LARGEST = 0.5  # of the picture's width and height: a window that is wider or higher would bring nothing
 SMALLEST = 32  # pixels of a window's side
+OFFSET = 1.0  # of the threshold, up and down, in logits
+CUT_OFF = 0.5  # taken from the score of a mask that touches the window's edge: the object goes on outside
+LOGITS = 32.0  # the most that a mask prompt says, as in sam2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +45,133 @@ class Window:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
-def window(points: Points, height: int, width: int, size: int) -> Window | None:
-    """The part of a picture to look at for a box; None without a box, or where a closer look would show no more.
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A frame that prompts point at.
 
     Args:
-        points: coordinates [1, n, 2] in model pixels and labels [1, n]; other clicks stay in view.
+        height, width: of the video. size: S, the side of the model's input.
+        model: the network, within `running`.
+        whole: image features of the frame. look: the same of a window of it.
+    """
+
+    height: int
+    width: int
+    size: int
+    model: Batched
+    whole: FrameFeatures
+    look: Callable[[Window], FrameFeatures]
+
+    def closer(self, points: Points, previous: Tensor | None) -> Tensor | None:
+        """What a prompt marks when it is seen from nearer.
+
+        Args:
+            points: coordinates [1, n, 2] in model pixels and labels [1, n].
+            previous: [1, 1, 4h, 4w] logits of the frame's mask so far, which clicks refine.
+        Returns:
+            [S, S] bool; None where a closer look would show no more.
+        """
+        labels = points[1][0].tolist()
+        boxed = all(label in labels for label in BOX_LABELS)
+        if boxed and len(labels) == len(BOX_LABELS):
+            previous = None  # a box starts anew
+        if not boxed and previous is None:
+            clicks = [at for at, label in enumerate(labels) if label == POSITIVE]
+            if not clicks:
+                return None
+            found = self._clicked((points[0][:, clicks[:1]], points[1][:, clicks[:1]]))
+            if len(labels) == 1 or found is None:
+                return None if found is None else found > 0
+            previous = found[None, None]
+        view = window(points, None if boxed else previous, self.height, self.width, self.size)
+        if view is None:
+            return None
+        answer = self.model.prompt(
+            self.look(view),
+            points=inside(points, view, self.height, self.width, self.size),
+            previous=None if previous is None else self._cropped(previous, view),
+        )
+        return self._pasted(answer.mask, view) > 0
+
+    def _clicked(self, click: Points) -> Tensor | None:
+        """[S, S] logits of a first click's best mask; None where the network's own answer is that."""
+        masks, ious = self.model.candidates(self.whole, click)
+        scores = ious * stability(masks)
+        view = self._around(click)
+        near, near_ious = self.model.candidates(
+            self.look(view), inside(click, view, self.height, self.width, self.size)
+        )
+        near_scores = near_ious * stability(near) - CUT_OFF * self._cut_off(near, view)
+        if near_scores.max() > scores.max():
+            return self._pasted(near[near_scores.argmax()][None, None], view)
+        if scores.argmax() == ious.argmax():
+            return None
+        best = masks[scores.argmax()][None, None]
+        return F.interpolate(best, (self.size, self.size), mode="bilinear", align_corners=False)[0, 0]
+
+    def _around(self, click: Points) -> Window:
+        """A window of the picture's shape around a click, in the picture."""
+        sides = [max(round(side / NEARER), min(SMALLEST, side)) for side in (self.width, self.height)]
+        at = click[0][0, 0].cpu() * torch.tensor([self.width, self.height]) / self.size
+        left, top = (
+            int(min(max(0, float(middle) - side / 2), whole - side))
+            for middle, side, whole in zip(at, sides, (self.width, self.height), strict=True)
+        )
+        return Window(left, top, *sides)
+
+    def _cut_off(self, masks: Tensor, view: Window) -> Tensor:
+        """Of masks [K, h, w] in a window: 1 where one touches an edge that is not the picture's, else 0."""
+        edges = (
+            (view.left > 0, masks[:, :, 0]), (view.top > 0, masks[:, 0]),
+            (view.left + view.width < self.width, masks[:, :, -1]),
+            (view.top + view.height < self.height, masks[:, -1]),
+        )  # fmt: skip
+        inner = [edge for within, edge in edges if within]
+        return (torch.cat(inner, 1).amax(1) > 0).float() if inner else torch.zeros(len(masks), device=masks.device)
+
+    def _pasted(self, logits: Tensor, view: Window) -> Tensor:
+        return pasted(logits, view, self.height, self.width, self.size)
+
+    def _cropped(self, previous: Tensor, view: Window) -> Tensor:
+        """A mask of the whole frame [1, 1, *, *], as the mask prompt of a window, [1, 1, 4h, 4w]."""
+        side = self.model.network.mask_size
+        at = (torch.arange(side, device=previous.device) + 0.5) / side
+        x = (view.left + at * view.width) / self.width * 2 - 1
+        y = (view.top + at * view.height) / self.height * 2 - 1
+        return _sampled(previous, x, y).clamp(-LOGITS, LOGITS)
+
+
+def stability(masks: Tensor) -> Tensor:
+    """Of logits [K, h, w]: IoU of each mask with itself under a higher and a lower threshold, [K]."""
+    high, low = ((masks > shift).flatten(1).sum(1) for shift in (OFFSET, -OFFSET))
+    return high / low.clamp(min=1)
+
+
+def window(points: Points, marked: Tensor | None, height: int, width: int, size: int) -> Window | None:
+    """The part of a picture to look at; None where a closer look would show no more.
+
+    Args:
+        points: coordinates [1, n, 2] in model pixels and labels [1, n]: box corners, and clicks, which stay in view.
+        marked: [1, 1, *, *] logits of the frame's mask so far, for clicks without a box.
         height, width: of the picture. size: S, the side of the model's input.
     """
     coords, labels = (part[0].cpu() for part in points)
-    corners = [coords[labels == label] for label in BOX_LABELS]
-    if not all(len(corner) for corner in corners):
-        return None
-    pixels = coords[labels >= POSITIVE] * torch.tensor([width, height]) / size
-    box = torch.cat([corner[-1:] for corner in corners]) * torch.tensor([width, height]) / size
-    side = max(float((box[1] - box[0]).max()) * MARGIN, SMALLEST)
-    middle = box.mean(0)
+    extent = torch.tensor([width, height])
+    pixels = coords[labels >= POSITIVE] * extent / size
+    if marked is None:
+        found = torch.cat([coords[labels == label][-1:] for label in BOX_LABELS]) * extent / size
+    else:
+        rows, columns = (marked[0, 0] > 0).nonzero().cpu().unbind(1)
+        if not len(rows):
+            return None
+        grid = extent / torch.tensor(marked.shape[:1:-1])  # pixels of a cell
+        corners = [[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]]
+        found = torch.cat([torch.tensor(corners) * grid, pixels])
+    low, high = found.amin(0), found.amax(0)
+    side = max(float((high - low).max()) * MARGIN, SMALLEST)
+    middle = (low + high) / 2
     first = torch.minimum(middle - side / 2, pixels.amin(0)).floor().clamp(min=0)
-    last = torch.maximum(middle + side / 2, pixels.amax(0)).ceil().minimum(torch.tensor([width, height]))
+    last = torch.maximum(middle + side / 2, pixels.amax(0)).ceil().minimum(extent)
     (left, top), (across, down) = first.int().tolist(), (last - first).int().tolist()
     if across > LARGEST * width or down > LARGEST * height:
         return None
@@ -70,17 +190,21 @@ def inside(points: Points, view: Window, height: int, width: int, size: int) -> 
 
 
 def pasted(logits: Tensor, view: Window, height: int, width: int, size: int) -> Tensor:
-    """What was found in a window, as a mask of the whole frame.
+    """What was found in a window, as logits of the whole frame.
 
     Args:
         logits: [1, 1, h, w], of the window.
     Returns:
-        [size, size] bool, in model pixels.
+        [size, size] float32, in model pixels; far below zero outside the window.
     """
     at = torch.arange(size, device=logits.device) + 0.5
     x = (at * width / size - view.left) / view.width * 2 - 1
     y = (at * height / size - view.top) / view.height * 2 - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]  # [1, size, size, 2]
-    seen = F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
     within = (y.abs() <= 1)[:, None] & (x.abs() <= 1)[None]
-    return (seen > 0) & within
+    return torch.where(within, _sampled(logits, x, y)[0, 0], -LOGITS)
+
+
+def _sampled(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """[1, 1, h, w] at columns x and rows y, which go from -1 to 1 across it: [1, 1, len(y), len(x)]."""
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]
+    return F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

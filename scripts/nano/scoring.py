@@ -147,27 +147,38 @@ def prompt_photos(model: nn.Module, photos: list[Photo], least: int = LEAST_SOUR
     return by_size(rows)
 
 
-def box_photos(predictor: SAM2LongVideoPredictor, photos: list[Photo], least: int = LEAST_SOURCE) -> dict[str, float]:
-    """Boxes on every object of still pictures as a user of the predictor gets them answered, zoomed in or not.
+def asked_photos(predictor: SAM2LongVideoPredictor, photos: list[Photo], least: int = LEAST_SOURCE) -> dict[str, float]:
+    """Boxes and clicks on every object of still pictures as a user of the predictor gets them answered.
 
     Returns:
-        `box` of all objects and by size, and `outside_small`, as `prompt_photos` has them.
+        `box`, `click_top`, `five_clicks` of all objects and by size, and `outside_small`, as `prompt_photos` has them.
     """
     rows: list[dict[str, float]] = []
     for photo in photos:
         state = predictor.init_state(photo.image[None])
         counts = np.bincount(photo.ids.ravel(), minlength=256)
+
+        def answer(state=state, **said) -> np.ndarray:
+            return predictor.add_new_points_or_box(state, 0, 1, **said)[2][0, 0].cpu().numpy() > 0
+
         for k in (k for k in range(1, VOID) if counts[k] >= least):
             truth = photo.ids == k
             ys, xs = np.where(truth.any(1))[0], np.where(truth.any(0))[0]
             x0, x1, y0, y1 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
-            _, _, masks = predictor.add_new_points_or_box(state, 0, 1, box=[x0, y0, x1, y1])
-            found = masks[0, 0].numpy() > 0
-            beyond = found.copy()
+            boxed = answer(box=[x0, y0, x1, y1])
+            beyond = boxed.copy()
             beyond[y0:y1, x0:x1] = False
-            rows.append({"box": (found & truth).sum() / (found | truth).sum(), "share": counts[k] / truth.size,
-                         "outside": beyond.sum() / max(found.sum(), 1)})  # fmt: skip
             predictor.reset_state(state)
+            place, sign = np.array([middle(torch.from_numpy(truth))[1]]), [1]
+            clicked = found = answer(points=place + 0.5, labels=sign)
+            for _ in range(FIVE - 1):
+                wrong = (torch.from_numpy(mask)[None] for mask in (truth, found))
+                place, sign = (part[0].numpy() for part in correction_points(*wrong, random.Random(0), centred=1.0))
+                found = answer(points=place + 0.5, labels=sign, clear_old_points=False)
+            predictor.reset_state(state)
+            masks = {"box": boxed, "click_top": clicked, "five_clicks": found}
+            rows.append({name: (mask & truth).sum() / (mask | truth).sum() for name, mask in masks.items()}
+                        | {"share": counts[k] / truth.size, "outside": beyond.sum() / max(boxed.sum(), 1)})  # fmt: skip
     return by_size(rows)
 
 
