@@ -98,9 +98,10 @@ def test_pathways_part_and_memories_are_chosen(model):
 @pytest.fixture(scope="module")
 def nano():
     # transformers always makes prompted masks binary before they are remembered, and fills no holes.
-    binary = ["++model.binarize_mask_from_pts_for_mem_enc=true"]
+    # Frames come in the model's size: the two resize differently.
+    overrides = ["++model.binarize_mask_from_pts_for_mem_enc=true", "++model.image_size=256"]
     return build_sam2long_video_predictor(
-        "nano", device="cpu", apply_postprocessing=False, hydra_overrides_extra=binary
+        "nano", device="cpu", apply_postprocessing=False, hydra_overrides_extra=overrides
     )
 
 

@@ -62,8 +62,8 @@ def test_what_is_cut_off_by_the_windows_edge_counts_less():
 
 def test_a_window_around_a_click_stays_in_the_picture():
     picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
-    assert picture._around(click((320, 240, 1))) == zoom.Window(192, 144, 256, 192)
-    assert picture._around(click((639, 3, 1))) == zoom.Window(384, 0, 256, 192)
+    assert picture._around(click((320, 240, 1)), 2.5) == zoom.Window(192, 144, 256, 192)
+    assert picture._around(click((639, 3, 1)), 2.5) == zoom.Window(384, 0, 256, 192)
 
 
 def test_a_mask_that_depends_on_the_threshold_is_unstable():

@@ -4,7 +4,7 @@ A frame goes into the network at a fixed size, so a ball of a hand's width is a 
 where a prompt points is an old idea of interactive segmentation (f-BRS, arXiv 2001.10331, Sec. 3.4); here it costs one
 more pass of the image encoder on the prompted frame. What is found counts as a mask that the user gave.
 
-A first click does not say how large the object is, so it is looked at from two distances. The mask that counts is the
+A first click does not say how large the object is, so it is looked at from two distances, or three. The mask that counts is the
 one that the network predicts to be good and that hardly changes with the threshold: the stability score by which SAM
 chooses masks where nobody points (arXiv 2304.02643, App. B).
 """
@@ -23,8 +23,9 @@ from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
 
 MARGIN = 1.6  # of the longer side of what is marked: how much of the picture is looked at
-NEARER = 2.5  # how much smaller than the picture the second look at a click is
-LARGEST = 0.5  # of the picture's width and height: a window that is wider or higher would bring nothing
+NEARER = (2.5, 6.0)  # how much smaller than the picture further looks at a click are, while each finds a better mask
+SLIMMEST = 0.5  # of a window's longer side: the least that its shorter one is
+LARGEST = 0.8  # of the picture's width and height: a window that is wider or higher would bring nothing
 SMALLEST = 32  # pixels of a window's side
 OFFSET = 1.0  # of the threshold, up and down, in logits
 CUT_OFF = 0.5  # taken from the score of a mask that touches the window's edge: the object goes on outside
@@ -97,21 +98,24 @@ class Picture:
         """[S, S] logits of a first click's best mask; None where the network's own answer is that."""
         masks, ious = self.model.candidates(self.whole, click)
         scores = ious * stability(masks)
-        view = self._around(click)
-        near, near_ious = self.model.candidates(
-            self.look(view), inside(click, view, self.height, self.width, self.size)
-        )
-        near_scores = near_ious * stability(near) - CUT_OFF * self._cut_off(near, view)
-        if near_scores.max() > scores.max():
-            return self._pasted(near[near_scores.argmax()][None, None], view)
-        if scores.argmax() == ious.argmax():
-            return None
-        best = masks[scores.argmax()][None, None]
-        return F.interpolate(best, (self.size, self.size), mode="bilinear", align_corners=False)[0, 0]
+        best, found = scores.max(), None
+        if scores.argmax() != ious.argmax():
+            whole = Window(0, 0, self.width, self.height)
+            found = self._pasted(masks[scores.argmax()][None, None], whole)
+        for nearer in NEARER:
+            view = self._around(click, nearer)
+            masks, ious = self.model.candidates(
+                self.look(view), inside(click, view, self.height, self.width, self.size)
+            )
+            scores = ious * stability(masks) - CUT_OFF * self._cut_off(masks, view)
+            if scores.max() <= best:
+                break
+            best, found = scores.max(), self._pasted(masks[scores.argmax()][None, None], view)
+        return found
 
-    def _around(self, click: Points) -> Window:
+    def _around(self, click: Points, nearer: float) -> Window:
         """A window of the picture's shape around a click, in the picture."""
-        sides = [max(round(side / NEARER), min(SMALLEST, side)) for side in (self.width, self.height)]
+        sides = [max(round(side / nearer), min(SMALLEST, side)) for side in (self.width, self.height)]
         at = click[0][0, 0].cpu() * torch.tensor([self.width, self.height]) / self.size
         left, top = (
             int(min(max(0, float(middle) - side / 2), whole - side))
@@ -168,10 +172,11 @@ def window(points: Points, marked: Tensor | None, height: int, width: int, size:
         corners = [[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]]
         found = torch.cat([torch.tensor(corners) * grid, pixels])
     low, high = found.amin(0), found.amax(0)
-    side = max(float((high - low).max()) * MARGIN, SMALLEST)
+    sides = (high - low).maximum(SLIMMEST * (high - low).max()) * MARGIN
+    reach = sides.clamp(min=SMALLEST) / 2
     middle = (low + high) / 2
-    first = torch.minimum(middle - side / 2, pixels.amin(0)).floor().clamp(min=0)
-    last = torch.maximum(middle + side / 2, pixels.amax(0)).ceil().minimum(extent)
+    first = torch.minimum(middle - reach, pixels.amin(0)).floor().clamp(min=0)
+    last = torch.maximum(middle + reach, pixels.amax(0)).ceil().minimum(extent)
     (left, top), (across, down) = first.int().tolist(), (last - first).int().tolist()
     if across > LARGEST * width or down > LARGEST * height:
         return None
