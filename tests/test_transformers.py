@@ -101,7 +101,11 @@ def nano():
     # Frames come in the model's size: the two resize differently.
     overrides = ["++model.binarize_mask_from_pts_for_mem_enc=true", "++model.image_size=256"]
     return build_sam2long_video_predictor(
-        "nano", device="cpu", apply_postprocessing=False, hydra_overrides_extra=overrides
+        "nano",
+        device="cpu",
+        apply_postprocessing=False,
+        hydra_overrides_extra=overrides,
+        sam2long=Sam2LongConfig(zoom_in=False),
     )
 
 

@@ -25,13 +25,14 @@ def box(x0, y0, x1, y1, *clicks):
 
 def test_the_window_lies_around_the_box_and_in_the_picture():
     view = zoom.window(box(300, 200, 350, 240), None, H, W, S)
-    assert view == zoom.Window(285, 180, 80, 80)  # 1.6 times 50 pixels, around (325, 220)
+    assert view == zoom.Window(285, 188, 80, 64)  # 1.6 times 50 x 40 pixels, around (325, 220)
     corner = zoom.window(box(0, 0, 50, 40), None, H, W, S)
-    assert (corner.left, corner.top) == (0, 0) and corner.width == 65 and corner.height == 60
+    assert (corner.left, corner.top) == (0, 0) and corner.width == 65 and corner.height == 52
     assert zoom.window(box(320, 240, 322, 243), None, H, W, S).width == zoom.SMALLEST
+    assert zoom.window(box(300, 100, 310, 200), None, H, W, S) == zoom.Window(265, 70, 80, 160)  # half as wide as high
 
 
-@pytest.mark.parametrize("points", [box(100, 100, 400, 300), box(0, 0, W, H)])
+@pytest.mark.parametrize("points", [box(100, 100, 440, 300), box(0, 0, W, H)])
 def test_what_is_large_is_not_looked_at_closer(points):
     assert zoom.window(points, None, H, W, S) is None
 
@@ -47,7 +48,7 @@ def test_clicks_are_looked_at_with_the_mask_that_they_refine():
     assert zoom.window(click((200, 300, 1)), marked, H, W, S) is None  # nothing is marked yet
     marked[..., 32:40, 16:20] = 3.0  # pixels 160 to 200 and 240 to 300
     view = zoom.window(click((210, 250, 1), (20, 20, 0)), marked, H, W, S)
-    assert view == zoom.Window(137, 222, 96, 96)  # 1.6 times 60 pixels, around (185, 270)
+    assert view == zoom.Window(145, 222, 80, 96)  # 1.6 times 50 x 60 pixels, around (185, 270)
     assert zoom.window(click((500, 250, 1)), marked, H, W, S) is None  # far away: that is no small object
 
 
