@@ -1,45 +1,98 @@
-"""Where to look first: how much the tracker itself doubted a frame, from what `track_report` says of it.
+"""Where to look next: how wrong each mask is expected to be, and how much of that a correction could mend.
 
-Three signs, each of which a user can do something about: the tracker was sure neither of presence nor of absence
-(uncertain), it expects its own mask to be poor (low predicted IoU), or different hypotheses run neck and neck
-(a small margin while more than one is alive; with one alive, the margin only compares its three near copies).
+A correction mends the frames around it, less and less with the distance, and none beyond the next prompt. So a frame
+is worth a look when much is expected to be wrong around it, not when it is the most doubtful one itself: there the
+object is often hidden or gone, and its mask teaches the tracker little. All places in the program that send a user to
+a frame ask `worth` or `where_to_look`.
+
+How much each sign weighs and how far a correction reaches are in doubt.json, fitted by scripts/fit_doubt.py.
 """
 
 from __future__ import annotations
 
+import heapq
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
 
 from sam2long.tracking.report import ABSENT, UNCERTAIN
 
 LOW_IOU = 0.5  # a mask that its own decoder expects to share less than half with the truth
 CLOSE_MARGIN = math.log(1.1)  # scores are sums of log IoU: the runner-up is within ten percent
-UNCERTAIN_SHARE, IOU_SHARE, MARGIN_SHARE = 0.5, 0.3, 0.2  # of the score; an uncertain frame beats any certain one
+DISAGREE = 0.5  # IoU of the masks of two passes
+LEAST_WORTH = 0.05  # below, a look is not worth the click
 
 UNSURE, POOR, CLOSE = "unsure if it is there", "low predicted IoU", "close rival"
+APART = "the two directions disagree"
+
+_FITTED = json.loads((Path(__file__).parent / "doubt.json").read_text(encoding="utf-8"))
+_WEIGHTS: dict[str, float] = _FITTED["coefficients"]
+REACH: float = _FITTED["reach"]  # frames after which a correction mends a third of what it mends beside it
+_FADES = math.exp(-1 / REACH)  # from one frame to the next
+_ALL = (1 + _FADES) / (1 - _FADES)  # what a correction would be worth if everything were wrong
+
+
+class Sign(Protocol):
+    """What the tracker says of a mask: the fields as in `track_report`."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def iou(self) -> float: ...
+    @property
+    def pathways(self) -> int: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def prompted(self) -> bool: ...
+
+
+def signs(status: str, iou: float, pathways: int, margin: float) -> dict[str, float]:
+    """What the expectation is made of; each is 0 to 1."""
+    gone = status == ABSENT
+    poor = 0.0 if gone or not math.isfinite(iou) else 1 - min(max(iou, 0.0), 1.0)  # of an empty mask it says nothing
+    return {
+        "always": 1.0,
+        "unsure": float(status == UNCERTAIN),
+        "absent": float(gone),
+        "1 - iou": poor,
+        "rival": math.exp(-max(margin, 0.0)) if pathways > 1 else 0.0,
+    }
 
 
 def doubt(status: str, iou: float, pathways: int, margin: float, prompted: bool = False) -> float:
-    """How doubtful a frame is, 0 (prompted, or sure) to 1.
+    """How wrong a mask is expected to be: 1 less J&F, 0 to 1; 0 where the user has said where the object is.
 
     Args:
         status, iou, pathways, margin, prompted: as in `track_report`.
     """
     if prompted:
         return 0.0
-    score = UNCERTAIN_SHARE if status == UNCERTAIN else 0.0
-    if status != ABSENT and math.isfinite(iou):  # the decoder's opinion of an empty mask says nothing
-        score += IOU_SHARE * (1 - min(max(iou, 0.0), 1.0))
-    if pathways > 1:
-        score += MARGIN_SHARE * math.exp(-max(margin, 0.0))
-    return score
+    found = signs(status, iou, pathways, margin)
+    return 1 / (1 + math.exp(-sum(_WEIGHTS[name] * value for name, value in found.items())))
 
 
-def reasons(status: str, iou: float, pathways: int, margin: float, prompted: bool = False) -> list[str]:
-    """Why a user should look at a frame, in words; empty when there is no need."""
+def doubt_of(sign: Sign) -> float:
+    """The same of a row of a report."""
+    return doubt(sign.status, sign.iou, sign.pathways, sign.margin, sign.prompted)
+
+
+def reasons(
+    status: str, iou: float, pathways: int, margin: float, prompted: bool = False, agreement: float | None = None
+) -> list[str]:
+    """What speaks against a mask, in words; empty when nothing does.
+
+    Args:
+        status, iou, pathways, margin, prompted: as in `track_report`.
+        agreement: IoU with the mask of a pass the other way, where there was one.
+    """
     if prompted:
         return []
-    found = [UNSURE] if status == UNCERTAIN else []
+    found = [APART] if agreement is not None and agreement < DISAGREE else []
+    if status == UNCERTAIN:
+        found.append(UNSURE)
     if status != ABSENT and iou < LOW_IOU:
         found.append(POOR)
     if pathways > 1 and margin < CLOSE_MARGIN:
@@ -47,30 +100,100 @@ def reasons(status: str, iou: float, pathways: int, margin: float, prompted: boo
     return found
 
 
-def next_stretch(doubtful: Iterable[int], after: int, backward: bool = False) -> int | None:
-    """The frame where the next stretch of doubtful frames begins; None when there is none.
-
-    Neighbouring doubtful frames are one stretch: correcting where it begins often mends all of it.
+def worth(doubts: Mapping[int, float], prompted: Collection[int] = ()) -> dict[int, float]:
+    """How much of what is expected to be wrong a correction on each frame could mend, 0 to 1.
 
     Args:
-        doubtful: frame indices.
-        after: where the user is; a stretch that begins here does not count.
-        backward: look before `after` instead.
+        doubts: frame -> `doubt`, of one object.
+        prompted: frames on which the user has said where it is: their worth is 0, and nothing reaches beyond them.
     """
-    frames = set(doubtful)
-    begins = [frame for frame in frames if frame - 1 not in frames]
-    if backward:
-        return max((frame for frame in begins if frame < after), default=None)
-    return min((frame for frame in begins if frame > after), default=None)
+    found: dict[int, float] = {}
+    for gap in _gaps(doubts, prompted):
+        found.update(_within(gap, doubts))
+    return dict.fromkeys(prompted, 0.0) | found
 
 
-def ranked(scores: Sequence[tuple[int, float]]) -> list[int]:
-    """Frames from the most doubtful to the least; the earlier one first where they are equal.
+def where_to_look(
+    doubts: Mapping[int, float], prompted: Collection[int] = (), most: int = 50
+) -> list[tuple[int, float]]:
+    """(frame, worth) of the frames to look at, the best one first.
+
+    Each comes as if the ones before it had been corrected: they are spread over what is in doubt.
 
     Args:
-        scores: (frame, doubt) pairs; of several with one frame the highest counts.
+        doubts, prompted: as for `worth`. most: how many at most; fewer where no more is worth a look.
     """
-    highest: dict[int, float] = {}
-    for frame, score in scores:
-        highest[frame] = max(score, highest.get(frame, 0.0))
-    return sorted(highest, key=lambda frame: (-highest[frame], frame))
+    waiting: list[tuple[float, int, list[int]]] = []
+
+    def offer(gap: list[int]) -> None:
+        if gap:
+            values = _within(gap, doubts)
+            best = max(gap, key=lambda frame: (values[frame], -frame))
+            if values[best] >= LEAST_WORTH:
+                heapq.heappush(waiting, (-values[best], best, gap))
+
+    for gap in _gaps(doubts, prompted):
+        offer(gap)
+    found = []
+    while waiting and len(found) < most:
+        value, best, gap = heapq.heappop(waiting)
+        found.append((best, -value))
+        at = gap.index(best)
+        offer(gap[:at])
+        offer(gap[at + 1 :])
+    return found
+
+
+def why(
+    frame: int, said: Mapping[int, Iterable[str]], prompted: Collection[int] = (), length: int | None = None
+) -> list[str]:
+    """In words, why a frame is worth a look: what speaks against the masks that a correction there reaches.
+
+    Args:
+        frame: of `where_to_look`. said: frame -> `reasons`, of the object's frames.
+        prompted: as for `worth`. length: of the video; None: up to the last frame of `said`.
+    """
+    first = max((p + 1 for p in prompted if p <= frame), default=min(said, default=frame))
+    last = min(
+        (p - 1 for p in prompted if p > frame), default=(max(said, default=frame) if length is None else length - 1)
+    )
+    around = range(max(first, frame - round(REACH)), min(last, frame + round(REACH)) + 1)
+    counts: dict[str, int] = {}
+    for near in around:
+        for reason in said.get(near, ()):
+            counts[reason] = counts.get(reason, 0) + 1
+    words = [
+        f"{reason} on {count} of {len(around)} frames around" for reason, count in sorted(counts.items(), key=_most)
+    ]
+    return [*words, f"nobody has looked at the {last - first + 1} frames between the prompts"]
+
+
+def _most(entry: tuple[str, int]) -> tuple[int, str]:
+    return -entry[1], entry[0]
+
+
+def _gaps(doubts: Mapping[int, float], prompted: Collection[int]) -> list[list[int]]:
+    """The frames between prompts, in order."""
+    gaps: list[list[int]] = [[]]
+    for frame in sorted({*doubts, *prompted}):
+        if frame in prompted:
+            gaps.append([])
+        else:
+            gaps[-1].append(frame)
+    return [gap for gap in gaps if gap]
+
+
+def _within(gap: list[int], doubts: Mapping[int, float]) -> dict[int, float]:
+    """Worth of the frames of a gap: the doubts around each, less the farther away."""
+    before = _summed(gap, doubts)
+    after = _summed(gap[::-1], doubts)
+    return {frame: (before[frame] + after[frame] - doubts[frame]) / _ALL for frame in gap}
+
+
+def _summed(frames: list[int], doubts: Mapping[int, float]) -> dict[int, float]:
+    """For each frame its doubt and those of the frames before it, fading."""
+    found, total, last = {}, 0.0, frames[0]
+    for frame in frames:
+        total = total * _FADES ** abs(frame - last) + doubts[frame]
+        found[frame], last = total, frame
+    return found

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from sam2long.doubt import CLOSE, POOR, UNSURE, doubt, next_stretch, ranked, reasons
+from sam2long import doubt as module
+from sam2long.doubt import APART, CLOSE, POOR, UNSURE, doubt, reasons, where_to_look, why, worth
 
 SURE = {"status": "visible", "iou": 0.9, "pathways": 1, "margin": 0.01}
 
@@ -23,15 +24,13 @@ def test_one_hypothesis_alive_has_no_rival_however_small_the_margin():
 def test_the_predicted_iou_of_an_empty_mask_says_nothing():
     assert reasons("absent", 0.05, 1, math.inf) == []
     assert reasons("visible", 0.05, 1, math.inf) == [POOR]
-    assert doubt("absent", 0.05, 1, math.inf) == 0
+    assert doubt("absent", 0.05, 1, math.inf) == doubt("absent", 0.95, 1, math.inf)
 
 
-def test_an_uncertain_frame_is_more_doubtful_than_any_certain_one():
-    worst_certain = doubt("visible", 0.0, 3, 0.0)
-    mildest_uncertain = doubt("uncertain", 1.0, 1, math.inf)
-    assert mildest_uncertain >= worst_certain == pytest.approx(0.5)
-    assert doubt("uncertain", 0.0, 3, 0.0) == pytest.approx(1.0)
+def test_every_reason_has_its_words():
     assert reasons("uncertain", 0.9, 1, math.inf) == [UNSURE]
+    assert reasons(**SURE, agreement=0.3) == [APART]
+    assert reasons(**SURE, agreement=0.9) == []
 
 
 @pytest.mark.parametrize(
@@ -43,14 +42,46 @@ def test_an_uncertain_frame_is_more_doubtful_than_any_certain_one():
     ],
 )
 def test_doubt_grows_with_each_sign(change, than):
-    assert doubt(**SURE | change) > doubt(**SURE | than)
+    assert 0 < doubt(**SURE | than) < doubt(**SURE | change) < 1
 
 
-def test_next_goes_to_where_a_stretch_begins_not_to_the_next_frame_of_this_one():
-    doubtful = [4, 5, 6, 20, 21, 40]
-    assert [next_stretch(doubtful, at) for at in (0, 4, 5, 19, 21, 40)] == [4, 20, 20, 20, 40, None]
-    assert [next_stretch(doubtful, at, backward=True) for at in (50, 40, 21, 5, 4)] == [40, 20, 20, 4, None]
+def test_a_look_is_worth_what_is_doubtful_around_it_and_not_only_there():
+    doubts = dict.fromkeys(range(100), 0.1) | dict.fromkeys(range(60, 75), 0.5) | {10: 1.0}
+    values = worth(doubts)
+    assert 60 <= max(values, key=values.__getitem__) < 75
+    assert values[10] > values[30], "one bad frame counts, too"
+    assert all(0 < value < 1 for value in values.values())
 
 
-def test_ranking_takes_the_highest_doubt_of_a_frame_and_the_earlier_frame_of_equals():
-    assert ranked([(3, 0.2), (9, 0.7), (3, 0.8), (1, 0.7)]) == [3, 1, 9]
+def test_worth_is_the_fading_sum_of_the_doubts_up_to_the_prompts():
+    doubts = {3: 0.2, 4: 0.4, 6: 0.8, 9: 0.5}
+    values = worth(doubts, prompted=[0, 8])
+    fade, everything = math.exp(-1 / module.REACH), sum(math.exp(-abs(k) / module.REACH) for k in range(-1000, 1001))
+    assert values[4] == pytest.approx((0.4 + 0.2 * fade + 0.8 * fade**2) / everything)
+    assert values[9] == pytest.approx(0.5 / everything), "nothing reaches beyond a prompt"
+    assert values[0] == values[8] == 0
+
+
+def test_frames_to_look_at_are_spread_over_what_is_in_doubt():
+    doubts = dict.fromkeys(range(200), 0.2) | dict.fromkeys(range(100, 140), 0.6)
+    found = where_to_look(doubts, prompted=[0], most=4)
+    frames, values = zip(*found, strict=True)
+    assert 110 < frames[0] < 130 and list(values) == sorted(values, reverse=True)
+    assert min(abs(a - b) for a in frames for b in frames if a != b) > 5 and 0 not in frames
+    again = where_to_look(doubts, prompted=[0, frames[0]], most=3)
+    assert [frame for frame, _ in again] == list(frames[1:]), "as if the first one had been corrected"
+
+
+def test_where_everything_is_sure_there_is_nothing_to_look_at():
+    assert where_to_look(dict.fromkeys(range(50), 0.001)) == [] == where_to_look({})
+
+
+def test_why_says_what_speaks_against_the_frames_around():
+    said = {frame: [] for frame in range(40)} | {12: [POOR], 13: [POOR, UNSURE], 39: [POOR]}
+    reach = round(module.REACH)
+    assert why(12, said, prompted=[0, 30]) == [
+        f"{POOR} on 2 of {min(29, 12 + reach) - max(1, 12 - reach) + 1} frames around",
+        f"{UNSURE} on 1 of {min(29, 12 + reach) - max(1, 12 - reach) + 1} frames around",
+        "nobody has looked at the 29 frames between the prompts",
+    ]
+    assert why(35, said, prompted=[0, 30], length=60)[-1] == "nobody has looked at the 29 frames between the prompts"

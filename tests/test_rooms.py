@@ -70,7 +70,7 @@ def inside(room: str) -> list[str]:
 
 GROUND = {"atomic", "config", "errors", "extras", "folder", "json_file", "naming", "weights", "_version"}
 LOWER = GROUND | {"method", "network", "video", "tracking", "models"}
-OPENED = LOWER | {"predictor", "camera", "build", "detection", "doubt", "supervision"}
+OPENED = LOWER | {"predictor", "camera", "build", "detection", "doubt", "meeting", "supervision"}
 ROOMS = {  # room -> what it may import, beside itself
     "method": {"config", "errors"},
     "network": {"method", "config", "errors", "weights", "extras"},
@@ -149,7 +149,7 @@ def test_public_names():
         ("sam2long.errors", ["Sam2LongError", "ConfigError", "PromptError", "StateError", "VideoError", "ModelError",
                              "DataError"]),
         ("sam2long.supervision", ["to_supervision"]),
-        ("sam2long.doubt", ["doubt", "reasons", "ranked"]),
+        ("sam2long.doubt", ["doubt", "reasons", "where_to_look", "worth"]),
         ("sam2long.detection", ["Detection", "TextDetector"]),
         ("sam2long.video", ["open_source", "VideoWriter"]),
         ("sam2long.export.convert", ["FORMATS", "export_run"]),

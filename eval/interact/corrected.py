@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.interact import annotator
 from eval.metrics.masks import region_and_boundary
-from sam2long.meeting import agreement, meeting
+from sam2long.meeting import agreement, meeting, trust
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.report import VISIBLE
 from sam2long.tracking.session import FORWARD, REVERSE
@@ -67,7 +67,7 @@ class Seen:
     margin: float = math.inf
     prompted: bool = False
     backward: bool = False
-    agreement: float = math.nan  # IoU with the mask of a pass the other way
+    agreement: float | None = None  # IoU with the mask of a pass the other way
 
 
 @dataclass(eq=False)
@@ -195,9 +195,12 @@ class Corrected:
                 break
         overlap = found[count:]
         agreements = [agreement(mask, self.masks[frame]) for frame, mask, _ in overlap]
-        kept = count + (meeting(agreements) if self.meets else len(overlap))
+        news = [_trust(seen) for _, _, seen in overlap]
+        olds = [_trust(self.seen[frame]) for frame, _, _ in overlap]
+        meet = meeting(news, olds, agreements) if self.meets else len(overlap)
+        kept = count + meet
         for at, (frame, mask, seen) in enumerate(found):
-            agrees = agreements[at - count] if at >= count else math.nan
+            agrees = agreements[at - count] if at >= count else None
             if at < kept:
                 self._set(frame, mask, replace(seen, agreement=agrees))
             else:
@@ -208,3 +211,8 @@ class Corrected:
     def _beyond_all(self, frame: int, direction: int) -> bool:
         """Whether no prompt lies beyond a frame: then what is there came from this side, or is out of date."""
         return not any((prompt - frame) * direction > 0 for prompt in self.prompts)
+
+
+def _trust(seen: Seen | None) -> float:
+    assert seen is not None  # what is there was tracked
+    return trust(seen.iou, seen.object_logit)

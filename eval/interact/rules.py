@@ -6,11 +6,13 @@ what is not there) and have no prompt yet.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
 from eval.interact.corrected import Corrected
-from sam2long.doubt import doubt, ranked
+from sam2long.doubt import doubt_of, worth
+from sam2long.tracking.report import ABSENT, UNCERTAIN
 
 Rule = Callable[[Corrected, Sequence[int], random.Random], "int | None"]
 FINE = 75.0  # J of a frame, in percent, below which SAM 2's annotator stops in the online setting
@@ -37,10 +39,25 @@ def middle(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
     return min(frames, key=lambda frame: (abs(frame - (start + end) / 2), frame))
 
 
+def best_worth(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
+    """Ours: the frame where a correction is expected to mend most."""
+    doubts = {t: doubt_of(row) for t, row in enumerate(video.seen) if row is not None}
+    values = worth(doubts, video.prompts)
+    return max(frames, key=lambda frame: (values.get(frame, 0.0), -frame))
+
+
 def doubtful(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
-    """The frame on which the tracker doubts most: the rule before 0.1.0."""
-    seen = {t: row for t, row in enumerate(video.seen) if row is not None and t in set(frames)}
-    return ranked([(t, doubt(row.status, row.iou, row.pathways, row.margin)) for t, row in seen.items()])[0]
+    """Ours until 2026-11: the frame that was most doubtful itself."""
+
+    def doubted(frame: int) -> float:
+        row = video.seen[frame]
+        if row is None:
+            return 0.0
+        poor = 0.0 if row.status == ABSENT or not math.isfinite(row.iou) else 1 - min(max(row.iou, 0.0), 1.0)
+        close = math.exp(-max(row.margin, 0.0)) if row.pathways > 1 else 0.0
+        return 0.5 * (row.status == UNCERTAIN) + 0.3 * poor + 0.2 * close
+
+    return max(frames, key=lambda frame: (doubted(frame), -frame))
 
 
 def oracle(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
@@ -59,6 +76,7 @@ RULES: dict[str, Rule] = {
     "even": even,
     "middle": middle,
     "doubtful": doubtful,
+    "worth": best_worth,
     "oracle": oracle,
     "online": online,
 }

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sam2long.atomic import replacing
-from sam2long.doubt import doubt, reasons
+from sam2long.doubt import doubt, reasons, where_to_look, why
 from sam2long.export.masks import MaskReader
 from sam2long.export.overlay import COLOURS, paint
 from sam2long.export.report import stretches
@@ -32,6 +32,7 @@ STILL_WIDTH, STILL_HEIGHT = 320, 2560  # pixels at most; a JPEG cannot be of any
 SURROUNDINGS = 0.6  # of the object's size are shown on each of its sides, and
 LEAST_SHARE = 0.25  # of the picture at least
 MOST_LINES = 10  # of a list; more are counted
+MOST_LOOKS = 5  # frames to look at, of each object
 PAGE_ADDRESS = "http://127.0.0.1:8642"  # of `sam2long annotate`
 
 STYLE = """
@@ -113,12 +114,10 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A stretch of frames to look at."""
+    """A frame to look at."""
 
-    first: int
-    worst: int
-    doubt: float
-    why: tuple[str, ...]
+    frame: int
+    why: list[str]
 
 
 class _Findings:
@@ -139,25 +138,16 @@ class _Findings:
             self.stills[seen[0]].append("first")
             self.stills[seen[-1]].append("last seen")
         if self.looks:
-            self.stills[self.looks[0].worst].append(f"most doubtful: {', '.join(self.looks[0].why)}")
+            self.stills[self.looks[0].frame].append("look here first")
 
-    @staticmethod
-    def _looks(rows: pd.DataFrame) -> list[_Look]:
-        """Stretches of doubtful frames, the most doubtful first; correcting where one begins often mends all of it."""
+    def _looks(self, rows: pd.DataFrame) -> list[_Look]:
+        """The frames where a correction is worth most, the best one first."""
         columns = [rows[name] for name in ("frame", "status", "iou", "pathways", "margin", "prompted")]
-        found: list[list[_Look]] = []
-        for frame, *said in zip(*columns, strict=True):
-            why = tuple(reasons(*said))
-            if not why:
-                continue
-            look = _Look(int(frame), int(frame), doubt(*said), why)
-            if found and found[-1][-1].first == look.first - 1:
-                found[-1].append(look)
-            else:
-                found.append([look])
-        worst = [(stretch[0].first, max(stretch, key=lambda look: look.doubt)) for stretch in found]
-        looks = [_Look(first, look.first, look.doubt, look.why) for first, look in worst]
-        return sorted(looks, key=lambda look: (-look.doubt, look.first))
+        doubts, said = {}, {}
+        for frame, *signs in zip(*columns, strict=True):
+            doubts[int(frame)], said[int(frame)] = doubt(*signs), reasons(*signs)
+        found = where_to_look(doubts, self.prompted, MOST_LOOKS)
+        return [_Look(frame, why(frame, said, self.prompted)) for frame, _ in found]
 
 
 def _stills(
@@ -210,7 +200,7 @@ def _section(
         for frame in sorted(pictures)
     )
     said = [f"{status} on {_count(count, 'frame')}{clock.of(count)}" for status, count in found.counts.items()]
-    looks = [f"{_anchor(look.worst, clock)}: {escape(', '.join(look.why))}" for look in found.looks]
+    looks = [f"{_anchor(look.frame, clock)}: {escape('; '.join(look.why))}" for look in found.looks]
     absences = [
         f"{clock.at(first)} to {clock.at(last)}: {_count(last - first + 1, 'frame')}{clock.of(last - first + 1)}"
         for first, last in found.absences
@@ -219,7 +209,7 @@ def _section(
 <div class="strip">{strip}</div>
 {_timeline(found, clock)}
 <p>Object {found.obj_id} is {"; ".join(said)}.</p>
-{_list("Frames to look at, the most doubtful first", looks)}{_list("Absences", absences)}</section>
+{_list("Frames to look at, best first", looks)}{_list("Absences", absences)}</section>
 """
 
 

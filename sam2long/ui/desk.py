@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sam2long.doubt import next_stretch, ranked
+from sam2long.doubt import where_to_look, why, worth
 from sam2long.errors import DataError, Sam2LongError, short
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
@@ -22,7 +22,8 @@ from sam2long.ui.tracking import Cancelled, Progress
 
 PROGRESS_SECONDS = 0.1  # pages hear of progress this often
 NOTHING, PRESENT_CELL, ABSENT_CELL = ".", "p", "a"
-STALE_BIT, DOUBTFUL_BIT = 1, 2
+STALE_BIT, LOOK_BIT = 1, 2
+MOST_LOOKS, MARKED_LOOKS = 50, 5  # that can be asked for; of each object in the timeline
 
 
 class Desk:
@@ -164,20 +165,25 @@ class Desk:
         }  # fmt: skip
 
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), doubt in percent
-        and flags (1 stale, 2 worth a look) as base64 of a byte a frame."""
+        """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), what a look is
+        worth in percent, and flags (1 stale, 2 one of the frames to look at) as base64 of a byte a frame."""
         count = len(self.project.source)
         with self.project.lock:
             chosen = [o for o in self.project.objects if obj_ids is None or o in obj_ids]
             stale = {obj_id: set(self.project.stale[obj_id]) for obj_id in chosen}
         found = {}
         for obj_id in chosen:
-            status, doubts, flags = [NOTHING] * count, bytearray(count), bytearray(count)
+            status, values, flags = [NOTHING] * count, bytearray(count), bytearray(count)
             for frame, row in self.project.store.rows(obj_id).items():
-                status[frame], doubts[frame], flags[frame] = self._cell(row, frame in stale[obj_id])
+                status[frame], _, flags[frame] = self._cell(row, frame in stale[obj_id])
+            doubts = self._doubts(obj_id)
+            for frame, value in worth(*doubts).items():
+                values[frame] = round(100 * value)
+            for frame, _ in where_to_look(*doubts, most=MARKED_LOOKS):
+                flags[frame] |= LOOK_BIT
             found[str(obj_id)] = {
                 "status": "".join(status),
-                "doubt": base64.b64encode(doubts).decode(),
+                "worth": base64.b64encode(values).decode(),
                 "flags": base64.b64encode(flags).decode(),
             }
         return {"frames": count, "objects": found}
@@ -203,34 +209,34 @@ class Desk:
             }  # fmt: skip
         return {"frame": frame, "objects": found}
 
-    def next_doubtful(self, frame: int, backward: bool = False, obj_id: int | None = None) -> dict[str, Any] | None:
-        """Where the next stretch of frames begins that somebody should look at."""
-        best = None
-        for candidate in [obj_id] if obj_id is not None else list(self.project.objects):
-            doubtful = [at for at, row in self.project.store.rows(candidate).items() if row.reasons]
-            found = next_stretch(doubtful, frame, backward)
-            if found is not None and (best is None or (found > best[0] if backward else found < best[0])):
-                best = found, candidate
-        return best and self._doubtful(*best)
+    def looks(self, limit: int = MOST_LOOKS) -> list[dict[str, Any]]:
+        """The frames to look at, the one first where a correction is worth most; of all objects."""
+        found = [
+            (value, frame, obj_id)
+            for obj_id in list(self.project.objects)
+            for frame, value in where_to_look(*self._doubts(obj_id), most=limit)
+        ]
+        return [self._look(*each) for each in sorted(found, key=lambda each: (-each[0], each[1:]))[:limit]]
 
-    def most_doubtful(self, limit: int) -> list[dict[str, Any]]:
-        """Frames in the order in which they are worth a look."""
-        scored: dict[int, tuple[float, int]] = {}
-        for obj_id in list(self.project.objects):
-            for frame, row in self.project.store.rows(obj_id).items():
-                if row.reasons and row.doubt > scored.get(frame, (0.0, 0))[0]:
-                    scored[frame] = row.doubt, obj_id
-        order = ranked([(frame, score) for frame, (score, _) in scored.items()])
-        return [self._doubtful(frame, scored[frame][1]) for frame in order[:limit]]
+    def _doubts(self, obj_id: int) -> tuple[dict[int, float], set[int]]:
+        """An object's doubts by frame, and the frames with prompts."""
+        with self.project.lock:
+            prompted = set(self.project.prompts.get(obj_id, ()))
+        return {frame: row.doubt for frame, row in self.project.store.rows(obj_id).items()}, prompted
 
-    def _doubtful(self, frame: int, obj_id: int) -> dict[str, Any]:
-        row = self.project.store.row(frame, obj_id)
-        return {"frame": frame, "object": obj_id, **({} if row is None else _row(row, False))}
+    def _look(self, value: float, frame: int, obj_id: int) -> dict[str, Any]:
+        rows, (_, prompted) = self.project.store.rows(obj_id), self._doubts(obj_id)
+        said = {at: row.reasons for at, row in rows.items()}
+        return {
+            "frame": frame, "object": obj_id, "worth": round(value, 3),
+            "why": why(frame, said, prompted, len(self.project.source)), **_row(rows[frame], False),
+        }  # fmt: skip
 
     @staticmethod
     def _cell(row: Row, stale: bool) -> tuple[str, int, int]:
+        """A frame of the timeline by itself; what a look is worth depends on the others, and comes afterwards."""
         shown = ABSENT_CELL if row.empty else PRESENT_CELL
-        return shown, round(100 * row.doubt), STALE_BIT * stale + DOUBTFUL_BIT * bool(row.reasons)
+        return shown, 0, STALE_BIT * stale
 
 
 def _row(row: Row, stale: bool) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Row(NamedTuple):
     prompted: bool = False
     backward: bool = False  # from a backward pass
     empty: bool = False  # the mask has no pixel
+    agreement: float | None = None  # IoU with the mask of a pass the other way
 
     @property
     def doubt(self) -> float:
@@ -47,19 +48,20 @@ class Row(NamedTuple):
 
     @property
     def reasons(self) -> list[str]:
-        return reasons(self.status, self.iou, self.pathways, self.margin, self.prompted)
+        return reasons(self.status, self.iou, self.pathways, self.margin, self.prompted, self.agreement)
 
     def to_json(self) -> list[Any]:
         numbers = [number if math.isfinite(number) else str(number) for number in self[1:5]]
-        return [self.status, *numbers, self.prompted, self.backward, self.empty]
+        return [self.status, *numbers, self.prompted, self.backward, self.empty, self.agreement]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Row:
-        status, iou, logit, pathways, margin, prompted, backward, empty = values
+        status, iou, logit, pathways, margin, prompted, backward, empty, *agreement = values
         if status not in (VISIBLE, UNCERTAIN, ABSENT):
             raise ValueError(f"unknown status {status!r}")
         numbers = float(iou), float(logit), int(pathways), float(margin)
-        return cls(status, *numbers, bool(prompted), bool(backward), bool(empty))
+        known = float(agreement[0]) if agreement and agreement[0] is not None else None  # earlier versions wrote none
+        return cls(status, *numbers, bool(prompted), bool(backward), bool(empty), known)
 
 
 class _Kept(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sam2long.runs.states import StateSaver
 from sam2long.tracking.prompts import check_frame, require_sense
 from sam2long.tracking.session import FORWARD, REVERSE
 from sam2long.tracking.tracked_object import UserPrompt
+from sam2long.ui.merging import Changes, Known, Merge, together
 from sam2long.ui.project import Project
 from sam2long.ui.prompt import Prompt
 from sam2long.ui.store import Rle, Row, is_empty
@@ -65,6 +66,7 @@ class Tracker:
         self.source = project.source
         self.passes = 0  # counts the passes over the video
         self.unsaved = False  # whether the state on disk is behind
+        self.changes = Changes()  # of the last `propagate`
         self._changed, self._progressed = changed, progressed
         self._saver = StateSaver(project.folder.resume)
         self.state = self._opened()
@@ -196,7 +198,8 @@ class Tracker:
         """Track from a frame on. Stopped in between, it keeps the frames done.
 
         Args:
-            direction: "forward", "backward", or "both": first one way and then the other.
+            direction: "forward", "backward", or "both": first one way and then the other, and what has come from the
+                neighbouring prompts stays beyond where the passes meet (see `Merge`).
             start: the first frame. end: the last one, included; None for the end of the video. Not with "both".
             only: objects whose masks are replaced; None for all.
             cancelled: asked before each frame.
@@ -208,9 +211,17 @@ class Tracker:
         total = sum(abs(stop - start) + 1 for _, stop in ways)
         self.project.write_info(running=True)
         done = 0
+        changes: list[Changes] = []
         for sign, stop in ways:
             if not cancelled():
-                done += self._pass(sign, start, stop, only, cancelled, done, total)
+                with self.project.lock:
+                    merges = {
+                        obj_id: Merge(sign, start, prompts, self.project.stale[obj_id], meets=direction == "both")
+                        for obj_id, prompts in self.project.prompts.items()
+                    }
+                done += self._pass(sign, start, stop, only, cancelled, done, total, merges)
+                changes += [merge.changes for merge in merges.values()]
+        self.changes = together(changes)
         self.save()
         self.project.write_info()
         return done
@@ -224,6 +235,7 @@ class Tracker:
         cancelled: Callable[[], bool],
         before: int,
         total: int,
+        merges: dict[int, Merge],
     ) -> int:
         """One way through the video; returns how many frames it gave."""
         name = "forward" if sign > 0 else "backward"
@@ -245,16 +257,24 @@ class Tracker:
         try:
             with self.state.session.calling(before_frame):
                 for frame, logits in self._tracked(sign, start, stop):
-                    kept += self._keep(sign, frame, logits, only)
+                    kept += self._keep(sign, frame, logits, only, merges)
                     next_frame = frame + sign
         except Cancelled:
             # Frames done on which the hypotheses do not agree yet: the best one decides.
             if read and (read[0] - next_frame) * sign >= 0:
                 for frame, logits in self._tracked(sign, next_frame, read[0]):
-                    kept += self._keep(sign, frame, logits, only)
+                    kept += self._keep(sign, frame, logits, only, merges)
         finally:
+            self._settle(merges)
             self.project.save()
         return kept
+
+    def _settle(self, merges: Mapping[int, Merge]) -> None:
+        """Where two passes have been over the same frames, store what stays of both."""
+        for obj_id, merge in merges.items():
+            for frame, known in merge.settled():
+                self.project.store.put(frame, {obj_id: known.mask}, {obj_id: known.row})
+                self._changed(frame, [obj_id])
 
     def _tracked(self, sign: int, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
         if sign < 0 and start == 0:
@@ -266,10 +286,14 @@ class Tracker:
             for frame, _, logits in results:
                 yield frame, logits
 
-    def _keep(self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None) -> int:
-        """Store the masks of a frame; 1 when there is one to store."""
+    def _keep(
+        self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None, merges: Mapping[int, Merge]
+    ) -> int:
+        """Store the masks of a frame that are to be seen at once; 1 when the pass has found any."""
+        before = self.project.store.masks(frame)
         masks: dict[int, Rle] = {}
         rows: dict[int, Row] = {}
+        found_any = 0
         direction = FORWARD if sign > 0 else REVERSE
         found = (logits[:, 0] > 0).cpu().numpy()
         for (obj_id, tracked), mask in zip(self.state.session.objects.items(), found, strict=True):
@@ -282,13 +306,17 @@ class Tracker:
             report = track.log.at(track.time(frame))
             prompt = self.project.prompt(obj_id, frame)
             drawn = prompt.drawn if prompt else None
-            masks[obj_id] = drawn or encode_mask(mask)
-            rows[obj_id] = Row(
+            rle = drawn or encode_mask(mask)
+            row = Row(
                 report.status, report.iou, report.object_logit, report.pathways, report.margin, report.prompted,
                 backward=sign < 0, empty=is_empty(drawn) if drawn else not mask.any(),
             )  # fmt: skip
+            found_any = 1
+            old = self.project.store.row(frame, obj_id)
+            if merges[obj_id].takes(frame, old and Known(before[obj_id], old), Known(rle, row)):
+                masks[obj_id], rows[obj_id] = rle, row
         if not masks:
-            return 0
+            return found_any
         self.project.store.put(frame, masks, rows)
         with self.project.lock:
             for obj_id in masks:

@@ -95,9 +95,12 @@ def merged(old, new, direction, prompts, meets=True):
     return [int(np.flatnonzero(mask.any(0))[0]) for mask in made.masks], made.seen
 
 
-def test_a_correction_meets_the_pass_of_the_prompt_before_it_where_they_agree():
-    old = {t: (square(3 if t < 4 else 12), Seen()) for t in range(9)}  # lost from frame 4 on
-    new = {t: (square(3 if t > 1 else 12), Seen(backward=True)) for t in range(1, 6)}  # lost before frame 2
+def test_a_correction_meets_the_pass_of_the_prompt_before_it():
+    def one(right, backward=False):
+        return square(3 if right else 12), Seen(iou=0.9 if right else 0.3, object_logit=9, backward=backward)
+
+    old = {t: one(t < 4) for t in range(9)}  # lost from frame 4 on
+    new = {t: one(t > 1, backward=True) for t in range(1, 6)}  # lost before frame 2
     places, seen = merged(old, new, -1, [0, 6])
     assert places[:6] == [3, 3, 3, 3, 3, 3]
     assert [round(row.agreement, 1) for row in seen[1:6]] == [0.0, 1.0, 1.0, 0.0, 0.0]
@@ -110,7 +113,7 @@ def test_what_was_tracked_from_the_same_side_is_out_of_date():
     new = {t: (square(3), Seen()) for t in range(3, 8)}
     places, seen = merged(old, new, 1, [0, 2, 8])
     assert places[3:6] == [3, 3, 3], "forward from frame 0, before frame 2 was corrected"
-    assert all(np.isnan(row.agreement) for row in seen[3:6]) and seen[6].agreement == 0
+    assert all(row.agreement is None for row in seen[3:6]) and seen[6].agreement == 0
     assert merged(old, new, 1, [0, 2])[0][3:8] == [3] * 5, "no prompt beyond: nothing to meet"
 
 

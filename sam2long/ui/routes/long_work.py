@@ -29,7 +29,9 @@ async def track(said: schemas.TrackRequest, desk: TheDesk) -> dict[str, Any]:
     def work(cancelled: Callable[[], bool]) -> dict[str, Any]:
         frames = desk.annotator.tracker.propagate(said.direction, said.start, said.end, said.objects, cancelled)
         stopped = cancelled()
-        return {"text": f"{'Cancelled: ' if stopped else ''}{frames} frames tracked", "frames": frames}
+        changes = str(desk.annotator.tracker.changes)
+        text = f"{'Cancelled: ' if stopped else ''}{frames} frames tracked{'; ' if changes else ''}{changes}"
+        return {"text": text, "frames": frames}
 
     desk.begin("tracking", work)
     return {}

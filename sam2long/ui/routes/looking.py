@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from sam2long.ui.answers import FRAME_CACHE, NO_STORE
-from sam2long.ui.desk import Desk, formats
+from sam2long.ui.desk import MOST_LOOKS, Desk, formats
 from sam2long.ui.jobs import GOODBYE
 from sam2long.ui.pictures import check_frame, shapes_of
 from sam2long.ui.routes.wiring import TheDesk
@@ -53,15 +53,10 @@ def masks_of_a_frame(frame: int, desk: TheDesk, shapes: bool = False) -> Respons
     return JSONResponse(found, headers=NO_STORE)
 
 
-@router.get("/api/doubtful")
-def doubtful(desk: TheDesk, frame: int = 0, backward: bool = False, object: int | None = None) -> Response:
-    """The next frame to look at."""
-    return JSONResponse({"found": desk.next_doubtful(frame, backward, object)}, headers=NO_STORE)
-
-
-@router.get("/api/doubtful/ranked")
-def most_doubtful(desk: TheDesk, limit: int = Query(20, ge=1, le=500)) -> Response:
-    return JSONResponse({"frames": desk.most_doubtful(limit)}, headers=NO_STORE)
+@router.get("/api/looks")
+def looks(desk: TheDesk, limit: int = Query(MOST_LOOKS, ge=1, le=500)) -> Response:
+    """The frames to look at, the best one first."""
+    return JSONResponse({"frames": desk.looks(limit)}, headers=NO_STORE)
 
 
 @router.get("/api/events")

@@ -35,9 +35,9 @@ export const GROUPS = [
     ["last", "End", "Last frame"],
     ["play", "Space", "Play or pause"],
     ["go-to", "g", "Type a frame number"],
-    ["next-doubt", "n", "Next doubtful frame"],
-    ["previous-doubt", "Shift+n", "Doubtful frame before"],
-    ["most-doubt", "m", "Most doubtful frame; again: the next most"],
+    ["look-next", "n", "Frame where a correction is worth most; again: the next best"],
+    ["look-before", "Shift+n", "The one before"],
+    ["good", "y", "Good: lock this frame's mask, and go to the next frame to look at"],
     ["next-prompt", "p", "Next prompted frame of the object (Shift: before)"],
   ]],
   ["Objects", [

@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const SHOWS = ["mask", "outline", "box", "rotated"];
 const VIEW_SAVED_AFTER = 400, FAR = 10;
 
-let playing = null, worst = [], worstAt = 0;
+let playing = null, looks = null, lookAt = -1;
 
 // ---- commands ---------------------------------------------------------------------------------------------------
 
@@ -62,39 +62,37 @@ function selectNeighbour(by) {
   model.select(ids[at < 0 ? 0 : Math.max(0, Math.min(ids.length - 1, at + by))]);
 }
 
-async function goToDoubt(path, empty) {
+async function goToLook(by) {
   stop();
   following = false;
-  try {
-    const { found } = await api.get(path);
-    showDoubt(found, empty);
-  } catch (error) {
-    model.complain(error.message);
-  }
-}
-
-function showDoubt(found, empty) {
-  if (!found) {
-    $("doubt-text").textContent = empty;
-    return;
-  }
-  model.go(found.frame);
-  model.select(found.object);
-  $("doubt-text").textContent = `Frame ${found.frame}, ${model.titleOf(found.object)}: ${found.reasons.join("; ")}.`;
-}
-
-async function goToWorst() {
-  stop();
-  following = false;
-  if (worstAt >= worst.length) {
+  if (!looks) {
     try {
-      worst = (await api.get("/api/doubtful/ranked?limit=50")).frames;
+      looks = (await api.get("/api/looks")).frames;
     } catch (error) {
       return model.complain(error.message);
     }
-    worstAt = 0;
+    lookAt = looks.findIndex(({ frame, object }) => frame === model.frame && object === model.selected);
   }
-  showDoubt(worst[worstAt++], "Nothing here is worth a look.");
+  const found = looks[lookAt + by];
+  if (!found) {
+    $("look-text").textContent = looks.length ? (by > 0 ? "That was the last frame to look at." : "That was the first frame to look at.") : "Nothing here is worth a look.";
+    return;
+  }
+  lookAt += by;
+  model.go(found.frame);
+  model.select(found.object);
+  $("look-text").textContent = `Frame ${found.frame}, ${model.titleOf(found.object)}: ${found.why.join("; ")}.`;
+}
+
+async function confirmAndGoOn() {
+  const object = selected(), frame = model.frame;
+  if (object === null) return;
+  if (!model.object(object).prompts.includes(frame)) {
+    const kept = await model.change(() => api.post("/api/prompts/lock", { object, frame }));
+    if (!kept) return;
+  }
+  looks = null;
+  await goToLook(1);
 }
 
 function goToPrompt(backward) {
@@ -159,9 +157,9 @@ const commands = {
   last: () => step(model.last - model.frame),
   play: () => (playing ? stop() : play()),
   "go-to": () => $("frame").select(),
-  "next-doubt": () => goToDoubt(`/api/doubtful?frame=${model.frame}`, "No doubtful frame after this one."),
-  "previous-doubt": () => goToDoubt(`/api/doubtful?frame=${model.frame}&backward=true`, "No doubtful frame before this one."),
-  "most-doubt": goToWorst,
+  "look-next": () => goToLook(1),
+  "look-before": () => goToLook(-1),
+  good: confirmAndGoOn,
   "next-prompt": ({ shift } = {}) => goToPrompt(shift),
   up: () => selectNeighbour(-1),
   down: () => selectNeighbour(1),
@@ -183,7 +181,7 @@ const commands = {
   help,
 };
 
-const WHILE_BUSY = new Set(["clear", "lock", "undo", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
+const WHILE_BUSY = new Set(["clear", "lock", "good", "undo", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
 
 function carryOut(name, how) {
   if (model.busy && WHILE_BUSY.has(name)) {
@@ -302,7 +300,7 @@ function heard(event) {
   }
   switch (event.type) {
     case "state":
-      if (event.objects.length) worst = [];
+      if (event.objects.length) looks = null;
       model.setState(event.state, event.objects).catch((error) => model.complain(error.message));
       break;
     case "progress":

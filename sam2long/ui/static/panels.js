@@ -1,7 +1,7 @@
 // The panels at the side: objects, tracking, this frame, where to look; and the bars above and below.
 
 import { api } from "./api.js";
-import { model } from "./model.js";
+import { LOOK, model } from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -149,7 +149,7 @@ function showBusy() {
   $("range").textContent = model.range ? `frames ${model.range[0]} to ${model.range[1]}` : "from this frame";
 }
 
-const CHANGES = new Set(["finish", "clear", "lock", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
+const CHANGES = new Set(["finish", "clear", "lock", "good", "run", "backward", "both", "new-object", "reset-object", "remove-object", "import", "reset", "export"]);
 
 // ---- the rest ---------------------------------------------------------------------------------------------------
 
@@ -172,14 +172,14 @@ function showTools() {
   document.querySelectorAll("[data-show]").forEach((button) => button.setAttribute("aria-checked", button.dataset.show === model.show));
 }
 
-function countDoubt() {
-  const doubtful = new Set();
-  for (const row of model.timelines.values()) row.flags.forEach((flags, frame) => { if (flags & 2) doubtful.add(frame); });
-  $("doubt-count").textContent = doubtful.size === 1 ? "1 frame" : `${doubtful.size} frames`;
+function countLooks() {
+  const looks = new Set();
+  for (const row of model.timelines.values()) row.flags.forEach((flags, frame) => { if (flags & LOOK) looks.add(frame); });
+  $("look-count").textContent = looks.size === 1 ? "1 frame" : `${looks.size} frames`;
 }
 
 let counting = 0;
-model.on("timeline", () => { counting ||= setTimeout(() => { counting = 0; countDoubt(); }, 250); });
+model.on("timeline", () => { counting ||= setTimeout(() => { counting = 0; countLooks(); }, 250); });
 model.on("state selection", () => { if (model.state) { listObjects(); listFacts(); } });
 model.on("state progress range", () => { showBusy(); showHead(); });
 model.on("frame", showFrame);
@@ -194,7 +194,7 @@ export function showAll() {
   showHead();
   showSaved();
   showTools();
-  countDoubt();
+  countLooks();
 }
 
 function toast(text, kind) {

@@ -1,9 +1,9 @@
-// A row per object: presence, doubt, prompts, what is out of date; scrubbed by mouse.
+// A row per object: presence, what a look is worth, prompts, what is out of date; scrubbed by mouse.
 
-import { model, STALE, DOUBTFUL } from "./model.js";
+import { model, STALE, LOOK } from "./model.js";
 
-const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 15;
-const INK = { ground: "#131416", lane: "#1c1e20", line: "#2b2e32", text: "#e8eaed", muted: "#9aa1a9", amber: "#f2b84b", red: "#ff7b72", gone: "#6b7177", accent: "#6ea8fe" };
+const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 4;
+const INK = { ground: "#131416", lane: "#1c1e20", line: "#2b2e32", text: "#e8eaed", muted: "#9aa1a9", amber: "#f2b84b", gone: "#6b7177", accent: "#6ea8fe" };
 const PRESENT = "p".charCodeAt(0), ABSENT = "a".charCodeAt(0);
 
 const host = document.getElementById("timeline");
@@ -117,14 +117,14 @@ function paintFrames(object, row, top, width) {
   for (let x = Math.max(GUTTER - 2, left); x < width - PAD + 2; x++) {
     const from = Math.max(0, Math.ceil(first + (x - GUTTER) / perFrame - 0.5));
     const to = Math.min(model.last, Math.max(from, Math.ceil(first + (x + 1 - GUTTER) / perFrame - 0.5) - 1));
-    let seen = 0, gone = 0, stale = 0, doubt = 0, doubtful = 0;
+    let seen = 0, gone = 0, stale = 0, worth = 0, look = 0;
     for (let frame = from; frame <= to; frame++) {
       const status = row.status[frame];
       if (status === PRESENT) seen++;
       else if (status === ABSENT) gone++;
       if (row.flags[frame] & STALE) stale++;
-      if (row.flags[frame] & DOUBTFUL) doubtful++;
-      if (row.doubt[frame] > doubt) doubt = row.doubt[frame];
+      if (row.flags[frame] & LOOK) look++;
+      if (row.worth[frame] > worth) worth = row.worth[frame];
     }
     if (seen) {
       context.fillStyle = object.colour;
@@ -136,9 +136,9 @@ function paintFrames(object, row, top, width) {
       context.fillStyle = INK.gone;
       context.fillRect(x, top + 9, 1, 2);
     }
-    if (doubt > FAINT) {
-      const height = Math.max(doubtful ? 3 : 1, Math.round(9 * doubt / 100));
-      context.fillStyle = doubtful ? (doubt > 80 ? INK.red : INK.amber) : "#5d5236";
+    if (worth > FAINT) {
+      const height = Math.max(look ? 3 : 1, Math.round(9 * worth / 100));
+      context.fillStyle = look ? INK.amber : "#5d5236";
       context.fillRect(x, top + ROW - 4 - height, 1, height);
     }
   }
