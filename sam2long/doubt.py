@@ -3,7 +3,7 @@
 A correction mends the frames around it, less and less with the distance, and none beyond the next prompt. So a frame
 is worth a look when much is expected to be wrong around it, not when it is the most doubtful one itself: there the
 object is often hidden or gone, and its mask teaches the tracker little. All places in the program that send a user to
-a frame ask `worth` or `where_to_look`.
+a frame ask `worth` or `looks`.
 
 How much each sign weighs and how far a correction reaches are in doubt.json, fitted by scripts/fit_doubt.py.
 """
@@ -13,9 +13,10 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sam2long.tracking.report import ABSENT, UNCERTAIN
 
@@ -49,6 +50,35 @@ class Sign(Protocol):
     def prompted(self) -> bool: ...
 
 
+class Look(NamedTuple):
+    """A frame to look at."""
+
+    frame: int
+    worth: float
+    why: list[str]  # in words
+
+
+def looks(rows: Mapping[int, Sign], most: int = 50) -> list[Look]:
+    """The frames of one object to look at, the best one first.
+
+    Args:
+        rows: frame -> what the tracker says of it; where a row has an `agreement`, see `reasons`.
+        most: how many at most.
+    """
+    doubts, prompted = doubts_of(rows)
+    said = {
+        frame: reasons(row.status, row.iou, row.pathways, row.margin, row.prompted, getattr(row, "agreement", None))
+        for frame, row in rows.items()
+    }
+    return [Look(frame, value, why(frame, said, prompted)) for frame, value in where_to_look(doubts, prompted, most)]
+
+
+def doubts_of(rows: Mapping[int, Sign]) -> tuple[dict[int, float], set[int]]:
+    """What `worth` and `where_to_look` take: frame -> `doubt`, and the frames with a prompt."""
+    found = {at: doubt(row.status, row.iou, row.pathways, row.margin, row.prompted) for at, row in rows.items()}
+    return found, {frame for frame, row in rows.items() if row.prompted}
+
+
 def signs(status: str, iou: float, pathways: int, margin: float) -> dict[str, float]:
     """What the expectation is made of; each is 0 to 1."""
     gone = status == ABSENT
@@ -72,11 +102,6 @@ def doubt(status: str, iou: float, pathways: int, margin: float, prompted: bool 
         return 0.0
     found = signs(status, iou, pathways, margin)
     return 1 / (1 + math.exp(-sum(_WEIGHTS[name] * value for name, value in found.items())))
-
-
-def doubt_of(sign: Sign) -> float:
-    """The same of a row of a report."""
-    return doubt(sign.status, sign.iou, sign.pathways, sign.margin, sign.prompted)
 
 
 def reasons(
@@ -144,32 +169,20 @@ def where_to_look(
     return found
 
 
-def why(
-    frame: int, said: Mapping[int, Iterable[str]], prompted: Collection[int] = (), length: int | None = None
-) -> list[str]:
+def why(frame: int, said: Mapping[int, Collection[str]], prompted: Collection[int] = ()) -> list[str]:
     """In words, why a frame is worth a look: what speaks against the masks that a correction there reaches.
 
     Args:
-        frame: of `where_to_look`. said: frame -> `reasons`, of the object's frames.
-        prompted: as for `worth`. length: of the video; None: up to the last frame of `said`.
+        frame: of `where_to_look`. said: frame -> `reasons`, of all frames of the object.
+        prompted: as for `worth`.
     """
-    first = max((p + 1 for p in prompted if p <= frame), default=min(said, default=frame))
-    last = min(
-        (p - 1 for p in prompted if p > frame), default=(max(said, default=frame) if length is None else length - 1)
-    )
-    around = range(max(first, frame - round(REACH)), min(last, frame + round(REACH)) + 1)
-    counts: dict[str, int] = {}
-    for near in around:
-        for reason in said.get(near, ()):
-            counts[reason] = counts.get(reason, 0) + 1
-    words = [
-        f"{reason} on {count} of {len(around)} frames around" for reason, count in sorted(counts.items(), key=_most)
-    ]
-    return [*words, f"nobody has looked at the {last - first + 1} frames between the prompts"]
-
-
-def _most(entry: tuple[str, int]) -> tuple[int, str]:
-    return -entry[1], entry[0]
+    first = max((prompt for prompt in prompted if prompt < frame), default=-math.inf)
+    last = min((prompt for prompt in prompted if prompt > frame), default=math.inf)
+    gap = [at for at in said if first < at < last]
+    around = [at for at in gap if abs(at - frame) <= REACH]
+    counts = Counter(reason for at in around for reason in said[at])
+    words = [f"{reason} on {count} of {len(around)} frames around" for reason, count in counts.most_common()]
+    return [*words, f"nobody has looked at the {len(gap)} frames between the prompts"]
 
 
 def _gaps(doubts: Mapping[int, float], prompted: Collection[int]) -> list[list[int]]:

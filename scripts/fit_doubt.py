@@ -6,8 +6,8 @@
 Clips are composed of photographs that nano was not trained on, and generated; DAVIS takes no part. Each is tracked
 from its first true mask, then corrected with the true mask on a few frames, one at a time, and tracked both ways from
 there. The signs are weighed by a logistic fit to 1 - J&F of every frame; the reach is the one whose choice among the
-frames that were tried gains most (the longest of equals). Reported is what that choice gains, each clip judged by weights fitted to the
-others, beside a random one, the middle one and the best one.
+frames that were tried gains most (the longest of equals). Reported is what that choice gains, each clip judged by
+weights fitted to the others, beside a random one, the middle one and the best one.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class User:
             for frame in range(0, FRAMES, 3):
                 self.ask("GET", f"api/frames/{frame}?shapes=true")
                 self.client.get(f"api/frames/{frame}.jpg").raise_for_status()
-            self.ask("GET", "api/doubtful/ranked")
+            self.ask("GET", "api/looks")
             self.ask("PUT", "api/view", json={"frame": self.choose.randrange(FRAMES)})
 
     def export(self) -> None:

@@ -1,11 +1,12 @@
 """Which frames a user is sent to."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 
 from sam2long import doubt as module
-from sam2long.doubt import APART, CLOSE, POOR, UNSURE, doubt, reasons, where_to_look, why, worth
+from sam2long.doubt import APART, CLOSE, POOR, UNSURE, doubt, looks, reasons, where_to_look, why, worth
 
 SURE = {"status": "visible", "iou": 0.9, "pathways": 1, "margin": 0.01}
 
@@ -77,11 +78,29 @@ def test_where_everything_is_sure_there_is_nothing_to_look_at():
 
 
 def test_why_says_what_speaks_against_the_frames_around():
-    said = {frame: [] for frame in range(40)} | {12: [POOR], 13: [POOR, UNSURE], 39: [POOR]}
-    reach = round(module.REACH)
+    said = {frame: [] for frame in range(40)} | {12: [POOR], 13: [UNSURE, POOR], 39: [POOR]}
+    count = sum(0 < frame < 30 and abs(frame - 12) <= module.REACH for frame in range(40))
     assert why(12, said, prompted=[0, 30]) == [
-        f"{POOR} on 2 of {min(29, 12 + reach) - max(1, 12 - reach) + 1} frames around",
-        f"{UNSURE} on 1 of {min(29, 12 + reach) - max(1, 12 - reach) + 1} frames around",
+        f"{POOR} on 2 of {count} frames around",
+        f"{UNSURE} on 1 of {count} frames around",
         "nobody has looked at the 29 frames between the prompts",
     ]
-    assert why(35, said, prompted=[0, 30], length=60)[-1] == "nobody has looked at the 29 frames between the prompts"
+    assert why(35, said, prompted=[0, 30])[-1] == "nobody has looked at the 9 frames between the prompts"
+
+
+class Row(NamedTuple):
+    status: str = "visible"
+    iou: float = 0.9
+    pathways: int = 1
+    margin: float = math.inf
+    prompted: bool = False
+    agreement: float | None = None
+
+
+def test_looks_are_made_of_what_the_tracker_says():
+    rows = {frame: Row() for frame in range(60)} | {frame: Row(iou=0.2, agreement=0.1) for frame in range(40, 50)}
+    rows[0] = Row(iou=math.nan, prompted=True)
+    first, *others = looks(rows, most=3)
+    assert 40 <= first.frame < 50 and len(others) == 2 and first.worth > others[0].worth
+    assert first.why[0].startswith(APART) and first.why[1].startswith(POOR)
+    assert looks(rows | {first.frame: Row(prompted=True)}, most=1)[0].frame != first.frame

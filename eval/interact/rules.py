@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from eval.interact.corrected import Corrected
-from sam2long.doubt import doubt_of, worth
+from sam2long.doubt import doubts_of, worth
 from sam2long.tracking.report import ABSENT, UNCERTAIN
 
 Rule = Callable[[Corrected, Sequence[int], random.Random], "int | None"]
@@ -41,8 +41,7 @@ def middle(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
 
 def best_worth(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
     """Ours: the frame where a correction is expected to mend most."""
-    doubts = {t: doubt_of(row) for t, row in enumerate(video.seen) if row is not None}
-    values = worth(doubts, video.prompts)
+    values = worth(*doubts_of({t: row for t, row in enumerate(video.seen) if row is not None}))
     return max(frames, key=lambda frame: (values.get(frame, 0.0), -frame))
 
 

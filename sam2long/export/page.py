@@ -7,7 +7,6 @@ import io
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sam2long.atomic import replacing
-from sam2long.doubt import doubt, reasons, where_to_look, why
+from sam2long.doubt import looks
 from sam2long.export.masks import MaskReader
 from sam2long.export.overlay import COLOURS, paint
 from sam2long.export.report import stretches
@@ -112,14 +111,6 @@ class _Clock:
         return f"frame {number}" + ("" if time is None else f" ({int(time // 60)}:{time % 60:04.1f})")
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """A frame to look at."""
-
-    frame: int
-    why: list[str]
-
-
 class _Findings:
     """What the report says of one object."""
 
@@ -131,23 +122,14 @@ class _Findings:
         self.prompted = [int(frame) for frame in rows["frame"][rows["prompted"].astype(bool)]]
         self.counts = {status: int((rows["status"] == status).sum()) for status in (VISIBLE, UNCERTAIN, ABSENT)}
         self.absences = [(first, last) for first, last, status in self.stretches if status == ABSENT]
-        self.looks = self._looks(rows)
+        self.looks = looks({int(row.frame): row for row in rows.itertuples()}, MOST_LOOKS)
         seen = [int(frame) for frame in rows["frame"][rows["status"] == VISIBLE]]
         self.stills: dict[int, list[str]] = defaultdict(list)  # frame -> why it is shown
         if seen:
             self.stills[seen[0]].append("first")
             self.stills[seen[-1]].append("last seen")
-        if self.looks:
+        if seen and self.looks:
             self.stills[self.looks[0].frame].append("look here first")
-
-    def _looks(self, rows: pd.DataFrame) -> list[_Look]:
-        """The frames where a correction is worth most, the best one first."""
-        columns = [rows[name] for name in ("frame", "status", "iou", "pathways", "margin", "prompted")]
-        doubts, said = {}, {}
-        for frame, *signs in zip(*columns, strict=True):
-            doubts[int(frame)], said[int(frame)] = doubt(*signs), reasons(*signs)
-        found = where_to_look(doubts, self.prompted, MOST_LOOKS)
-        return [_Look(frame, why(frame, said, self.prompted)) for frame, _ in found]
 
 
 def _stills(

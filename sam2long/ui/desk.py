@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sam2long.doubt import where_to_look, why, worth
+from sam2long.doubt import doubts_of, looks, worth
 from sam2long.errors import DataError, Sam2LongError, short
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
@@ -174,13 +174,13 @@ class Desk:
         found = {}
         for obj_id in chosen:
             status, values, flags = [NOTHING] * count, bytearray(count), bytearray(count)
-            for frame, row in self.project.store.rows(obj_id).items():
+            rows = self.project.store.rows(obj_id)
+            for frame, row in rows.items():
                 status[frame], _, flags[frame] = self._cell(row, frame in stale[obj_id])
-            doubts = self._doubts(obj_id)
-            for frame, value in worth(*doubts).items():
+            for frame, value in worth(*doubts_of(rows)).items():
                 values[frame] = round(100 * value)
-            for frame, _ in where_to_look(*doubts, most=MARKED_LOOKS):
-                flags[frame] |= LOOK_BIT
+            for look in looks(rows, MARKED_LOOKS):
+                flags[look.frame] |= LOOK_BIT
             found[str(obj_id)] = {
                 "status": "".join(status),
                 "worth": base64.b64encode(values).decode(),
@@ -211,26 +211,13 @@ class Desk:
 
     def looks(self, limit: int = MOST_LOOKS) -> list[dict[str, Any]]:
         """The frames to look at, the one first where a correction is worth most; of all objects."""
-        found = [
-            (value, frame, obj_id)
-            for obj_id in list(self.project.objects)
-            for frame, value in where_to_look(*self._doubts(obj_id), most=limit)
-        ]
-        return [self._look(*each) for each in sorted(found, key=lambda each: (-each[0], each[1:]))[:limit]]
-
-    def _doubts(self, obj_id: int) -> tuple[dict[int, float], set[int]]:
-        """An object's doubts by frame, and the frames with prompts."""
-        with self.project.lock:
-            prompted = set(self.project.prompts.get(obj_id, ()))
-        return {frame: row.doubt for frame, row in self.project.store.rows(obj_id).items()}, prompted
-
-    def _look(self, value: float, frame: int, obj_id: int) -> dict[str, Any]:
-        rows, (_, prompted) = self.project.store.rows(obj_id), self._doubts(obj_id)
-        said = {at: row.reasons for at, row in rows.items()}
-        return {
-            "frame": frame, "object": obj_id, "worth": round(value, 3),
-            "why": why(frame, said, prompted, len(self.project.source)), **_row(rows[frame], False),
-        }  # fmt: skip
+        found = []
+        for obj_id in list(self.project.objects):
+            rows = self.project.store.rows(obj_id)
+            found += [
+                {"object": obj_id, **look._asdict(), **_row(rows[look.frame], False)} for look in looks(rows, limit)
+            ]
+        return sorted(found, key=lambda look: (-look["worth"], look["frame"], look["object"]))[:limit]
 
     @staticmethod
     def _cell(row: Row, stale: bool) -> tuple[str, int, int]:

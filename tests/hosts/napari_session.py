@@ -129,12 +129,12 @@ def a_session(viewer, video):
     assert np.array_equal(masks(widget), third)  # the same again, to the bit
 
     # Where to look.
-    assert widget._tracker.doubts
+    assert widget._tracker.looks
     for _ in range(3):
         press(widget.next)
-        assert widget._held()[0] in widget._tracker.doubts
+        assert widget._held()[0] in widget._tracker.looks
         overlay = viewer.canvas.overlays.text
-        assert overlay.visible and "doubt" in overlay.text
+        assert overlay.visible and "worth a look" in overlay.text
 
     # Backward, cancelled on the way.
     viewer.dims.set_point(0, 2 * 20)

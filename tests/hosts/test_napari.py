@@ -233,7 +233,7 @@ def test_undo_brings_masks_and_tracker_back(tracker):
     gone = tracked(tracker, prompts_of((0, 2, OTHER)), [(1, 0, 9)])
     assert all(list(by_id) == [2] for by_id in gone.values())  # the prompts of object 1 were taken away
     tracker.look()
-    assert all(0 < score <= 1 and "object 2: " in why for score, why in tracker.doubts.values())
+    assert tracker.looks and all("object 2: " in why for why in tracker.looks.values())
 
 
 # ---- saving ---------------------------------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     page.press("v", "v", "v", "h", "h", "Space", "Space", "n", "Shift+N", "m", "+", "0")
     assert page.page.locator("[data-show=rotated]").get_attribute("aria-checked") == "true"
     page.press("?")
-    assert "Next doubtful frame" in page.page.locator("#help-dialog").inner_text()
+    assert "Frame where a correction is worth most" in page.page.locator("#help-dialog").inner_text()
     page.press("Escape", "Delete", "Tab", "Enter")  # removes the selected object; asked, "Cancel" comes first
     playwright.expect(page.page.locator("#objects .object")).to_have_count(1)
     page.press("Control+e")

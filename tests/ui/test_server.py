@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -151,15 +152,15 @@ def test_where_to_look(client, desk, truth):
     for frame in set(range(1, FRAMES)) - {4, 5, 9}:
         store.put(frame, {1: mask}, {1: store.row(frame, 1)._replace(status="visible", iou=0.9, pathways=1)})
 
-    def next_from(frame, **more):
-        found = client.get("/api/doubtful", params={"frame": frame, **more}).json()["found"]
-        return found and found["frame"]
-
-    assert [next_from(frame) for frame in (0, 4, 9)] == [4, 9, None]
-    assert next_from(9, backward=True) == 4
-    ranked = client.get("/api/doubtful/ranked").json()["frames"]
-    assert [found["frame"] for found in ranked] == [9, 5, 4]
-    assert ranked[0]["reasons"] == ["low predicted IoU"] and ranked[0]["object"] == 1
+    found = client.get("/api/looks").json()["frames"]
+    best = found[0]
+    assert best["object"] == 1 and best["frame"] in (4, 5) and found == sorted(found, key=lambda look: -look["worth"])
+    assert best["why"][0].startswith("low predicted IoU on ") and "nobody has looked at" in best["why"][-1]
+    row = client.get("/api/timeline").json()["objects"]["1"]
+    values, flags = (np.frombuffer(base64.b64decode(row[name]), np.uint8) for name in ("worth", "flags"))
+    assert values[0] == 0 and values.argmax() in (4, 5) and flags[best["frame"]] == 2
+    client.post("/api/prompts/lock", json={"object": 1, "frame": best["frame"]})
+    assert best["frame"] not in [look["frame"] for look in client.get("/api/looks").json()["frames"]]
 
 
 def test_a_mask_picture_is_a_prompt(client, truth):

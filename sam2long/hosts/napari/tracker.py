@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2long.doubt import doubt, reasons
+from sam2long.doubt import looks
 from sam2long.errors import PromptError, StateError
 from sam2long.hosts.napari.masks import MaskStack
 from sam2long.hosts.napari.prompts import Prompts, same
@@ -34,7 +34,7 @@ class Tracker:
         self.given: Prompts = {}
         self.image: Any = None  # the layer, and the model, that it was made for
         self.chosen = "", ""
-        self.doubts: dict[int, tuple[float, str]] = {}  # frame -> how much, and why, for the frames worth a look
+        self.looks: dict[int, str] = {}  # the frames to look at, the best one first -> why
         self._before: tuple[Path | None, Prompts, Any] | None = None  # the last track, for `undo`
         self._folder = tempfile.TemporaryDirectory(prefix="sam2long-")
 
@@ -95,13 +95,15 @@ class Tracker:
     def look(self) -> None:
         """Find what is worth a look, once tracked."""
         report = self.predictor.track_report(self.state)
-        self.doubts = {}
-        for row in report.itertuples():
-            seen = row.status, row.iou, row.pathways, row.margin, row.prompted
-            if why := reasons(*seen):
-                score, said = self.doubts.get(row.frame, (0.0, ""))
-                said = f"{said}; " if said else ""
-                self.doubts[row.frame] = max(score, doubt(*seen)), f"{said}object {row.obj_id}: {', '.join(why)}"
+        found = [
+            (look, obj_id)
+            for obj_id, rows in report.groupby("obj_id", sort=False)
+            for look in looks({int(row.frame): row for row in rows.itertuples()})
+        ]
+        self.looks = {}
+        for look, obj_id in sorted(found, key=lambda each: (-each[0].worth, each[0].frame)):
+            said = f"object {obj_id}: {'; '.join(look.why)}"
+            self.looks[look.frame] = f"{self.looks[look.frame]}; {said}" if look.frame in self.looks else said
 
     def undo(self) -> None:
         """Take the last track back: masks, and what the tracker knew.

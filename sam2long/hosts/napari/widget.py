@@ -15,7 +15,6 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QSettings
 from qtpy.QtWidgets import QCompleter, QFileDialog
 
-from sam2long.doubt import next_stretch, ranked
 from sam2long.errors import PromptError, Sam2LongError, VideoError, sentence
 from sam2long.export.convert import FORMATS, export_run
 from sam2long.hosts.model import load_model
@@ -83,7 +82,7 @@ class TrackWidget(Container):
             self.export: self._export_to,
         }.items():  # fmt: skip
             button.changed.connect(self._in_words(act))
-        napari_viewer.dims.events.current_step.connect(self._show_doubt)
+        napari_viewer.dims.events.current_step.connect(self._show_why)
         self._image_changed()
 
     # ---- layers -------------------------------------------------------------------------------------------------
@@ -247,7 +246,7 @@ class TrackWidget(Container):
             self._layer.refresh()
         if self._tracker is not None:
             self._tracker.look()
-            self._show_doubt()
+            self._show_why()
         if isinstance(said, str) and said:
             show_error(f"SAM2Long: {said}")
 
@@ -268,38 +267,36 @@ class TrackWidget(Container):
         self._tracker.undo()
         if self._layer is not None:
             self._layer.refresh()
-        self._show_doubt()
+        self._show_why()
 
     # ---- where to look ------------------------------------------------------------------------------------------
 
     def go_to_next(self) -> None:
-        """To the next stretch of frames that the tracker doubts; after the last one, to the most doubtful frame."""
-        if self._tracker is None or not self._tracker.doubts:
+        """To the frame where a correction is worth most; from there to the next best one."""
+        if self._tracker is None or not self._tracker.looks:
             show_info("SAM2Long: there is no frame that needs a look")
             return
-        doubts, axis = self._tracker.doubts, self._tracker.video.axis
-        frame = next_stretch(doubts, self._held()[axis])
-        if frame is None:
-            frame = ranked([(at, score) for at, (score, _) in doubts.items()])[0]
+        frames, axis = list(self._tracker.looks), self._tracker.video.axis
+        here = self._held()[axis]
+        frame = frames[(frames.index(here) + 1) % len(frames) if here in frames else 0]
         image = self._image()
         point = [0.0] * image.ndim
         point[axis] = frame
         offset = self._viewer.dims.ndim - image.ndim
         self._viewer.dims.set_point(offset + axis, image.data_to_world(point)[axis])
 
-    def _show_doubt(self, _: Any = None) -> None:
-        """What the tracker doubts about the frame that is shown, over the picture."""
+    def _show_why(self, _: Any = None) -> None:
+        """Why the frame that is shown is worth a look, over the picture."""
         tracker = self._tracker
-        doubts = tracker.doubts if tracker is not None else {}
+        looks = tracker.looks if tracker is not None else {}
         overlay = self._viewer.canvas.overlays.text
-        if tracker is None or not doubts or self.image.value is None:
+        if tracker is None or not looks or self.image.value is None:
             overlay.visible = False
             return
         frame = tracker.video.frame_at(self._held())
-        overlay.visible = frame in doubts
-        if frame in doubts:
-            score, why = doubts[frame]
-            overlay.text = f"doubt {score:.2f}: {why}"
+        overlay.visible = frame in looks
+        if frame in looks:
+            overlay.text = f"worth a look: {looks[frame]}"
 
     # ---- files --------------------------------------------------------------------------------------------------
 
