@@ -104,6 +104,7 @@ class Annotator:
     def remove_object(self, obj_id: int) -> None:
         """Forget an object with its prompts and masks."""
         self.project.check_object(obj_id)
+        self._check_seen(obj_id)
         with self.project.changing():
             self._forget(obj_id)
             self.project.remove_object(obj_id)
@@ -112,6 +113,7 @@ class Annotator:
     def reset_object(self, obj_id: int) -> None:
         """Forget an object's prompts and masks; its name stays."""
         self.project.check_object(obj_id)
+        self._check_seen(obj_id)
         with self.project.changing():
             self._forget(obj_id)
         self._forgotten(obj_id)
@@ -119,6 +121,8 @@ class Annotator:
     def reset(self, keep_masks: bool = False) -> None:
         """Forget all prompts and what has been tracked; objects keep their names, and their masks when asked for."""
         obj_ids = list(self.project.objects)
+        for obj_id in obj_ids:
+            self._check_seen(obj_id)
         with self.project.changing():
             self._forget(*obj_ids, masks=not keep_masks)
         self._forgotten(*obj_ids)
@@ -146,6 +150,8 @@ class Annotator:
         self._check(obj_id, frame)
         self._check_inside(x, y)
         said = self.project.prompt(obj_id, frame) or Prompt()
+        if said.mask is not None:  # points are added to points, and take the place of a mask
+            self._check_seen(obj_id, frame)
         mask = self.project.store.mask(frame, obj_id)
         if not positive and not said.points and said.box is None and (mask is None or is_empty(mask)):
             raise PromptError("say first what the object is: a positive point (q) or a box (r); then what it is not")
@@ -296,14 +302,16 @@ class Annotator:
         self.project.check_object(obj_id)
         check_frame(frame, self.source.num_frames)
 
-    def _check_seen(self, obj_id: int, frame: int) -> None:
-        """Refuse to replace what another page has said here since this one looked."""
-        revision, page = self.project.changed_at.get((obj_id, frame), (0, ANYONE))
-        if self._seen is not None and revision > self._seen and page != self._page:
-            raise Outdated(
-                f"another page has just changed object {obj_id} on frame {frame}; look at it, and do it again if it is "
-                "still right"
-            )
+    def _check_seen(self, obj_id: int, frame: int | None = None) -> None:
+        """Refuse to replace what another page has said here, or on any frame, since this one looked."""
+        changed = [frame] if frame is not None else [at for known, at in self.project.changed_at if known == obj_id]
+        for at in changed:
+            revision, page = self.project.changed_at.get((obj_id, at), (0, ANYONE))
+            if self._seen is not None and revision > self._seen and page != self._page:
+                raise Outdated(
+                    f"another page has just changed object {obj_id} on frame {at}; look at it, and do it again if it "
+                    "is still right"
+                )
 
     def _check_inside(self, x: float, y: float) -> None:
         if not (0 <= x <= self.source.width and 0 <= y <= self.source.height):

@@ -168,6 +168,7 @@ class Project:
         with self.lock:
             for table in (self.objects, self.prompts, self.stale):
                 table.pop(obj_id, None)
+            self.changed_at = {at: change for at, change in self.changed_at.items() if at[0] != obj_id}
 
     def prompt(self, obj_id: int, frame: int) -> Prompt | None:
         with self.lock:
@@ -301,14 +302,15 @@ class Project:
 
     def _write_page(self, report: Any, labels: Mapping[int, str]) -> None:
         settings, page = self.settings, self.folder.page
-        # A source of its own: another thread may read pictures for the browser.
-        frames = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
         # It is for looking at: a video that is gone by now must not stop an export.
-        with frames, MaskReader(self.folder.masks) as masks, suppress(VideoError, OSError):
-            write_page(
-                report, page, source=frames, masks=masks, labels=labels, title=Path(settings.video).name,
-                annotate=self.folder.annotate_command(settings.video),
-            )  # fmt: skip
+        with MaskReader(self.folder.masks) as masks, suppress(VideoError, OSError):
+            # A source of its own: another thread may read pictures for the browser.
+            frames = open_source(settings.video, start=settings.start, stop=settings.stop(), stride=settings.stride)
+            with frames:
+                write_page(
+                    report, page, source=frames, masks=masks, labels=labels, title=Path(settings.video).name,
+                    annotate=self.folder.annotate_command(settings.video),
+                )  # fmt: skip
 
     def report(self) -> Any:
         """A table as `track_report` gives it, of all masks that are kept."""

@@ -4,11 +4,12 @@
   at this machine (DNS rebinding).
 - A request that changes something must come from this server's own page (Origin).
 - With a token, every request needs it, in a cookie that the printed address sets, or as `Authorization: Bearer`.
-- Bodies have a limit, also when they do not say how long they are.
+- Bodies have a limit, of bytes, also when they do not say how long they are, and of seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -23,6 +24,7 @@ from sam2long.errors import DataError
 MOST_BYTES = 1 << 20  # of a JSON body
 MOST_DIGITS = 18  # of a Content-Length
 MOST_UPLOAD_BYTES = 16 << 20  # of a mask picture, or of another editor's shapes
+BODY_SECONDS = 300.0  # for it to arrive; the largest, at half a megabit a second
 UPLOAD_SUFFIXES = ("/mask", "/shapes")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -134,8 +136,12 @@ class Guard:
             await _answer(send, 413, _too_large(limit))
             return
         body = _Body(receive, limit) if scope["method"] not in SAFE_METHODS else None
-        if body is not None and not await body.read():
-            await _answer(send, 413, _too_large(limit))
+        try:
+            if body is not None and not await asyncio.wait_for(body.read(), BODY_SECONDS):
+                await _answer(send, 413, _too_large(limit))
+                return
+        except asyncio.TimeoutError:
+            await _answer(send, 408, f"the request has not arrived whole in {BODY_SECONDS:g} seconds; send it again")
             return
         await self.app(scope, body.receive if body else receive, _with_headers(send))
 

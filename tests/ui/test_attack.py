@@ -30,7 +30,7 @@ from sam2long.naming import MOST_LETTERS
 from sam2long.ui.uploads import read_shapes
 from tests.export_run import make_run
 from tests.ui.conftest import SIDE
-from tests.ui.test_server import clicked, client, desk, ended, refused  # noqa: F401 - fixtures
+from tests.ui.test_server import clicked, client, desk, ended, png, refused  # noqa: F401 - fixtures
 
 FAR = 999_999.0
 QUICK = 1.0  # seconds of the interpreter; without a bound these take many
@@ -293,6 +293,31 @@ def test_the_state_is_busy_as_soon_as_work_is_accepted(client, desk, truth):  # 
     assert client.get("/api/state").json()["busy"] is None and not desk.worker.busy
     with MaskReader(desk.project.store.path) as masks:
         assert len(masks.frames) > 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/api/objects/1", None),
+        ("POST", "/api/objects/1/reset", {}),
+        ("POST", "/api/reset", {}),
+        ("POST", "/api/prompts/click", {"object": 1, "frame": 2, "x": 9, "y": 9}),
+        ("POST", "/api/prompts/clear", {"object": 1, "frame": 2}),
+        ("POST", "/api/undo", {}),
+    ],
+)
+def test_a_page_takes_nothing_away_that_it_has_not_seen(client, desk, truth, method, path, body):  # noqa: F811
+    client.post("/api/objects", json={})
+    seen = str(client.get("/api/state").json()["revision"])
+    mask = png((truth[2] == 1) * np.uint8(255))
+    painter, other = {"x-page": "a"}, {"x-page": "b"}
+    client.put("/api/objects/1/frames/2/mask", content=mask, headers=painter).raise_for_status()
+    before = client.get("/api/frames/2").json()
+    refused(client.request(method, path, json=body, headers=other | {"x-seen": seen}), 409, "object 1 on frame 2")
+    assert client.get("/api/frames/2").json() == before
+    now = str(desk.project.revision)
+    assert client.request(method, path, json=body, headers=other | {"x-seen": now}).status_code == 200
+    assert (1, 2) not in desk.project.changed_at or method != "DELETE", "nothing is kept of what was removed"
 
 
 def test_two_pages_do_not_replace_each_others_masks_unseen(client, truth):  # noqa: F811

@@ -348,3 +348,56 @@ def test_two_pages_see_the_same_one_stops_the_other_and_both_notice_the_end(brow
     two.page.mouse.click(*two.point(30, 30))
     two.shows("#toasts", "does not answer")
     two.page.close()
+
+
+def test_what_one_page_does_while_another_draws_is_not_lost_unseen(browser, serve, truth, tmp_path):
+    server = serve(tmp_path / "project")
+    one, two = Page(browser, server), Page(browser, server)
+    one.click(*inside(truth, 0, 1))
+    two.shows("#facts", "prompted")
+    two.press("1")
+
+    def said():
+        return server.get("api/frames/0")["objects"]["1"]["prompt"]
+
+    def meanwhile(corner):
+        """The first page draws a box, and the second one shows it."""
+        before = server.get("api/state")["revision"]
+        one.press("1", "r")
+        with two.page.expect_response("**/api/frames/0*"):
+            one.drag((corner, corner), (corner + 50, corner + 50))
+        assert server.get("api/state")["revision"] == before + 1 and said()["box"][0] == pytest.approx(corner, abs=1)
+
+    def refused():
+        two.shows("#toasts", "Another page has just changed object 1 on frame 0")
+        two.settled()
+        assert two.trouble.pop().endswith("409 (Conflict)") and not two.trouble
+        two.page.evaluate("document.querySelector('#toasts').replaceChildren()")
+
+    for tool, corner in (("w", 10), ("r", 20)):
+        two.press(tool)
+        two.page.mouse.move(*two.point(40, 60))
+        two.page.mouse.down()
+        two.page.mouse.move(*two.point(80, 90), steps=3)
+        meanwhile(corner)
+        two.page.mouse.up()
+        refused()
+        assert said()["box"][0] == pytest.approx(corner, abs=1) and not said()["mask"]
+
+    two.press("Delete")  # asks first
+    meanwhile(30)
+    two.page.get_by_role("button", name="Remove", exact=True).last.click()
+    refused()
+    assert said()["box"][0] == pytest.approx(30, abs=1)
+
+    two.press("r")
+    two.drag((40, 60), (80, 90))  # now it has been seen
+    assert said()["box"][0] == pytest.approx(40, abs=1)
+    for page in (one, two):  # points are added to points, seen or not
+        page.press("q")
+        page.page.mouse.click(*page.point(50 if page is one else 60, 70))
+    one.settled()
+    two.settled()
+    assert {50, 60} <= {round(x) for x, _ in said()["points"]}
+    one.close()
+    two.close()

@@ -30,12 +30,12 @@ async function request(method, path, body, type, seenThen = seen) {
 
 export const api = {
   get: (path) => request("GET", path),
-  post: (path, body = {}) => request("POST", path, body),
+  post: (path, body = {}, seenThen) => request("POST", path, body, undefined, seenThen),
   put: (path, body) => request("PUT", path, body),
   patch: (path, body) => request("PATCH", path, body),
-  remove: (path) => request("DELETE", path),
+  remove: (path, seenThen) => request("DELETE", path, undefined, undefined, seenThen),
   upload: (path, file, type, seenThen) => request("PUT", path, file, type, seenThen),
-  seen: () => seen, // when something begins to be drawn, for `upload`
+  seen: () => seen, // when the user begins something, to be sent with it as `seenThen`
 };
 
 export function listen(onEvent, onLost) {

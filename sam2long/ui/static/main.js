@@ -25,7 +25,7 @@ function selected() {
 
 function onFrame(path) {
   const object = selected(), frame = model.frame;
-  if (object !== null) model.change(() => api.post(path, { object, frame }));
+  if (object !== null) model.change((seen) => api.post(path, { object, frame }, seen));
 }
 
 function track(direction) {
@@ -107,20 +107,23 @@ function goToPrompt(backward) {
 async function removeObject() {
   const object = selected();
   if (object === null) return;
+  const seen = api.seen();
   const yes = await ask(`Remove ${model.titleOf(object)}?`, "Its prompts and all its masks go. This cannot be undone.", [["Remove", true, "danger"]]);
-  if (yes) model.change(() => api.remove(`/api/objects/${object}`));
+  if (yes) model.change(() => api.remove(`/api/objects/${object}`, seen));
 }
 
 async function resetObject() {
   const object = selected();
   if (object === null) return;
+  const seen = api.seen();
   const yes = await ask(`Reset ${model.titleOf(object)}?`, "Its prompts and all its masks go; name, class and colour stay. This cannot be undone.", [["Reset", true, "danger"]]);
-  if (yes) model.change(() => api.post(`/api/objects/${object}/reset`));
+  if (yes) model.change(() => api.post(`/api/objects/${object}/reset`, {}, seen));
 }
 
 async function resetTracker() {
+  const seen = api.seen();
   const keep = await ask("Reset the tracker?", "All prompts go, and the tracker forgets what it has seen. Objects keep their names. This cannot be undone.", [["Keep masks", "keep", ""], ["Delete masks too", "delete", "danger"]]);
-  if (keep) model.change(() => api.post("/api/reset", { keep_masks: keep === "keep" }));
+  if (keep) model.change(() => api.post("/api/reset", { keep_masks: keep === "keep" }, seen));
 }
 
 const commands = {
@@ -132,8 +135,8 @@ const commands = {
   finish: () => { model.select(null); model.setTool("positive"); model.note("Finished. The next click starts a new object."); },
   clear: () => onFrame("/api/prompts/clear"),
   lock: () => onFrame("/api/prompts/lock"),
-  undo: () => model.change(async () => {
-    const { object, frame } = await api.post("/api/undo");
+  undo: () => model.change(async (seen) => {
+    const { object, frame } = await api.post("/api/undo", {}, seen);
     if (model.object(object)) model.select(object);
     model.go(frame);
   }),
@@ -264,13 +267,13 @@ $("import-file").addEventListener("change", () => {
   $("import-file").value = "";
   if (!file) return;
   const shapes = file.type === "application/json" || file.name.toLowerCase().endsWith(".json");
-  model.change(async () => {
+  model.change(async (seen) => {
     if (shapes) {
-      const { objects, moved } = await api.upload(`/api/frames/${frame}/shapes`, file, "application/json");
+      const { objects, moved } = await api.upload(`/api/frames/${frame}/shapes`, file, "application/json", seen);
       const numbers = Object.entries(moved).map(([was, is]) => `${was} is ${is}`);
       if (numbers.length) model.note(`Objects count from 1 here: ${numbers.join(", ")}.`);
       if (target.id === null) target.id = Number(Object.keys(objects)[0]);
-    } else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png");
+    } else await api.upload(`/api/objects/${await objectOf(target)}/frames/${frame}/mask`, file, "image/png", seen);
     model.tell("selection");
   });
 });

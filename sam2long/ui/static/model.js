@@ -129,10 +129,11 @@ class Model extends EventTarget {
   setRange(range) { this.range = range; this.tell("range", "timeline"); }
 
   // Changes go to the server one after the other, in the order in which they were made.
-  change(action) {
+  // seen: what the page showed when the user began this one; by the time it is sent, it may show more.
+  change(action, seen = api.seen()) {
     this.pending++;
     this.tell("pending");
-    const done = (this.queue ?? Promise.resolve()).then(action);
+    const done = (this.queue ?? Promise.resolve()).then(() => action(seen));
     this.queue = done.catch((error) => this.complain(error.message)).finally(() => {
       this.pending--;
       this.tell("pending");

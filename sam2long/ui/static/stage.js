@@ -232,16 +232,16 @@ export async function objectOf(target) {
   return target.id;
 }
 
-function prompt(path, frame, said) {
+function prompt(path, frame, said, seen) {
   if (model.busy) return model.complain("tracking is under way; cancel it (Esc) before you change something");
   const target = model.target; // of now: the user may go on to another object before the server has answered
-  return model.change(async () => {
+  return model.change(async (then) => {
     const object = await objectOf(target);
-    const { objects } = await api.post(path, { object, frame, ...said });
+    const { objects } = await api.post(path, { object, frame, ...said }, then);
     model.annotations.clear();
     model.keep(frame, { objects, shapes: false });
     model.tell("annotations", "selection");
-  });
+  }, seen);
 }
 
 function click(at, positive) {
@@ -249,10 +249,10 @@ function click(at, positive) {
   prompt("/api/prompts/click", model.frame, { x: round(at[0]), y: round(at[1]), positive });
 }
 
-function box(from, to) {
+function box(from, to, seen) {
   const [x1, y1] = clamp(from), [x2, y2] = clamp(to);
   if (Math.abs(x1 - x2) < 1 || Math.abs(y1 - y2) < 1) return;
-  prompt("/api/prompts/box", model.frame, { box: [Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)].map(round) });
+  prompt("/api/prompts/box", model.frame, { box: [Math.min(x1, x2), Math.min(y1, y2), Math.max(x1, x2), Math.max(y1, y2)].map(round) }, seen);
 }
 
 const NEW_COLOUR = "#ffffff"; // of an object that has none yet
@@ -280,7 +280,7 @@ canvas.addEventListener("pointerdown", (event) => {
   host.focus({ preventScroll: true });
   const at = toVideo(event);
   const pan = event.button === 1 || event.altKey;
-  drag = { from: at, x: event.clientX, y: event.clientY, pan, button: event.button, shift: event.shiftKey, box: !pan && event.button === 0 && model.tool === "box", centre: centre ?? [model.video.width / 2, model.video.height / 2] };
+  drag = { from: at, x: event.clientX, y: event.clientY, pan, button: event.button, shift: event.shiftKey, seen: api.seen(), box: !pan && event.button === 0 && model.tool === "box", centre: centre ?? [model.video.width / 2, model.video.height / 2] };
   if (drag.box) drag.from = clamp(at);
   if (!pan && brush.active()) drag.stroke = beginStroke(at, model.tool === "eraser" || event.button === 2 || event.shiftKey);
   canvas.setPointerCapture(event.pointerId);
@@ -302,7 +302,7 @@ canvas.addEventListener("pointerup", (event) => {
   const moved = Math.hypot(event.clientX - ended.x, event.clientY - ended.y) > DRAG;
   if (brush.active() || ended.stroke) {
     if (ended.stroke) brush.end(objectOf);
-  } else if (ended.box && moved) box(ended.from, at);
+  } else if (ended.box && moved) box(ended.from, at, ended.seen);
   else if (!ended.pan && !moved && !ended.box) {
     click(at, ended.button === 0 && !ended.shift && model.tool === "positive");
   } else if (ended.box && !moved) {
@@ -356,8 +356,8 @@ function placeAtCursor() {
   if (pen) { pen = false; brush.end(objectOf); }
   else if (brush.active()) pen = beginStroke(middle(cursor), model.tool === "eraser");
   else if (model.tool !== "box") click(cursor, model.tool === "positive");
-  else if (corner) { box(corner, cursor); corner = null; }
-  else corner = [...cursor];
+  else if (corner) { box(corner, cursor, corner.seen); corner = null; }
+  else corner = Object.assign([...cursor], { seen: api.seen() });
   tellHint();
   draw();
 }
