@@ -27,7 +27,7 @@ import torch
 from nano import curves
 from nano.curriculum import SIZE
 from nano.dataset import write_composed
-from nano.network import MODELS, load, set_size
+from nano.network import MODELS, export, load, set_size
 from nano.photos import HELD_OUT, PhotosError, read_photos, split
 from nano.prompts import PROMPTS
 from nano.scoring import COMPOSED, asked_photos, held_out_clips, prompt_photos, summary, track_clips
@@ -68,6 +68,15 @@ def write_clips(args: argparse.Namespace) -> None:
     kept_out = split(read_photos(args.photos), args.held_out)[1]
     root = write_composed(kept_out, Path(args.to), args.clips, args.frames, args.seed)
     print(f"{root}: python scripts/ablate.py --dataset davis17-val --root {root} --out runs/composed")
+
+
+def mix(args: argparse.Namespace) -> None:
+    """The mean of two weights, which keeps what each does well (WiSE-FT, arXiv 2109.01903)."""
+    before, after = (load(Path(path)).state_dict() for path in (args.before, args.after))
+    model = load(Path(args.after))
+    model.load_state_dict({name: torch.lerp(before[name], value, args.share) for name, value in after.items()})
+    export(model, Path(args.to))
+    print(f"{args.to}: {args.share:g} of {args.after}, the rest {args.before}")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -121,6 +130,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--frames", type=int, default=60)
     p.add_argument("--seed", type=int, default=900_000, help="of the first clip")
     p.set_defaults(run=write_clips)
+    p = sub.add_parser("mix", help="between two weights, of which one was trained on from the other")
+    p.add_argument("before", metavar="FILE")
+    p.add_argument("after", metavar="FILE")
+    p.add_argument("--share", type=float, default=0.7, help="of the later ones")
+    p.add_argument("--to", required=True, metavar="FILE", help="safetensors to write")
+    p.set_defaults(run=mix)
     p = sub.add_parser("plot", help="learning curves of a run")
     p.add_argument("--out", default="runs/nano")
     p.add_argument("--to", default="runs/nano/curves.png")

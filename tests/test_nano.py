@@ -591,6 +591,22 @@ def test_davis_and_other_folders_that_will_not_do_are_refused(album, tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
+def test_two_weights_are_mixed(model, tmp_path, monkeypatch):
+    before, after = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    network.export(model, before)
+    weights = network.read_weights(before)
+    later = network.load(before)
+    later.load_state_dict({name: value + 0.5 for name, value in weights.items()}, strict=False)
+    network.export(later, after)
+    said = [str(before), str(after), "--share", "0.25", "--to", str(tmp_path / "c.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["train_nano.py", "mix", *said])
+    train_nano.main()
+    mixed = network.read_weights(tmp_path / "c.safetensors")
+    assert mixed.keys() == weights.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(mixed[name], value + 0.125, rtol=2e-3, atol=2e-3)
+
+
 def test_prompts_on_photographs_are_judged_by_the_objects_size(model, pictures):
     found = scoring.prompt_photos(model, pictures[-2:])
     assert found["objects"] == 2 and found["box_large"] == found["box"] > 0.7  # a red square on grey
