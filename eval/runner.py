@@ -96,8 +96,6 @@ def _run_here(
     failed = {}
     ordered = longest_first(dataset, todo) if workers > 1 else todo
     for name, record, why in processes.each(_Job(dataset, spec, out), ordered, workers, progress.frame):
-        if workers > 1:
-            progress.frame(len(dataset.video(name).frame_names))
         if why is None:
             progress.video(name, record)
         else:

@@ -61,8 +61,6 @@ def run(dataset: Dataset, specs: Mapping[Path, TrackerSpec], *, workers: int = 1
         job = _Job(dataset, specs)
         with Progress(total, len(missing), label=f"{dataset.name}, {len(specs)} settings") as progress:
             for name, record, why in processes.each(job, missing, workers, progress.frame):
-                if workers > 1:
-                    progress.frame(len(dataset.video(name).frame_names))
                 if why is None:
                     progress.video(name, record)
                     continue

@@ -253,3 +253,17 @@ def test_several_workers_share_out_the_gpus(monkeypatch, tmp_path, gpus, said, e
     monkeypatch.setattr(processes._Worker, "job", None)  # one process for all: torch chooses
     job.start()
     assert found[-1] == said
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_time_left_counts_each_frame_once(davis, tmp_path, monkeypatch, workers):
+    made = []
+
+    class Counted(runner.Progress):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(runner, "Progress", Counted)
+    runner.run(davis, DRIFT, tmp_path / "run", workers=workers)
+    assert made[0].done == made[0].total > 0
