@@ -24,6 +24,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(VENV)/bin/sam2long demo
 
+# A process for each core: threads of their own would only wait for each other.
+test test-all: export OMP_NUM_THREADS = 1
+
 # What needs its length (marked slow) runs in test-all only.
 test: $(READY) lint
 	$(RUN) -m pytest --numprocesses auto --dist worksteal -m "not slow"

@@ -25,7 +25,7 @@ from tests.fakes import SIDE, TINY, jpeg_folder, noise_video, reconfigured, tiny
 HEIGHT, WIDTH = 48, 80  # not the model's size, not square
 FRAMES = 4
 FEW = int(os.environ.get("SAM2LONG_EXAMPLES", "25"))
-MANY = 600
+MANY = 8 * FEW
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
