@@ -67,7 +67,9 @@ def test_it_tracks_a_real_clip_and_scores_a_generated_one(tmp_path, capsys, monk
         real, scores = results["dog"][name], results["generated"][name]
         assert (real["there"], real["away"]) == (6, 2) and real["said_there"] >= 4
         assert 0.3 < scores["J"] <= 1
-    made = {"demo.mp4", "strip.png", "timeline.png", "video.mp4", "generated.mp4", "results.json"}
+    assert results["small"]["frames"] == results["small"]["marked"] == 8
+    assert 50 < results["small"]["median_pixels"] < 400  # the box has 255
+    made = {"demo.mp4", "strip.png", "timeline.png", "video.mp4", "small.mp4", "generated.mp4", "results.json"}
     assert {p.name for p in out.iterdir()} == made
     shown = capsys.readouterr().out
     assert "of the 6 frames with the dog" in shown and "davis16-val" in shown and "synthlong" in shown

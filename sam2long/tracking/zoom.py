@@ -4,9 +4,9 @@ A frame goes into the network at a fixed size, so a ball of a hand's width is a 
 where a prompt points is an old idea of interactive segmentation (f-BRS, arXiv 2001.10331, Sec. 3.4); here it costs one
 more pass of the image encoder on the prompted frame. What is found counts as a mask that the user gave.
 
-A first click does not say how large the object is, so it is looked at from two distances, or three. The mask that counts is the
-one that the network predicts to be good and that hardly changes with the threshold: the stability score by which SAM
-chooses masks where nobody points (arXiv 2304.02643, App. B).
+A first click does not say how large the object is, so it is looked at from two distances, or three. The mask that
+counts is the one that the network predicts to be good and that hardly changes with the threshold: the stability score
+by which SAM chooses masks where nobody points (arXiv 2304.02643, App. B).
 """
 
 from __future__ import annotations
