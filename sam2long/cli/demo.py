@@ -146,18 +146,16 @@ def small_clip(predictor: SAM2LongVideoPredictor, out: Path) -> dict[str, Any]:
     state = predictor.init_state(str(out / VIDEO))
     predictor.add_new_points_or_box(state, 0, 1, box=HANDLE)
     areas = []
-    with (
-        open_source(out / VIDEO) as source,
-        VideoWriter(out / SMALL, source.fps or FPS, source.width, source.height) as video,
-    ):
-        last = min(FOLLOWED, len(source)) - 1
-        for frame, _, logits in predictor.propagate_in_video(state, max_frame_num_to_track=last):
-            mask = (logits[0, 0] > 0).cpu().numpy()
-            areas.append(int(mask.sum()))
-            video.write(paint(source.frame(frame), {1: mask}, labels))
+    with open_source(out / VIDEO) as source:
+        height, width, last = source.height, source.width, min(FOLLOWED, len(source)) - 1
+        with VideoWriter(out / SMALL, source.fps or FPS, width, height) as video:
+            for frame, _, logits in predictor.propagate_in_video(state, max_frame_num_to_track=last):
+                mask = (logits[0, 0] > 0).cpu().numpy()
+                areas.append(int(mask.sum()))
+                video.write(paint(source.frame(frame), {1: mask}, labels))
     print(
-        f"\nin the same video the end of the leash, {np.median(areas):.0f} of {source.width * source.height} pixels: one box, marked on "
-        f"{np.count_nonzero(areas)} of {len(areas)} frames"
+        f"\nin the same video the end of the leash, {np.median(areas):.0f} of {width * height} pixels: one box, "
+        f"marked on {np.count_nonzero(areas)} of {len(areas)} frames"
     )
     return {"frames": len(areas), "marked": int(np.count_nonzero(areas)), "median_pixels": int(np.median(areas))}
 
