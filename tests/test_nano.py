@@ -591,6 +591,14 @@ def test_davis_and_other_folders_that_will_not_do_are_refused(album, tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
+def test_the_log_has_the_mean_over_the_batches_that_have_a_figure(tmp_path):
+    log = training.Log(tmp_path / "log.jsonl", every=3)
+    for figures in ({"J": 0.5}, {"still_J": 0.8, "norm": 1.0}, {"J": 0.7, "norm": 3.0}):
+        log.add(figures, {"step": 3})
+    (row,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert row == {"J": 0.6, "still_J": 0.8, "norm": 2.0, "step": 3}
+
+
 def test_two_weights_are_mixed(model, tmp_path, monkeypatch):
     before, after = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     network.export(model, before)

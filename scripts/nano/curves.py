@@ -12,6 +12,10 @@ PANELS = {
         "J": "training", "J_prompt": "training, prompted frame",
         "cutouts_J": "held-out cut-outs", "whole_J": "held-out whole photographs", "occlusion_J": "held-out occlusion",
     },
+    "IoU on photographs": {
+        "still_J_box": "training, box", "still_J_click": "training, click",
+        "box": "held-out box", "click_top": "held-out click", "five_clicks": "held-out five clicks",
+    },
     "AUC of presence": {"occlusion_presence_auc": "held-out occlusion"},
 }  # fmt: skip
 
@@ -23,7 +27,7 @@ def plot(run: Path, to: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    fig, axes = plt.subplots(1, len(PANELS), figsize=(15, 4), layout="constrained")
+    fig, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 4), layout="constrained")
     for axis, (title, lines) in zip(axes, PANELS.items(), strict=True):
         for name, label in lines.items():
             points = [(r["minutes"], r[name]) for r in rows if name in r]

@@ -209,20 +209,20 @@ class Trainer:
 
 
 class Log:
-    """JSON lines, on disk and on the screen; training figures as means over `every` batches."""
+    """JSON lines, on disk and on the screen; every so many batches the mean of each figure over those that have it."""
 
     def __init__(self, path: Path, every: int) -> None:
         self.file, self.every = path.open("a"), every
-        self.sums: dict[str, float] = {}
+        self.values: dict[str, list[float]] = {}
         self.count = 0
 
     def add(self, figures: dict[str, float], stamp: dict) -> None:
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.values.setdefault(name, []).append(value)
         self.count += 1
         if self.count == self.every:
-            self.write({name: round(total / self.count, 4) for name, total in self.sums.items()} | stamp)
-            self.sums, self.count = {}, 0
+            self.write({name: round(float(np.mean(values)), 4) for name, values in self.values.items()} | stamp)
+            self.values, self.count = {}, 0
 
     def write(self, row: dict) -> None:
         print(json.dumps(row), flush=True)
