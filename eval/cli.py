@@ -221,6 +221,7 @@ def _add_interact(commands) -> None:
     p.add_argument("--tracker", choices=("sam2long", "sam2"), default="sam2long")
     p.add_argument("--model", help="short name, sam2 config name, or a YAML; default: nano")
     p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")
+    p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--seed", type=int, default=0, help="of the random frames")
     p.set_defaults(run=_interact)
@@ -236,7 +237,13 @@ def _interact(args: argparse.Namespace) -> int:
         raise ConfigError(f"no rule is called {pngs.some(unknown)}; the rules are {', '.join(RULES)}")
     if args.rounds < 1:
         raise ConfigError(f"--rounds is {args.rounds}; expected 1 or more")
-    spec = settings.tracker_spec(method=args.tracker, model=args.model, checkpoint=args.checkpoint, device=args.device)
+    spec = settings.tracker_spec(
+        method=args.tracker,
+        model=args.model,
+        checkpoint=args.checkpoint,
+        config=args.config,
+        device=args.device,
+    )
     plan = measure.Plan(rules=rules, rounds=args.rounds, start=args.start, correction=args.correction, seed=args.seed)
     measure.measure(open_from(args), spec, plan, args.out)
     print(tables.write(args.out), end="")

@@ -23,10 +23,12 @@ from sam2long.tracking.report import ABSENT, UNCERTAIN
 LOW_IOU = 0.5  # a mask that its own decoder expects to share less than half with the truth
 CLOSE_MARGIN = math.log(1.1)  # scores are sums of log IoU: the runner-up is within ten percent
 DISAGREE = 0.5  # IoU of the masks of two passes
-LEAST_WORTH = 0.05  # below, a look is not worth the click
+LEAST_WORTH = 0.05  # below, a look is not worth the click;
+LEAST_SHARE = 0.4  # nor when it is worth less than this share of the best one
 
 UNSURE, POOR, CLOSE = "unsure if it is there", "low predicted IoU", "close rival"
 APART = "the two directions disagree"
+GRAVEST = APART, UNSURE, POOR, CLOSE  # the order in which a user is told
 
 _FITTED = json.loads((Path(__file__).parent / "doubt.json").read_text(encoding="utf-8"))
 _WEIGHTS: dict[str, float] = _FITTED["coefficients"]
@@ -159,9 +161,11 @@ def where_to_look(
 
     for gap in _gaps(doubts, prompted):
         offer(gap)
-    found = []
+    found: list[tuple[int, float]] = []
     while waiting and len(found) < most:
         value, best, gap = heapq.heappop(waiting)
+        if found and -value < LEAST_SHARE * found[0][1]:
+            break
         found.append((best, -value))
         at = gap.index(best)
         offer(gap[:at])
@@ -181,8 +185,8 @@ def why(frame: int, said: Mapping[int, Collection[str]], prompted: Collection[in
     gap = [at for at in said if first < at < last]
     around = [at for at in gap if abs(at - frame) <= REACH]
     counts = Counter(reason for at in around for reason in said[at])
-    words = [f"{reason} on {count} of {len(around)} frames around" for reason, count in counts.most_common()]
-    return [*words, f"nobody has looked at the {len(gap)} frames between the prompts"]
+    words = [f"{reason} on {counts[reason]} of {len(around)} frames around" for reason in GRAVEST if counts[reason]]
+    return [*words, f"{len(gap)} frames that nobody has looked at"]
 
 
 def _gaps(doubts: Mapping[int, float], prompted: Collection[int]) -> list[list[int]]:

@@ -73,6 +73,12 @@ def test_frames_to_look_at_are_spread_over_what_is_in_doubt():
     assert [frame for frame, _ in again] == list(frames[1:]), "as if the first one had been corrected"
 
 
+def test_looks_end_where_little_is_left_to_mend():
+    doubts = dict.fromkeys(range(1000), 0.05) | dict.fromkeys(range(500, 520), 0.9)
+    assert all(490 < frame < 530 for frame, _ in where_to_look(doubts))
+    assert len(where_to_look(dict.fromkeys(range(60), 0.2))) < 15, "not nearly every frame of a short video"
+
+
 def test_where_everything_is_sure_there_is_nothing_to_look_at():
     assert where_to_look(dict.fromkeys(range(50), 0.001)) == [] == where_to_look({})
 
@@ -81,11 +87,11 @@ def test_why_says_what_speaks_against_the_frames_around():
     said = {frame: [] for frame in range(40)} | {12: [POOR], 13: [UNSURE, POOR], 39: [POOR]}
     count = sum(0 < frame < 30 and abs(frame - 12) <= module.REACH for frame in range(40))
     assert why(12, said, prompted=[0, 30]) == [
-        f"{POOR} on 2 of {count} frames around",
         f"{UNSURE} on 1 of {count} frames around",
-        "nobody has looked at the 29 frames between the prompts",
+        f"{POOR} on 2 of {count} frames around",
+        "29 frames that nobody has looked at",
     ]
-    assert why(35, said, prompted=[0, 30])[-1] == "nobody has looked at the 9 frames between the prompts"
+    assert why(35, said, prompted=[0, 30])[-1] == "9 frames that nobody has looked at"
 
 
 class Row(NamedTuple):

@@ -123,9 +123,11 @@ class Corrected:
             self.predictor.add_new_mask(self.state, frame, OBJECT, mask)  # all is right: locked
         self._set(frame, mask, Seen(prompted=True))
         self.prompts[frame] = kind
-        after = min((p for p in self.prompts if p > frame), default=len(self.masks))
+        # The tracker has to know the masks that are clicked on next; true masks need no more than the gap.
+        whole = kind == "clicks"
+        after = min((p for p in self.prompts if p > frame and not whole), default=len(self.masks))
         self._track(frame, FORWARD, after - 1)
-        before = max((p for p in self.prompts if p < frame), default=-1)
+        before = max((p for p in self.prompts if p < frame and not whole), default=-1)
         if self.both_ways:
             self._track(frame, REVERSE, before + 1)
 
@@ -186,11 +188,22 @@ class Corrected:
         )
 
     def _merge(self, found: list[tuple[int, np.ndarray, Seen]], direction: int) -> None:
-        """Take the new pass up to where it meets the one that comes from the prompt beyond."""
+        """Take the new pass up to where it meets the one that comes from the prompt beyond; see sam2long.ui.merging."""
+        beyond = min(
+            (prompt for prompt in self.prompts if (prompt - found[0][0]) * direction >= 0),
+            key=lambda prompt: prompt * direction,
+            default=None,
+        )
+        far = [each for each in found if beyond is not None and (each[0] - beyond) * direction >= 0]
+        for frame, mask, seen in far:
+            old = self.seen[frame]
+            if old is not None and not old.prompted and old.backward == seen.backward:
+                self._set(frame, mask, seen)
+        found = found[: len(found) - len(far)]
         count = len(found)
         for before, (frame, _, _) in enumerate(found):
             seen = self.seen[frame]
-            if seen is not None and seen.backward == (direction > 0) and not self._beyond_all(frame, direction):
+            if beyond is not None and seen is not None and seen.backward == (direction > 0):
                 count = before
                 break
         overlap = found[count:]
@@ -207,10 +220,6 @@ class Corrected:
                 old = self.seen[frame]
                 assert old is not None
                 self.seen[frame] = replace(old, agreement=agrees)
-
-    def _beyond_all(self, frame: int, direction: int) -> bool:
-        """Whether no prompt lies beyond a frame: then what is there came from this side, or is out of date."""
-        return not any((prompt - frame) * direction > 0 for prompt in self.prompts)
 
 
 def _trust(seen: Seen | None) -> float:

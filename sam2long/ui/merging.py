@@ -69,7 +69,7 @@ class Merge:
 
     def takes(self, frame: int, old: Known | None, new: Known) -> bool:
         """Whether a new mask is to be stored now; old: what is there."""
-        if old is None:
+        if old is None or new.row.prompted:
             return True
         fresh = old.row.backward == (self._sign > 0) and frame not in self._stale and not old.row.prompted
         if not (self._meets and self._next is not None and fresh):

@@ -185,14 +185,16 @@ class Project:
             self.changed_at[obj_id, frame] = self.revision, page
 
     def mark_stale(self, obj_id: int, frame: int) -> None:
-        """What was tracked from `frame` on, in either direction, no longer follows from the prompts."""
+        """What was tracked from `frame` on, in either direction, no longer follows from the prompts; beyond the next
+        prompt it follows from that one."""
         rows = self.store.rows(obj_id)
         with self.lock:
+            prompts = self.prompts[obj_id]
+            first = max((at for at in prompts if at < frame), default=-1)
+            last = min((at for at in prompts if at > frame), default=len(self.source))
             self.stale[obj_id].discard(frame)
             self.stale[obj_id].update(
-                at
-                for at, row in rows.items()
-                if at not in self.prompts[obj_id] and (at < frame if row.backward else at > frame)
+                at for at, row in rows.items() if (first < at < frame if row.backward else frame < at < last)
             )
 
     def _add_prompt(self, prompt: ObjectPrompt) -> None:

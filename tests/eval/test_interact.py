@@ -117,6 +117,13 @@ def test_what_was_tracked_from_the_same_side_is_out_of_date():
     assert merged(old, new, 1, [0, 2])[0][3:8] == [3] * 5, "no prompt beyond: nothing to meet"
 
 
+def test_beyond_the_next_prompt_only_what_came_the_same_way_is_replaced():
+    old = {t: (square(12), Seen(backward=t == 7, prompted=t == 5)) for t in range(9)}
+    new = {t: (square(3), Seen()) for t in range(3, 9)}
+    places, _ = merged(old, new, 1, [0, 2, 5])
+    assert places[3:] == [3, 3, 12, 3, 12, 3]
+
+
 def rounds(*values):
     return [{"J&F": value, "clicks": 2 * k, "frame": k or None} for k, value in enumerate(values)]
 
@@ -136,7 +143,7 @@ def test_a_run_goes_on_and_takes_more_rules(tmp_path, capsys):
     first = json.loads((out / "videos" / "easy_00.json").read_text())
     before, *after = first["middle"]["easy_00"]
     assert before["frame"] is None and before["clicks"] == 0 and len(after) == 2
-    assert after[0]["frame"] == 3 and after[0]["frames tracked"] == 6 + 3 + 2
+    assert after[0]["frame"] == 3 and after[0]["frames tracked"] == 6 + 3 + 3
     assert main([*arguments, "--rules", "middle,random"]) == 0
     again = json.loads((out / "videos" / "easy_00.json").read_text())
     assert again["middle"] == first["middle"] and set(again) == {"middle", "random"}

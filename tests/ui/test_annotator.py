@@ -56,6 +56,16 @@ def test_a_correction_changes_what_follows_and_nothing_before(opened, truth):
     assert not annotator.project.stale[1]
 
 
+def test_a_good_mask_makes_nothing_out_of_date_beyond_the_neighbouring_prompts(opened, truth):
+    annotator = prompted(opened(), truth)
+    track(annotator, "forward", 0)
+    annotator.lock(1, 10)
+    track(annotator, "both", 10)
+    annotator.lock(1, 5)
+    stale = annotator.project.stale[1]
+    assert stale and all(0 < frame < 10 for frame in stale), "what follows from frame 10 stays as it is"
+
+
 def test_only_the_chosen_object_is_replaced(opened, truth):
     annotator = prompted(opened(), truth)
     track(annotator, "forward", 0)

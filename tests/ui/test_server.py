@@ -155,7 +155,7 @@ def test_where_to_look(client, desk, truth):
     found = client.get("/api/looks").json()["frames"]
     best = found[0]
     assert best["object"] == 1 and best["frame"] in (4, 5) and found == sorted(found, key=lambda look: -look["worth"])
-    assert best["why"][0].startswith("low predicted IoU on ") and "nobody has looked at" in best["why"][-1]
+    assert best["why"][0].startswith("low predicted IoU on ") and "that nobody has looked at" in best["why"][-1]
     row = client.get("/api/timeline").json()["objects"]["1"]
     values, flags = (np.frombuffer(base64.b64decode(row[name]), np.uint8) for name in ("worth", "flags"))
     assert values[0] == 0 and values.argmax() in (4, 5) and flags[best["frame"]] == 2

@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const SHOWS = ["mask", "outline", "box", "rotated"];
 const VIEW_SAVED_AFTER = 400, FAR = 10;
 
-let playing = null, looks = null, lookAt = -1;
+let playing = null, looks = null, lookAt = -1, lastLook = null; // lastLook: [frame, object]
 
 // ---- commands ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,8 @@ async function goToLook(by) {
     } catch (error) {
       return model.complain(error.message);
     }
-    lookAt = looks.findIndex(({ frame, object }) => frame === model.frame && object === model.selected);
+    const here = lastLook && lastLook[0] === model.frame && lastLook[1] === model.selected;
+    lookAt = here ? looks.findIndex(({ frame, object }) => frame === lastLook[0] && object === lastLook[1]) : -1;
   }
   const found = looks[lookAt + by];
   if (!found) {
@@ -79,6 +80,7 @@ async function goToLook(by) {
     return;
   }
   lookAt += by;
+  lastLook = [found.frame, found.object];
   model.go(found.frame);
   model.select(found.object);
   $("look-text").textContent = `Frame ${found.frame}, ${model.titleOf(found.object)}: ${found.why.join("; ")}.`;

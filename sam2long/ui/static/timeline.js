@@ -2,7 +2,7 @@
 
 import { model, STALE, LOOK } from "./model.js";
 
-const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 4;
+const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 4, LEAST_TOP = 20;
 const INK = { ground: "#131416", lane: "#1c1e20", line: "#2b2e32", text: "#e8eaed", muted: "#9aa1a9", amber: "#f2b84b", gone: "#6b7177", accent: "#6ea8fe" };
 const PRESENT = "p".charCodeAt(0), ABSENT = "a".charCodeAt(0);
 
@@ -113,6 +113,7 @@ function paintFrames(object, row, top, width) {
   const { first, last } = span();
   const usable = width - GUTTER - PAD, perFrame = usable / (last - first || 1);
   const left = Math.floor(GUTTER - perFrame / 2);
+  const most = row.worth.reduce((a, b) => Math.max(a, b), LEAST_TOP);
   // One column of pixels at a time shows the most telling of its frames, so that nothing is lost on long videos.
   for (let x = Math.max(GUTTER - 2, left); x < width - PAD + 2; x++) {
     const from = Math.max(0, Math.ceil(first + (x - GUTTER) / perFrame - 0.5));
@@ -137,7 +138,7 @@ function paintFrames(object, row, top, width) {
       context.fillRect(x, top + 9, 1, 2);
     }
     if (worth > FAINT) {
-      const height = Math.max(look ? 3 : 1, Math.round(9 * worth / 100));
+      const height = Math.max(look ? 3 : 1, Math.round(9 * worth / most));
       context.fillStyle = look ? INK.amber : "#5d5236";
       context.fillRect(x, top + ROW - 4 - height, 1, height);
     }
