@@ -71,3 +71,15 @@ def after_absence(runs, path: Path) -> bool:
     axis.legend(fontsize=8)
     _save(figure, path)
     return True
+
+
+def corrections(curves: dict[str, list[float]], title: str, path: Path) -> None:
+    """J&F after each round of `eval interact`; curves: rule -> mean J&F, the first before any correction."""
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    for rule, values in curves.items():
+        axis.plot(range(len(values)), values, marker="o", markersize=3, label=rule)
+    axis.set(xlabel="corrections of each object", ylabel="J&F", title=title)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)

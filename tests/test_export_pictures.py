@@ -37,11 +37,10 @@ def test_report_names_objects_and_frames_of_the_video(tmp_path):
     )  # fmt: skip
     lines = (tmp_path / "report.csv").read_text().splitlines()
     assert lines[0] == (
-        "frame,source_frame,time,obj_id,label,prompted,iou,object_logit,status,pathways,margin,memory_frames,worth"
+        "frame,source_frame,time,obj_id,label,prompted,iou,object_logit,status,pathways,margin,memory_frames"
     )
-    assert lines[1] == "0,10,1.250000,1,'=dog,True,,3,visible,1,0.5,0 1,0", "no formula; nothing to mend at a prompt"
-    line, worth = lines[4].rsplit(",", 1)
-    assert line == "1,15,,2,,False,0.8,3,absent,2,0.5,0 1" and 0 < float(worth) < 1
+    assert lines[1] == "0,10,1.250000,1,'=dog,True,,3,visible,1,0.5,0 1", "no formula"
+    assert lines[4] == "1,15,,2,,False,0.8,3,absent,2,0.5,0 1"
 
 
 def test_timeline_gives_each_status_its_share_of_the_band(tmp_path):

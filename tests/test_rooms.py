@@ -149,7 +149,7 @@ def test_public_names():
         ("sam2long.errors", ["Sam2LongError", "ConfigError", "PromptError", "StateError", "VideoError", "ModelError",
                              "DataError"]),
         ("sam2long.supervision", ["to_supervision"]),
-        ("sam2long.doubt", ["doubt", "looks", "reasons", "worth"]),
+        ("sam2long.doubt", ["looks", "reasons"]),
         ("sam2long.detection", ["Detection", "TextDetector"]),
         ("sam2long.video", ["open_source", "VideoWriter"]),
         ("sam2long.export.convert", ["FORMATS", "export_run"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval import bootstrap, machine, manifest
+from eval import bootstrap, machine, manifest, report_figures
 from eval.interact.measure import Round, Rounds, read
 from eval.report import markdown_table
 
@@ -98,7 +98,7 @@ def _work(found: Rounds, most: int) -> str:
 
 
 def write(out: Path) -> str:
-    """Write `interact.md` and `interact.json` into a run's folder; returns the text."""
+    """Write `interact.md`, `interact.json` and `interact.png` into a run's folder; returns the text."""
     said = text(out)
     (out / "interact.md").write_text(said, encoding="utf-8")
     found, content = read(out), manifest.read(out)
@@ -111,5 +111,6 @@ def write(out: Path) -> str:
             for rule, by_clip in found.items()
         },
     }  # fmt: skip
+    report_figures.corrections(figures["curves"], figures["dataset"], out / "interact.png")
     (out / "interact.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return said

@@ -191,7 +191,7 @@ def _section(
 <div class="strip">{strip}</div>
 {_timeline(found, clock)}
 <p>Object {found.obj_id} is {"; ".join(said)}.</p>
-{_list("Frames to look at, best first", looks)}{_list("Absences", absences)}</section>
+{_list("Frames to look at, spread evenly", looks)}{_list("Absences", absences)}</section>
 """
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2long.atomic import replacing
-from sam2long.doubt import doubts_of, worth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +25,7 @@ def write_report(
     source_frame: Callable[[int], int],
     time: Callable[[int], float | None] = lambda frame: None,
 ) -> None:
-    """Write a `track_report` as CSV, with the frame's number and time in the video, the object's name, and what a
-    correction on the frame would be worth (`sam2long.doubt.worth`).
+    """Write a `track_report` as CSV, with the frame's number and time in the video and the object's name.
 
     Args:
         report: one row per frame and object.
@@ -41,17 +39,8 @@ def write_report(
     table.insert(2, "time", [in_seconds(time(frame)) for frame in table["frame"]])
     table.insert(4, "label", [as_text(labels.get(obj_id, "")) for obj_id in table["obj_id"]])
     table["memory_frames"] = [_spaced(frames) for frames in table["memory_frames"]]
-    table["worth"] = _worths(report)
     with replacing(path) as partial:
         table.to_csv(partial, index=False, float_format="%.5g")
-
-
-def _worths(report: pd.DataFrame) -> list[float]:
-    found: dict[tuple[int, int], float] = {}
-    for obj_id, rows in report.groupby("obj_id", sort=False):
-        values = worth(*doubts_of({row.frame: row for row in rows.itertuples()}))
-        found |= {(frame, obj_id): value for frame, value in values.items()}
-    return [found[key] for key in zip(report["frame"], report["obj_id"], strict=True)]
 
 
 def stretches(rows: pd.DataFrame) -> list[tuple[int, int, str]]:

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sam2long.doubt import doubts_of, looks, worth
+from sam2long.doubt import looks
 from sam2long.errors import DataError, Sam2LongError, short
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
@@ -165,25 +165,22 @@ class Desk:
         }  # fmt: skip
 
     def timeline(self, obj_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), what a look is
-        worth in percent, and flags (1 stale, 2 one of the frames to look at) as base64 of a byte a frame."""
+        """For each object one character a frame (p, a: the mask shows it, or is empty; "." no mask), and flags
+        (1 stale, 2 one of the first frames to look at) as base64 of a byte a frame."""
         count = len(self.project.source)
         with self.project.lock:
             chosen = [o for o in self.project.objects if obj_ids is None or o in obj_ids]
             stale = {obj_id: set(self.project.stale[obj_id]) for obj_id in chosen}
         found = {}
         for obj_id in chosen:
-            status, values, flags = [NOTHING] * count, bytearray(count), bytearray(count)
+            status, flags = [NOTHING] * count, bytearray(count)
             rows = self.project.store.rows(obj_id)
             for frame, row in rows.items():
-                status[frame], _, flags[frame] = self._cell(row, frame in stale[obj_id])
-            for frame, value in worth(*doubts_of(rows)).items():
-                values[frame] = round(100 * value)
+                status[frame], flags[frame] = self._cell(row, frame in stale[obj_id])
             for look in looks(rows, MARKED_LOOKS):
                 flags[look.frame] |= LOOK_BIT
             found[str(obj_id)] = {
                 "status": "".join(status),
-                "worth": base64.b64encode(values).decode(),
                 "flags": base64.b64encode(flags).decode(),
             }
         return {"frames": count, "objects": found}
@@ -210,20 +207,20 @@ class Desk:
         return {"frame": frame, "objects": found}
 
     def looks(self, limit: int = MOST_LOOKS) -> list[dict[str, Any]]:
-        """The frames to look at, the one first where a correction is worth most; of all objects."""
+        """The frames to look at, of all objects; the one in the longest stretch that nobody has looked at first."""
         found = []
         for obj_id in list(self.project.objects):
             rows = self.project.store.rows(obj_id)
             found += [
                 {"object": obj_id, **look._asdict(), **_row(rows[look.frame], False)} for look in looks(rows, limit)
             ]
-        return sorted(found, key=lambda look: (-look["worth"], look["frame"], look["object"]))[:limit]
+        return sorted(found, key=lambda look: (-look["stretch"], look["frame"], look["object"]))[:limit]
 
     @staticmethod
-    def _cell(row: Row, stale: bool) -> tuple[str, int, int]:
-        """A frame of the timeline by itself; what a look is worth depends on the others, and comes afterwards."""
+    def _cell(row: Row, stale: bool) -> tuple[str, int]:
+        """A frame of the timeline by itself; whether it is one to look at depends on the others."""
         shown = ABSENT_CELL if row.empty else PRESENT_CELL
-        return shown, 0, STALE_BIT * stale
+        return shown, STALE_BIT * stale
 
 
 def _row(row: Row, stale: bool) -> dict[str, Any]:
@@ -233,7 +230,6 @@ def _row(row: Row, stale: bool) -> dict[str, Any]:
         "iou": round(row.iou, 3) if math.isfinite(row.iou) else None,
         "pathways": row.pathways,
         "margin": round(row.margin, 3) if math.isfinite(row.margin) else None,
-        "doubt": round(row.doubt, 3),
         "reasons": row.reasons,
         "stale": stale,
     }

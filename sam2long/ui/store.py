@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from sam2long.atomic import replacing
-from sam2long.doubt import doubt, reasons
+from sam2long.doubt import reasons_of
 from sam2long.errors import DataError
 from sam2long.export.masks import MaskWriter, encode_mask, scan_lines
 from sam2long.tracking.report import ABSENT, UNCERTAIN, VISIBLE
@@ -43,12 +43,8 @@ class Row(NamedTuple):
     agreement: float | None = None  # IoU with the mask of a pass the other way
 
     @property
-    def doubt(self) -> float:
-        return doubt(self.status, self.iou, self.pathways, self.margin, self.prompted)
-
-    @property
     def reasons(self) -> list[str]:
-        return reasons(self.status, self.iou, self.pathways, self.margin, self.prompted, self.agreement)
+        return reasons_of(self)
 
     def to_json(self) -> list[Any]:
         numbers = [number if math.isfinite(number) else str(number) for number in self[1:5]]

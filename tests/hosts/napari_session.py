@@ -134,7 +134,7 @@ def a_session(viewer, video):
         press(widget.next)
         assert widget._held()[0] in widget._tracker.looks
         overlay = viewer.canvas.overlays.text
-        assert overlay.visible and "worth a look" in overlay.text
+        assert overlay.visible and "look here" in overlay.text
 
     # Backward, cancelled on the way.
     viewer.dims.set_point(0, 2 * 20)

@@ -262,7 +262,10 @@ def test_everything_goes_by_keyboard_alone(browser, serve, truth, tmp_path):
     page.press("v", "v", "v", "h", "h", "Space", "Space", "n", "Shift+N", "m", "+", "0")
     assert page.page.locator("[data-show=rotated]").get_attribute("aria-checked") == "true"
     page.press("?")
-    assert "Frame where a correction is worth most" in page.page.locator("#help-dialog").inner_text()
+    assert (
+        "To the middle of the longest stretch that nobody has looked at"
+        in page.page.locator("#help-dialog").inner_text()
+    )
     page.press("Escape", "Delete", "Tab", "Enter")  # removes the selected object; asked, "Cancel" comes first
     playwright.expect(page.page.locator("#objects .object")).to_have_count(1)
     page.press("Control+e")
@@ -315,6 +318,29 @@ def test_a_mask_is_mended_with_brush_and_eraser_and_tracked_on_from(browser, ser
     assert np.array_equal(mask(second["id"]), stroke), "a painted frame stays as it was painted"
     page.press("ArrowRight", "]", "]", "s")
     page.page.screenshot(path=tmp_path / "brush.png")
+    page.close()
+
+
+def test_where_to_look_a_good_mask_and_a_correction(browser, serve, truth, tmp_path):
+    page = Page(browser, serve(tmp_path / "project"))
+    page.click(*inside(truth, 0, 1))
+    page.press("Control+m")
+    page.tracked("frames tracked.")
+    page.press("n")
+    page.shows("#look-text", f"the middle of {FRAMES - 1} frames that nobody has looked at")
+    first = int(page.page.locator("#frame").input_value())
+    page.press("y")
+    page.shows("#look-text", f"the middle of {FRAMES - 1 - first} frames")
+    second = int(page.page.locator("#frame").input_value())
+    assert (first, second) == (7, 4)
+    page.press("r")
+    rows, columns = np.nonzero(truth[second] == 1)
+    page.drag((columns.min(), rows.min()), (columns.max(), rows.max()))
+    page.press("Control+b")
+    page.tracked("masks changed")
+    page.press("n")
+    page.shows("#look-text", f"the middle of {FRAMES - 1 - first} frames")
+    assert page.page.locator("#frame").input_value() == "11"
     page.close()
 
 

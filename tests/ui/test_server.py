@@ -145,22 +145,16 @@ def test_where_to_look(client, desk, truth):
     client.post("/api/objects", json={})
     clicked(client, truth)
     desk.annotator.tracker.propagate("forward", 0)
-    store, mask = desk.project.store, desk.project.store.mask(4, 1)
-    for frame, iou in ((4, 0.3), (5, 0.2), (9, 0.1)):
-        row = store.row(frame, 1)._replace(status="visible", iou=iou, pathways=1)
-        store.put(frame, {1: mask}, {1: row})
-    for frame in set(range(1, FRAMES)) - {4, 5, 9}:
-        store.put(frame, {1: mask}, {1: store.row(frame, 1)._replace(status="visible", iou=0.9, pathways=1)})
-
+    store, middle = desk.project.store, 1 + (FRAMES - 1) // 2
+    row = store.row(middle, 1)._replace(status="visible", iou=0.1, pathways=1)
+    store.put(middle, {1: store.mask(middle, 1)}, {1: row})
     found = client.get("/api/looks").json()["frames"]
-    best = found[0]
-    assert best["object"] == 1 and best["frame"] in (4, 5) and found == sorted(found, key=lambda look: -look["worth"])
-    assert best["why"][0].startswith("low predicted IoU on ") and "that nobody has looked at" in best["why"][-1]
-    row = client.get("/api/timeline").json()["objects"]["1"]
-    values, flags = (np.frombuffer(base64.b64decode(row[name]), np.uint8) for name in ("worth", "flags"))
-    assert values[0] == 0 and values.argmax() in (4, 5) and flags[best["frame"]] == 2
-    client.post("/api/prompts/lock", json={"object": 1, "frame": best["frame"]})
-    assert best["frame"] not in [look["frame"] for look in client.get("/api/looks").json()["frames"]]
+    assert (found[0]["frame"], found[0]["object"], found[0]["stretch"]) == (middle, 1, FRAMES - 1)
+    assert found[0]["why"] == ["low predicted IoU", f"the middle of {FRAMES - 1} frames that nobody has looked at"]
+    flags = np.frombuffer(base64.b64decode(client.get("/api/timeline").json()["objects"]["1"]["flags"]), np.uint8)
+    assert flags[middle] == 2 and flags[0] == 0
+    client.post("/api/prompts/lock", json={"object": 1, "frame": middle})
+    assert middle not in [look["frame"] for look in client.get("/api/looks").json()["frames"]]
 
 
 def test_a_mask_picture_is_a_prompt(client, truth):

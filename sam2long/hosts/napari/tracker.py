@@ -34,7 +34,7 @@ class Tracker:
         self.given: Prompts = {}
         self.image: Any = None  # the layer, and the model, that it was made for
         self.chosen = "", ""
-        self.looks: dict[int, str] = {}  # the frames to look at, the best one first -> why
+        self.looks: dict[int, str] = {}  # the frames to look at, in that order -> why
         self._before: tuple[Path | None, Prompts, Any] | None = None  # the last track, for `undo`
         self._folder = tempfile.TemporaryDirectory(prefix="sam2long-")
 
@@ -101,7 +101,7 @@ class Tracker:
             for look in looks({int(row.frame): row for row in rows.itertuples()})
         ]
         self.looks = {}
-        for look, obj_id in sorted(found, key=lambda each: (-each[0].worth, each[0].frame)):
+        for look, obj_id in sorted(found, key=lambda each: (-each[0].stretch, each[0].frame)):
             said = f"object {obj_id}: {'; '.join(look.why)}"
             self.looks[look.frame] = f"{self.looks[look.frame]}; {said}" if look.frame in self.looks else said
 

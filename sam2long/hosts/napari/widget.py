@@ -272,7 +272,7 @@ class TrackWidget(Container):
     # ---- where to look ------------------------------------------------------------------------------------------
 
     def go_to_next(self) -> None:
-        """To the frame where a correction is worth most; from there to the next best one."""
+        """To the middle of the longest stretch that nobody has looked at; from there to the next one."""
         if self._tracker is None or not self._tracker.looks:
             show_info("SAM2Long: there is no frame that needs a look")
             return
@@ -296,7 +296,7 @@ class TrackWidget(Container):
         frame = tracker.video.frame_at(self._held())
         overlay.visible = frame in looks
         if frame in looks:
-            overlay.text = f"worth a look: {looks[frame]}"
+            overlay.text = f"look here: {looks[frame]}"
 
     # ---- files --------------------------------------------------------------------------------------------------
 

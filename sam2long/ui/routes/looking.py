@@ -55,7 +55,7 @@ def masks_of_a_frame(frame: int, desk: TheDesk, shapes: bool = False) -> Respons
 
 @router.get("/api/looks")
 def looks(desk: TheDesk, limit: int = Query(MOST_LOOKS, ge=1, le=500)) -> Response:
-    """The frames to look at, the best one first."""
+    """The frames to look at, in that order."""
     return JSONResponse({"frames": desk.looks(limit)}, headers=NO_STORE)
 
 

@@ -35,7 +35,7 @@ export const GROUPS = [
     ["last", "End", "Last frame"],
     ["play", "Space", "Play or pause"],
     ["go-to", "g", "Type a frame number"],
-    ["look-next", "n", "Frame where a correction is worth most; again: the next best"],
+    ["look-next", "n", "To the middle of the longest stretch that nobody has looked at; again: the next"],
     ["look-before", "Shift+n", "The one before"],
     ["good", "y", "Good: lock this frame's mask, and go to the next frame to look at"],
     ["next-prompt", "p", "Next prompted frame of the object (Shift: before)"],

@@ -76,7 +76,7 @@ async function goToLook(by) {
   }
   const found = looks[lookAt + by];
   if (!found) {
-    $("look-text").textContent = looks.length ? (by > 0 ? "That was the last frame to look at." : "That was the first frame to look at.") : "Nothing here is worth a look.";
+    $("look-text").textContent = looks.length ? (by > 0 ? "That was the last frame to look at." : "That was the first frame to look at.") : "There is nothing more to look at.";
     return;
   }
   lookAt += by;

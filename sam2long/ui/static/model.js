@@ -7,7 +7,7 @@ export const STALE = 1, LOOK = 2;
 
 class Model extends EventTarget {
   state = null;          // as /api/state has it, without view and formats
-  timelines = new Map(); // object id -> {status: Uint8Array of the codes of p, a and ., worth, flags: Uint8Array}
+  timelines = new Map(); // object id -> {status: Uint8Array of the codes of p, a and ., flags: Uint8Array}
   annotations = new Map(); // frame -> objects of that frame
   frame = 0;
   target = { id: null }; // what prompts are about; without an id, the first of them makes a new object
@@ -59,7 +59,6 @@ class Model extends EventTarget {
     for (const [key, row] of Object.entries(found.objects)) {
       this.timelines.set(Number(key), {
         status: Uint8Array.from(row.status, (letter) => letter.charCodeAt(0)),
-        worth: bytes(row.worth),
         flags: bytes(row.flags),
       });
     }
@@ -80,11 +79,10 @@ class Model extends EventTarget {
 
   newMasks(frame, cells) {
     this.annotations.delete(frame);
-    for (const [id, [status, worth, flags]] of Object.entries(cells)) {
+    for (const [id, [status, flags]] of Object.entries(cells)) {
       const row = this.timelines.get(Number(id));
       if (!row) continue;
       row.status[frame] = status.charCodeAt(0);
-      row.worth[frame] = worth;
       row.flags[frame] = flags;
     }
     this.tell("timeline");

@@ -1,8 +1,8 @@
-// A row per object: presence, what a look is worth, prompts, what is out of date; scrubbed by mouse.
+// A row per object: presence, frames to look at, prompts, what is out of date; scrubbed by mouse.
 
 import { model, STALE, LOOK } from "./model.js";
 
-const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5, FAINT = 4, LEAST_TOP = 20;
+const RULER = 22, ROW = 30, GUTTER = 150, PAD = 12, PROMPT = 4.5;
 const INK = { ground: "#131416", lane: "#1c1e20", line: "#2b2e32", text: "#e8eaed", muted: "#9aa1a9", amber: "#f2b84b", gone: "#6b7177", accent: "#6ea8fe" };
 const PRESENT = "p".charCodeAt(0), ABSENT = "a".charCodeAt(0);
 
@@ -113,19 +113,17 @@ function paintFrames(object, row, top, width) {
   const { first, last } = span();
   const usable = width - GUTTER - PAD, perFrame = usable / (last - first || 1);
   const left = Math.floor(GUTTER - perFrame / 2);
-  const most = row.worth.reduce((a, b) => Math.max(a, b), LEAST_TOP);
   // One column of pixels at a time shows the most telling of its frames, so that nothing is lost on long videos.
   for (let x = Math.max(GUTTER - 2, left); x < width - PAD + 2; x++) {
     const from = Math.max(0, Math.ceil(first + (x - GUTTER) / perFrame - 0.5));
     const to = Math.min(model.last, Math.max(from, Math.ceil(first + (x + 1 - GUTTER) / perFrame - 0.5) - 1));
-    let seen = 0, gone = 0, stale = 0, worth = 0, look = 0;
+    let seen = 0, gone = 0, stale = 0, look = 0;
     for (let frame = from; frame <= to; frame++) {
       const status = row.status[frame];
       if (status === PRESENT) seen++;
       else if (status === ABSENT) gone++;
       if (row.flags[frame] & STALE) stale++;
       if (row.flags[frame] & LOOK) look++;
-      if (row.worth[frame] > worth) worth = row.worth[frame];
     }
     if (seen) {
       context.fillStyle = object.colour;
@@ -137,10 +135,9 @@ function paintFrames(object, row, top, width) {
       context.fillStyle = INK.gone;
       context.fillRect(x, top + 9, 1, 2);
     }
-    if (worth > FAINT) {
-      const height = Math.max(look ? 3 : 1, Math.round(9 * worth / most));
-      context.fillStyle = look ? INK.amber : "#5d5236";
-      context.fillRect(x, top + ROW - 4 - height, 1, height);
+    if (look) {
+      context.fillStyle = INK.amber;
+      context.fillRect(x, top + ROW - 12, 1, 8);
     }
   }
 }
