@@ -12,13 +12,13 @@ setup: $(READY)
 
 # torch and torchvision come from one index, in one command: a torchvision of another index fails on import.
 # sam2 is built without isolation, so that torch is not downloaded a second time, and without its CUDA
-# extension, which we do not need.
+# extension, which we do not need. What is never imported need not be compiled.
 $(READY): pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet "setuptools>=77" wheel torch torchvision numpy
-	SAM2_BUILD_CUDA=0 $(RUN) -m pip install --quiet --no-build-isolation "sam2>=1.1.0"
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev,eval]"
+	$(RUN) -m pip install --quiet --no-compile "setuptools>=77" wheel torch torchvision numpy
+	SAM2_BUILD_CUDA=0 $(RUN) -m pip install --quiet --no-compile --no-build-isolation "sam2>=1.1.0"
+	$(RUN) -m pip install --quiet --no-compile --no-build-isolation --editable ".[dev,eval]"
 	touch $(READY)
 
 demo: $(READY)

@@ -119,8 +119,9 @@ def figures(counts: Counts) -> dict[str, float]:
     return of
 
 
-def table(models: list[str], objects: list[int], size: int) -> str:
-    rows, header = [], []
+def tables(models: list[str], objects: list[int], size: int) -> Iterator[str]:
+    """One that grows, model by model."""
+    rows: list[list] = []
     with tempfile.TemporaryDirectory() as video:
         for t in range(bench.BANK + FRAMES + 2):
             Image.new("RGB", (64, 64), (t, 99, 99)).save(Path(video) / f"{t:05d}.jpg")
@@ -133,9 +134,8 @@ def table(models: list[str], objects: list[int], size: int) -> str:
                 if system != bench.PLAIN:
                     cells = [f"× {own[name] / plain[name]:.2f}" for name in plain]
                 rows.append([model, many, system, *cells])
-                header = ["model", "objects", "per frame", *plain]
                 print(rows[-1], file=sys.stderr, flush=True)
-    return markdown_table(header, rows)
+            yield markdown_table(["model", "objects", "per frame", *plain], rows)
 
 
 def _short(value: float) -> str:
@@ -154,17 +154,21 @@ def main(argv: list[str] | None = None) -> int:
     if BEGIN not in page or END not in page:
         parser.error(f"{args.docs} lacks the marks {BEGIN} and {END}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    made = table(args.models, args.objects, args.size)
     said = (
         f"`python scripts/count.py`, commit {commit.strip()}, torch {torch.__version__.split('+')[0]}, {args.size} px:"
     )
+    for made in tables(args.models, args.objects, args.size):
+        if args.docs:  # what has been counted is kept, however the rest ends
+            write(args.docs, f"{BEGIN}\n{said}\n\n{made}\n{END}")
     print(made)
-    if args.docs:
-        inside = f"{BEGIN}\n{said}\n\n{made}\n{END}"
-        page = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: inside, page, flags=re.DOTALL)
-        with replacing(args.docs) as partial:
-            partial.write_text(page, encoding="utf-8")
     return 0
+
+
+def write(docs: Path, counted: str) -> None:
+    page = docs.read_text(encoding="utf-8")
+    page = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: counted, page, flags=re.DOTALL)
+    with replacing(docs) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

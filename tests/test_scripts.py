@@ -48,6 +48,22 @@ def test_soak(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_count(tmp_path):
+    """Ratios of counts are the same on every machine."""
+    count = script("count")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{count.BEGIN}\nold\n{count.END}\nafter\n")
+    assert count.main(["--models", "nano", "--objects", "2", "--size", "256", "--docs", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    agree = next(line for line in text.splitlines() if "| agree |" in line).split("|")
+    kernels, flops = (float(cell.strip(" ×")) for cell in agree[4:6])
+    assert kernels < 0.7 and flops < 1.0
+    with pytest.raises(SystemExit):
+        count.main(["--docs", str(tmp_path / "page.md"), "--models", "none"])
+
+
+@pytest.mark.slow
 def test_bench(tmp_path, monkeypatch):
     bench = script("bench")
     names = ("ours, all off", "distinct", "distinct, sparse", "default")
