@@ -1,6 +1,7 @@
 """Everything that a predictor can be asked for, on a pretended device: the CPU's bits, and no hidden wait in a frame.
 
-A scenario is a function of a predictor and a folder; it runs on the CPU, then on the device.
+A scenario is a function of a predictor; it runs on the CPU, then on the device. Masks that wait, saving and loading:
+test_transfers.py.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from sam2long.tracking.session import Session
 from tests.fakes import MASK, OTHER, THIRD, noise_video, tiny_predictor
 from tests.rehearsal.counting import on_gpu
 from tests.rehearsal.ledger import places
+
+pytestmark = pytest.mark.slow
 
 VIDEO = noise_video(6)
 SCENARIOS: dict[str, Callable] = {}
@@ -37,7 +40,7 @@ def two_objects(predictor, **options):
 
 
 @scenario
-def clicks_and_boxes(predictor, folder):
+def clicks_and_boxes(predictor):
     state = predictor.init_state(VIDEO)
     out = [predictor.add_new_points_or_box(state, 0, 1, points=[[20, 30], [50, 8]], labels=[1, 0])[2]]
     out += [predictor.add_new_points_or_box(state, 0, 2, box=[5, 5, 40, 40])[2]]
@@ -46,7 +49,7 @@ def clicks_and_boxes(predictor, folder):
 
 
 @scenario
-def corrections(predictor, folder):
+def corrections(predictor):
     state = two_objects(predictor)
     out = tracked(predictor, state)
     out += [predictor.add_new_points_or_box(state, 3, 1, points=[[20, 30]], labels=[1])[2]]
@@ -55,7 +58,7 @@ def corrections(predictor, folder):
 
 
 @scenario
-def removal_and_reset(predictor, folder):
+def removal_and_reset(predictor):
     state = two_objects(predictor)
     out = []
     for frame, _, masks in predictor.propagate_in_video(state):
@@ -69,29 +72,19 @@ def removal_and_reset(predictor, folder):
 
 
 @scenario
-def reverse(predictor, folder):
+def reverse(predictor):
     state = predictor.init_state(VIDEO)
     predictor.add_new_mask(state, 3, 1, MASK)
     return tracked(predictor, state, start_frame_idx=3, reverse=True) + tracked(predictor, state, start_frame_idx=3)
 
 
 @scenario
-def save_and_load(predictor, folder):
-    state = two_objects(predictor)
-    for frame, _, _ in predictor.propagate_in_video(state):
-        if frame == 3:
-            break
-    predictor.save_state(state, folder / "state")
-    return tracked(predictor, predictor.load_state(folder / "state", VIDEO), start_frame_idx=4)
-
-
-@scenario
-def memories_on_the_host(predictor, folder):
+def memories_on_the_host(predictor):
     return tracked(predictor, two_objects(predictor, offload_state_to_cpu=True))
 
 
 @scenario
-def a_live_stream_and_shared_frames(predictor, folder):
+def a_live_stream_and_shared_frames(predictor):
     states = [predictor.init_stream(VIDEO[0]) for _ in range(2)]
     predictor.add_new_mask(states[0], 0, 1, MASK)
     predictor.add_new_mask(states[1], 0, 1, OTHER)
@@ -103,18 +96,8 @@ def a_live_stream_and_shared_frames(predictor, folder):
 
 
 @scenario
-def sparse_memories(predictor, folder):
+def sparse_memories(predictor):
     return with_settings(predictor, memory_tokens="sparse")
-
-
-@scenario
-def masks_that_wait(predictor, folder):
-    return with_settings(predictor, certainty_threshold=1e9, max_lag=4)
-
-
-@scenario
-def twins_merged(predictor, folder):
-    return with_settings(predictor, twins="merge")
 
 
 def with_settings(predictor, **settings):
@@ -123,22 +106,17 @@ def with_settings(predictor, **settings):
 
 
 @scenario
-def rows_split_by_their_budget(predictor, folder):
+def rows_split_by_their_budget(predictor):
     return with_attribute(predictor, "row_budget", 1)
 
 
 @scenario
-def one_frame_a_pass(predictor, folder):
-    return with_attribute(predictor, "frames_per_pass", 1)
-
-
-@scenario
-def three_frames_a_pass(predictor, folder):
+def three_frames_a_pass(predictor):
     return with_attribute(predictor, "frames_per_pass", 3)
 
 
 @scenario
-def holes_filled(predictor, folder):
+def holes_filled(predictor):
     return with_attribute(predictor, "fill_hole_area", 8)
 
 
@@ -148,7 +126,7 @@ def with_attribute(predictor, name, value):
 
 
 @scenario
-def two_states_of_one_predictor(predictor, folder):
+def two_states_of_one_predictor(predictor):
     states = [two_objects(predictor), predictor.init_state(noise_video(6, seed=5))]
     predictor.add_new_mask(states[1], 0, 1, THIRD)
     return [masks for pair in zip(*map(predictor.propagate_in_video, states), strict=True) for _, _, masks in pair]
@@ -171,14 +149,12 @@ def watched_steps(gpu):
     return strays, mock.patch.object(Session, "_step", watched)
 
 
-def the_same_on_the_device(predictor, run, folder):
-    (folder / "cpu").mkdir()
-    (folder / "gpu").mkdir()
-    expected = on_host(run(predictor, folder / "cpu"))
+def the_same_on_the_device(predictor, run):
+    expected = on_host(run(predictor))
     with on_gpu(predictor) as gpu:
         strays, watching = watched_steps(gpu)
         with watching:
-            found = run(predictor, folder / "gpu")
+            found = run(predictor)
         there = on_host(found)
     assert len(there) == len(expected) > 0
     assert all(torch.equal(*pair) for pair in zip(there, expected, strict=True))
@@ -192,22 +168,21 @@ def predictor():
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_cpus_bits_and_nothing_hidden(name, predictor, tmp_path):
-    found = the_same_on_the_device(predictor, SCENARIOS[name], tmp_path)
+def test_the_cpus_bits_and_nothing_hidden(name, predictor):
+    found = the_same_on_the_device(predictor, SCENARIOS[name])
     assert {masks.device.type for masks in found} == {"cuda"}
 
 
-def test_an_object_that_is_away(tmp_path):
-    the_same_on_the_device(tiny_predictor(presence=-1.0, dtype="float32"), SCENARIOS["corrections"], tmp_path)
+def test_an_object_that_is_away():
+    the_same_on_the_device(tiny_predictor(presence=-1.0, dtype="float32"), SCENARIOS["corrections"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sam2", "edgetam", "sam3"])
-def test_transformers_networks(kind, tmp_path):
+def test_transformers_networks(kind):
     pytest.importorskip("transformers")
     from tests.transformers_models import predictor_of
 
-    the_same_on_the_device(predictor_of(kind, None, dtype="float32"), SCENARIOS["corrections"], tmp_path)
+    the_same_on_the_device(predictor_of(kind, None, dtype="float32"), SCENARIOS["corrections"])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
