@@ -90,7 +90,7 @@ async function confirmAndGoOn() {
   const object = selected(), frame = model.frame;
   if (object === null) return;
   if (!model.object(object).prompts.includes(frame)) {
-    const kept = await model.change(() => api.post("/api/prompts/lock", { object, frame }));
+    const kept = await model.change((seen) => api.post("/api/prompts/lock", { object, frame }, seen));
     if (!kept) return;
   }
   looks = null;
