@@ -94,7 +94,7 @@ def looks(rows: Mapping[int, Sign], most: int = 50) -> list[Look]:
         else:
             stretch.append(frame)
     offer(stretch)
-    found = []
+    found: list[Look] = []
     while waiting and len(found) < most:
         _, _, stretch = heapq.heappop(waiting)
         at = _middle(stretch, rows)
