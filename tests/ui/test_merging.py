@@ -79,7 +79,7 @@ def test_a_correction_is_tracked_both_ways_and_meets_what_was_there(opened, trut
     annotator = prompted(opened(), truth)
     track(annotator, "forward", 0)
     before, store = masks_of(annotator), annotator.project.store
-    annotator.box(1, 8, (5, 5, 40, 40))
+    annotator.mask(1, 8, truth[8] == 2)  # the other object, so that all after it change
     track(annotator, "both", 8)
     after = masks_of(annotator)
     assert after[0, 1] == before[0, 1] and store.row(0, 1).prompted, "the first prompt stays"
