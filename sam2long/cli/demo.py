@@ -44,7 +44,7 @@ SMALL, GENERATED, RESULTS = "small.mp4", "generated.mp4", "results.json"
 class Demo:
     """Track a dog that leaves the picture and returns, with SAM 2 and with SAM2Long; then a generated video, scored.
 
-    Needs no download: both run on the small model that comes with the package. Takes about a minute on two CPU
+    Needs no download: both run on the small model that comes with the package. Takes about two minutes on two CPU
     cores. Look at demo.mp4, strip.png and timeline.png in the output folder; small.mp4 follows something small in the
     same video, and generated.mp4 is the generated one.
     """
