@@ -117,20 +117,25 @@ def _add_run(commands) -> None:
     p.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
-    from eval import runner, settings
+def _spec_from(args: argparse.Namespace, **more: object) -> trackers.TrackerSpec:
+    """What the flags that `run` and `interact` share say of the tracker."""
+    from eval import settings
 
-    dataset = open_from(args)
-    spec = settings.tracker_spec(
+    return settings.tracker_spec(
         method=args.tracker,
         model=args.model,
         checkpoint=args.checkpoint,
         config=args.config,
         device=args.device,
-        dtype=args.dtype,
-        seed=args.seed,
-        prompt=args.prompt,
+        **more,
     )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from eval import runner, settings
+
+    dataset = open_from(args)
+    spec = _spec_from(args, dtype=args.dtype, seed=args.seed, prompt=args.prompt)
     outs = {args.out: spec}
     if args.baseline:
         outs[args.out.with_name(f"{args.out.name}-{args.baseline}")] = settings.baseline_of(spec)
@@ -228,7 +233,6 @@ def _add_interact(commands) -> None:
 
 
 def _interact(args: argparse.Namespace) -> int:
-    from eval import settings
     from eval.interact import measure, tables
     from eval.interact.rules import RULES
 
@@ -237,13 +241,7 @@ def _interact(args: argparse.Namespace) -> int:
         raise ConfigError(f"no rule is called {pngs.some(unknown)}; the rules are {', '.join(RULES)}")
     if args.rounds < 1:
         raise ConfigError(f"--rounds is {args.rounds}; expected 1 or more")
-    spec = settings.tracker_spec(
-        method=args.tracker,
-        model=args.model,
-        checkpoint=args.checkpoint,
-        config=args.config,
-        device=args.device,
-    )
+    spec = _spec_from(args)
     plan = measure.Plan(rules=rules, rounds=args.rounds, start=args.start, correction=args.correction, seed=args.seed)
     measure.measure(open_from(args), spec, plan, args.out)
     print(tables.write(args.out), end="")

@@ -177,19 +177,27 @@ class TransformersNetwork:
     # ---- decode ----------------------------------------------------------------------------------------------
 
     def decode(self, features: FrameFeatures, conditioned: Tensor) -> Decoded:
-        model, rows = self.model, conditioned.shape[0]
-        sparse, dense = self._no_prompt()
-        masks, ious, tokens, logits = model.mask_decoder(
-            image_embeddings=conditioned,
-            image_positional_embeddings=model.get_image_wide_positional_embeddings().expand(rows, -1, -1, -1),
-            sparse_prompt_embeddings=sparse.expand(rows, -1, -1, -1),
-            dense_prompt_embeddings=dense.expand(rows, -1, -1, -1),
-            multimask_output=model._use_multimask(is_init_cond_frame=False, point_inputs=None),
-            high_resolution_features=features.fine_maps(rows),
-        )  # each with a dimension for several prompts per image, of which there is one
-        masks, ious, tokens, logits = (each[:, 0] for each in (masks, ious, tokens, logits))
+        rows = conditioned.shape[0]
+        sparse, dense = (part.expand(rows, -1, -1, -1) for part in self._no_prompt())
+        multimask = self.model._use_multimask(is_init_cond_frame=False, point_inputs=None)
+        masks, ious, tokens, logits = self._decoded(features, conditioned, sparse, dense, multimask)
         masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
         return masks.float(), ious, tokens, logits
+
+    def _decoded(
+        self, features: FrameFeatures, conditioned: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, ...]:
+        """Masks, IoUs, tokens and object logits of prompt embeddings, a row for each of `conditioned`."""
+        rows = conditioned.shape[0]
+        found = self.model.mask_decoder(
+            image_embeddings=conditioned,
+            image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand(rows, -1, -1, -1),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            high_resolution_features=features.fine_maps(rows),
+        )  # each with a dimension for several prompts per image, of which there is one
+        return tuple(each[:, 0] for each in found)
 
     def _no_prompt(self) -> tuple[Tensor, Tensor]:
         """The prompt encoder's embedding of "nothing was clicked"; it never changes."""
@@ -264,15 +272,9 @@ class TransformersNetwork:
     def candidates(self, features: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
         model = self.model
         sparse, dense = model.prompt_encoder(points[0][:, None].to(model.dtype), points[1][:, None], None, None)
-        masks, ious, _, _ = model.mask_decoder(
-            image_embeddings=features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1),
-            image_positional_embeddings=model.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-            high_resolution_features=features.fine_maps(1),
-        )
-        return masks[0, 0].float(), ious[0, 0].float()
+        conditioned = features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1)
+        masks, ious, _, _ = self._decoded(features, conditioned, sparse, dense, multimask=True)
+        return masks[0].float(), ious[0].float()
 
     def write_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None) -> Tensor:
         # A mask that was given is remembered as it was given; sam2's predictor remembers it at low resolution.
