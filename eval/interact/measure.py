@@ -14,7 +14,7 @@ from eval import manifest, pngs
 from eval.datasets.base import Dataset
 from eval.interact.clips import clips
 from eval.interact.corrected import Clip, Corrected
-from eval.interact.rules import FORWARD_ONLY, RULES
+from eval.interact.rules import FORWARD_ONLY, RULES, looked_at
 from eval.one_video import record_path
 from eval.trackers import Sam2Long, TrackerSpec
 
@@ -58,7 +58,7 @@ class Forks:
         """What each round of a rule led to; the first entry is the track before any correction."""
         frames: tuple[int, ...] = ()
         rng, both_ways = random.Random(f"{self.plan.seed} {self.after(()).clip.name}"), rule not in FORWARD_ONLY
-        found = [_state(self.after(()), None)]
+        found = [_state(self.after(()), rule, None)]
         for _ in range(self.plan.rounds):
             video = self.after(frames, both_ways)
             open_frames = [frame for frame in video.clip.shown if frame not in video.prompts]
@@ -66,16 +66,17 @@ class Forks:
             if frame is None:
                 break
             frames = (*frames, frame)
-            found.append(_state(self.after(frames, both_ways), frame))
+            found.append(_state(self.after(frames, both_ways), rule, frame))
         return found
 
 
-def _state(video: Corrected, frame: int | None) -> Round:
+def _state(video: Corrected, rule: str, frame: int | None) -> Round:
     return {
         "frame": frame,
         "J&F": round(video.j_and_f(), 3),
         "J&F of others": round(video.j_and_f(but=list(video.prompts)), 3),  # of the frames that nobody corrected
         "clicks": video.clicks,
+        "frames looked at": looked_at(rule, video),
         "frames tracked": video.frames_tracked,
     }
 

@@ -101,3 +101,15 @@ RULES: dict[str, Rule] = {
     "online": online,
 }
 FORWARD_ONLY = {"online"}  # what is tracked after a correction goes to the end, as in SAM 2
+
+
+def looked_at(rule: str, video: Corrected) -> int:
+    """Frames that somebody who goes by the rule has looked at, after the first prompt, to correct a video as it is now.
+
+    Rules name a frame, at which one looks. Online one looks at frame after frame up to the correction; the oracle, to
+    know the worst, at all of them in each round.
+    """
+    corrections, first = len(video.prompts) - 1, min(video.prompts)
+    if rule == "oracle":
+        return corrections * (len(video.masks) - 1 - first)
+    return max(video.prompts) - first if rule in FORWARD_ONLY else corrections
