@@ -70,7 +70,7 @@ def inside(room: str) -> list[str]:
 
 GROUND = {"atomic", "config", "errors", "extras", "folder", "json_file", "naming", "weights", "_version"}
 LOWER = GROUND | {"method", "network", "video", "tracking", "models"}
-OPENED = LOWER | {"predictor", "camera", "build", "detection", "doubt", "meeting", "supervision"}
+OPENED = LOWER | {"predictor", "camera", "build", "detection", "doubt", "known", "meeting", "merging", "supervision"}
 ROOMS = {  # room -> what it may import, beside itself
     "method": {"config", "errors"},
     "network": {"method", "config", "errors", "weights", "extras"},

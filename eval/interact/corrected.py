@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 
 from eval.interact import annotator
 from eval.metrics.masks import region_and_boundary
-from sam2long.meeting import agreement, meeting, trust
+from sam2long.known import Row
+from sam2long.meeting import agreement
+from sam2long.merging import Known, Merge
 from sam2long.tracking.frames import FrameReader
-from sam2long.tracking.report import VISIBLE
 from sam2long.tracking.session import FORWARD, REVERSE
 
 OBJECT = 1
@@ -56,37 +56,21 @@ def _nothing() -> None:
     """There is nothing to encode ahead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of the object on one frame, beside its mask."""
-
-    status: str = VISIBLE
-    iou: float = math.nan
-    object_logit: float = math.nan
-    pathways: int = 1
-    margin: float = math.inf
-    prompted: bool = False
-    backward: bool = False
-    agreement: float | None = None  # IoU with the mask of a pass the other way
-
-
 @dataclass(eq=False)
 class Corrected:
     """A clip under correction.
 
     Args:
         predictor: a SAM2LongVideoPredictor. features: of the clip's frames, shared by all that is tried on it.
-        meets: whether passes meet where they agree; False: a correction's passes go as far as the next prompts.
         both_ways: False: a correction is tracked forward to the end only, as in SAM 2's online setting.
     """
 
     predictor: Any
     clip: Clip
     features: dict[int, Any] = field(default_factory=dict)
-    meets: bool = True
     both_ways: bool = True
     masks: list[np.ndarray] = field(init=False)
-    seen: list[Seen | None] = field(init=False)
+    seen: list[Row | None] = field(init=False)
     prompts: dict[int, str] = field(default_factory=dict)
     clicks: int = 0
     frames_tracked: int = 0
@@ -109,7 +93,7 @@ class Corrected:
         """Prompt the first frame that shows the object, and track to the end (and to the beginning)."""
         first = self.clip.shown[0]
         mask = annotator.begin(self.predictor, self.state, first, OBJECT, self.clip.truth[first], kind)
-        self._set(first, mask, Seen(prompted=True))
+        self._set(first, mask, Row(prompted=True))
         self.prompts[first] = kind
         self._track(first, FORWARD, len(self.masks) - 1)
 
@@ -121,7 +105,7 @@ class Corrected:
         self.clicks += clicks
         if kind == "clicks" and not clicks:
             self.predictor.add_new_mask(self.state, frame, OBJECT, mask)  # all is right: locked
-        self._set(frame, mask, Seen(prompted=True))
+        self._set(frame, mask, Row(prompted=True))
         self.prompts[frame] = kind
         # The tracker has to know the masks that are clicked on next; true masks need no more than the gap.
         whole = kind == "clicks"
@@ -163,65 +147,29 @@ class Corrected:
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _set(self, frame: int, mask: np.ndarray, seen: Seen) -> None:
+    def _set(self, frame: int, mask: np.ndarray, seen: Row) -> None:
         self.masks[frame], self.seen[frame] = mask, seen
         self._scores.pop(frame, None)
 
     def _track(self, start: int, direction: int, stop: int) -> None:
         if (stop - start) * direction <= 0:
             return
-        found: list[tuple[int, np.ndarray, Seen]] = []
+        merge: Merge[np.ndarray] = Merge(direction, start, self.prompts, (), agreement)
         results = self.predictor.propagate_in_video(
             self.state, start_frame_idx=start, max_frame_num_to_track=abs(stop - start), reverse=direction < 0
         )
         for frame, _, logits in results:
-            if frame != start:
-                found.append((frame, (logits[0, 0] > 0).cpu().numpy(), self._report(frame, direction)))
-        self.frames_tracked += len(found)
-        self._merge(found, direction)
+            if frame == start:
+                continue
+            self.frames_tracked += 1
+            if frame not in self.prompts:
+                self._take(merge, frame, (logits[0, 0] > 0).cpu().numpy(), direction)
+        for frame, known in merge.settled():
+            self._set(frame, known.mask, known.row)
 
-    def _report(self, frame: int, direction: int) -> Seen:
+    def _take(self, merge: Merge[np.ndarray], frame: int, mask: np.ndarray, direction: int) -> None:
         track = self.state.session.objects[OBJECT].tracks[direction]
-        row = track.log.at(track.time(frame))
-        return Seen(
-            row.status, row.iou, row.object_logit, row.pathways, row.margin, row.prompted, backward=direction < 0
-        )
-
-    def _merge(self, found: list[tuple[int, np.ndarray, Seen]], direction: int) -> None:
-        """Take the new pass up to where it meets the one that comes from the prompt beyond; see sam2long.ui.merging."""
-        beyond = min(
-            (prompt for prompt in self.prompts if (prompt - found[0][0]) * direction >= 0),
-            key=lambda prompt: prompt * direction,
-            default=None,
-        )
-        far = [each for each in found if beyond is not None and (each[0] - beyond) * direction >= 0]
-        for frame, mask, seen in far:
-            old = self.seen[frame]
-            if old is not None and not old.prompted and old.backward == seen.backward:
-                self._set(frame, mask, seen)
-        found = found[: len(found) - len(far)]
-        count = len(found)
-        for before, (frame, _, _) in enumerate(found):
-            seen = self.seen[frame]
-            if beyond is not None and seen is not None and seen.backward == (direction > 0):
-                count = before
-                break
-        overlap = found[count:]
-        agreements = [agreement(mask, self.masks[frame]) for frame, mask, _ in overlap]
-        news = [_trust(seen) for _, _, seen in overlap]
-        olds = [_trust(self.seen[frame]) for frame, _, _ in overlap]
-        meet = meeting(news, olds, agreements) if self.meets else len(overlap)
-        kept = count + meet
-        for at, (frame, mask, seen) in enumerate(found):
-            agrees = agreements[at - count] if at >= count else None
-            if at < kept:
-                self._set(frame, mask, replace(seen, agreement=agrees))
-            else:
-                old = self.seen[frame]
-                assert old is not None
-                self.seen[frame] = replace(old, agreement=agrees)
-
-
-def _trust(seen: Seen | None) -> float:
-    assert seen is not None  # what is there was tracked
-    return trust(seen.iou, seen.object_logit)
+        row = Row.of(track.log.at(track.time(frame)), backward=direction < 0, empty=not mask.any())
+        old = self.seen[frame]
+        if merge.takes(frame, old and Known(self.masks[frame], old), Known(mask, row)):
+            self._set(frame, mask, row)

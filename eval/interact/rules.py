@@ -10,7 +10,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from eval.interact.corrected import Corrected, Seen
+from eval.interact.corrected import Corrected
+from sam2long.known import Row
 from sam2long.tracking.report import ABSENT, UNCERTAIN
 
 Rule = Callable[[Corrected, Sequence[int], random.Random], "int | None"]
@@ -53,7 +54,7 @@ def worth(video: Corrected, frames: Sequence[int], rng: random.Random) -> int:
     return max(frames, key=lambda frame: (mends(frame), -frame))
 
 
-def _wrong(row: Seen | None) -> float:
+def _wrong(row: Row | None) -> float:
     if row is None:
         return 0.0
     poor, rival = _signs(row)
@@ -61,7 +62,7 @@ def _wrong(row: Seen | None) -> float:
     return 1 / (1 + math.exp(1.43 + 1.57 * unsure + 0.88 * gone - 3.02 * poor - 1.15 * rival))
 
 
-def _signs(row: Seen) -> tuple[float, float]:
+def _signs(row: Row) -> tuple[float, float]:
     """How far the predicted IoU is from 1, and how close the runner-up is; both 0 to 1."""
     poor = 0.0 if row.status == ABSENT or not math.isfinite(row.iou) else 1 - min(max(row.iou, 0.0), 1.0)
     return poor, math.exp(-max(row.margin, 0.0)) if row.pathways > 1 else 0.0

@@ -16,12 +16,13 @@ import numpy as np
 from sam2long.errors import PromptError, StateError
 from sam2long.export.masks import encode_mask
 from sam2long.imports import ObjectPrompt
+from sam2long.known import Row
 from sam2long.tracking.prompts import check_frame
 from sam2long.tracking.report import ABSENT, VISIBLE
 from sam2long.tracking.tracked_object import UserPrompt
 from sam2long.ui.project import Project
 from sam2long.ui.prompt import AnnotatedObject, Prompt
-from sam2long.ui.store import Rle, Row, is_empty
+from sam2long.ui.store import Rle, is_empty
 from sam2long.ui.tracking import Progress, Tracker
 
 ANYONE = ""  # a page that is not known by name

@@ -13,11 +13,11 @@ from typing import Any
 
 from sam2long.doubt import looks
 from sam2long.errors import DataError, Sam2LongError, short
+from sam2long.known import Row
 from sam2long.ui.annotator import Annotator
 from sam2long.ui.jobs import Hub, Worker
 from sam2long.ui.pictures import JpegFrames
 from sam2long.ui.project import Project
-from sam2long.ui.store import Row
 from sam2long.ui.tracking import Cancelled, Progress
 
 PROGRESS_SECONDS = 0.1  # pages hear of progress this often

@@ -18,46 +18,15 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from sam2long.atomic import replacing
-from sam2long.doubt import reasons_of
 from sam2long.errors import DataError
 from sam2long.export.masks import MaskWriter, encode_mask, scan_lines
-from sam2long.tracking.report import ABSENT, UNCERTAIN, VISIBLE
+from sam2long.known import Row
+from sam2long.tracking.report import ABSENT, VISIBLE
 
 Rle = Mapping[str, Any]  # COCO run lengths: size, counts
 
 WASTE_FACTOR = 2  # written anew when it has this many times the lines it needs,
 WASTE_LINES = 2000  # and this many more
-
-
-class Row(NamedTuple):
-    """What is known of one object on one frame, beside the mask."""
-
-    status: str = VISIBLE
-    iou: float = math.nan
-    object_logit: float = math.nan
-    pathways: int = 1
-    margin: float = math.inf
-    prompted: bool = False
-    backward: bool = False  # from a backward pass
-    empty: bool = False  # the mask has no pixel
-    agreement: float | None = None  # IoU with the mask of a pass the other way
-
-    @property
-    def reasons(self) -> list[str]:
-        return reasons_of(self)
-
-    def to_json(self) -> list[Any]:
-        numbers = [number if math.isfinite(number) else str(number) for number in self[1:5]]
-        return [self.status, *numbers, self.prompted, self.backward, self.empty, self.agreement]
-
-    @classmethod
-    def from_json(cls, values: list[Any]) -> Row:
-        status, iou, logit, pathways, margin, prompted, backward, empty, *agreement = values
-        if status not in (VISIBLE, UNCERTAIN, ABSENT):
-            raise ValueError(f"unknown status {status!r}")
-        numbers = float(iou), float(logit), int(pathways), float(margin)
-        known = float(agreement[0]) if agreement and agreement[0] is not None else None  # earlier versions wrote none
-        return cls(status, *numbers, bool(prompted), bool(backward), bool(empty), known)
 
 
 class _Kept(NamedTuple):
@@ -80,6 +49,15 @@ def is_empty(rle: Rle) -> bool:
     from pycocotools import mask as coco
 
     return not coco.area({"size": list(rle["size"]), "counts": rle["counts"].encode("ascii")})
+
+
+def overlap(a: Rle, b: Rle) -> float:
+    """IoU of two masks given as run lengths; 1 where both are empty."""
+    from pycocotools import mask as coco
+
+    pair = [{"size": list(rle["size"]), "counts": rle["counts"].encode("ascii")} for rle in (a, b)]
+    found = float(coco.iou(pair[:1], pair[1:], [0])[0][0])
+    return 1.0 if math.isnan(found) or not any(coco.area(pair)) else found
 
 
 class MaskStore:

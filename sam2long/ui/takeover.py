@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sam2long.errors import DataError
+from sam2long.known import Row
 from sam2long.ui.prompt import AnnotatedObject, Prompt
-from sam2long.ui.store import MaskStore, Row
+from sam2long.ui.store import MaskStore
 
 Prompts = dict[int, dict[int, Prompt]]  # object -> frame -> prompt
 

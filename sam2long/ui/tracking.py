@@ -13,14 +13,15 @@ import torch
 
 from sam2long.errors import PromptError, Sam2LongError, StateError
 from sam2long.export.masks import decode_mask, encode_mask
+from sam2long.known import Row
+from sam2long.merging import Changes, Known, Merge, together
 from sam2long.runs.states import StateSaver
 from sam2long.tracking.prompts import check_frame, require_sense
 from sam2long.tracking.session import FORWARD, REVERSE
 from sam2long.tracking.tracked_object import UserPrompt
-from sam2long.ui.merging import Changes, Known, Merge, together
 from sam2long.ui.project import Project
 from sam2long.ui.prompt import Prompt
-from sam2long.ui.store import Rle, Row, is_empty
+from sam2long.ui.store import Rle, is_empty, overlap
 
 
 class Cancelled(Exception):
@@ -216,7 +217,9 @@ class Tracker:
             if not cancelled():
                 with self.project.lock:
                     merges = {
-                        obj_id: Merge(sign, start, prompts, self.project.stale[obj_id], meets=direction == "both")
+                        obj_id: Merge(
+                            sign, start, prompts, self.project.stale[obj_id], overlap, meets=direction == "both"
+                        )
                         for obj_id, prompts in self.project.prompts.items()
                     }
                 done += self._pass(sign, start, stop, only, cancelled, done, total, merges)
@@ -235,7 +238,7 @@ class Tracker:
         cancelled: Callable[[], bool],
         before: int,
         total: int,
-        merges: dict[int, Merge],
+        merges: dict[int, Merge[Rle]],
     ) -> int:
         """One way through the video; returns how many frames it gave."""
         name = "forward" if sign > 0 else "backward"
@@ -269,7 +272,7 @@ class Tracker:
             self.project.save()
         return kept
 
-    def _settle(self, merges: Mapping[int, Merge]) -> None:
+    def _settle(self, merges: Mapping[int, Merge[Rle]]) -> None:
         """Where two passes have been over the same frames, store what stays of both."""
         for obj_id, merge in merges.items():
             for frame, known in merge.settled():
@@ -287,7 +290,7 @@ class Tracker:
                 yield frame, logits
 
     def _keep(
-        self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None, merges: Mapping[int, Merge]
+        self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None, merges: Mapping[int, Merge[Rle]]
     ) -> int:
         """Store the masks of a frame that are to be seen at once; 1 when the pass has found any."""
         before = self.project.store.masks(frame)
@@ -307,10 +310,7 @@ class Tracker:
             prompt = self.project.prompt(obj_id, frame)
             drawn = prompt.drawn if prompt else None
             rle = drawn or encode_mask(mask)
-            row = Row(
-                report.status, report.iou, report.object_logit, report.pathways, report.margin, report.prompted,
-                backward=sign < 0, empty=is_empty(drawn) if drawn else not mask.any(),
-            )  # fmt: skip
+            row = Row.of(report, backward=sign < 0, empty=is_empty(drawn) if drawn else not mask.any())
             found_any = 1
             old = self.project.store.row(frame, obj_id)
             if merges[obj_id].takes(frame, old and Known(before[obj_id], old), Known(rle, row)):

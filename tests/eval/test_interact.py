@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from eval.cli import main
 from eval.interact import annotator, tables
-from eval.interact.corrected import Clip, Corrected, Seen
-from eval.interact.rules import RULES
+from eval.interact.corrected import Corrected
+from eval.interact.rules import RULES, looked_at
+from sam2long.known import Row
 
 
 def square(x, size=4, shape=(12, 20)):
@@ -20,7 +22,7 @@ def square(x, size=4, shape=(12, 20)):
 
 
 def rows_of(statuses):
-    return [Seen(status=status, iou=0.9) for status in statuses]
+    return [Row(status=status, iou=0.9) for status in statuses]
 
 
 class Video(SimpleNamespace):
@@ -85,43 +87,73 @@ def test_a_random_frame_is_one_of_those_that_can_be_corrected():
     assert {RULES["random"](video(), [3, 7], random.Random(k)) for k in range(9)} == {3, 7}
 
 
-def merged(old, new, direction, prompts, meets=True):
-    """A `Corrected` that has just been tracked one way. old, new: frame -> (mask, seen)."""
-    clip = Clip("clip", np.zeros((9, 12, 20, 3), np.uint8), [square(3)] * 9)
+class OneWay:
+    """A predictor that gives the masks it was made with."""
+
+    def __init__(self, masks, direction):
+        self.masks = masks
+        self.state = SimpleNamespace(session=SimpleNamespace(objects={1: SimpleNamespace(tracks={direction: self})}))
+        self.log = self
+
+    def time(self, frame):
+        return frame
+
+    def at(self, frame):
+        return SimpleNamespace(
+            status="visible", iou=self.masks[frame][1], object_logit=9.0, pathways=1, margin=np.inf, prompted=False
+        )
+
+    def propagate_in_video(self, state, start_frame_idx, max_frame_num_to_track, reverse):
+        for step in range(max_frame_num_to_track + 1):
+            frame = start_frame_idx + (-step if reverse else step)
+            mask = self.masks[frame][0] if frame in self.masks else square(0)
+            yield frame, [1], torch.from_numpy(np.where(mask, 1.0, -1.0))[None, None]
+
+
+def merged(old, new, start, stop, prompts):
+    """A `Corrected` that has just been tracked one way. old: frame -> (mask, row); new: frame -> (mask, iou)."""
     made = object.__new__(Corrected)
-    made.clip, made.meets, made.prompts, made._scores = clip, meets, dict.fromkeys(prompts, "mask"), {}
+    direction = 1 if stop > start else -1
+    made.prompts, made._scores, made.frames_tracked = dict.fromkeys(prompts, "mask"), {}, 0
+    made.predictor = OneWay(new, direction)
+    made.state = made.predictor.state
     made.masks, made.seen = [old[t][0] for t in range(9)], [old[t][1] for t in range(9)]
-    made._merge([(t, *new[t]) for t in sorted(new, reverse=direction < 0)], direction)
+    made._track(start, direction, stop)
     return [int(np.flatnonzero(mask.any(0))[0]) for mask in made.masks], made.seen
 
 
 def test_a_correction_meets_the_pass_of_the_prompt_before_it():
     def one(right, backward=False):
-        return square(3 if right else 12), Seen(iou=0.9 if right else 0.3, object_logit=9, backward=backward)
+        return square(3 if right else 12), Row(iou=0.9 if right else 0.3, object_logit=9, backward=backward)
 
     old = {t: one(t < 4) for t in range(9)}  # lost from frame 4 on
-    new = {t: one(t > 1, backward=True) for t in range(1, 6)}  # lost before frame 2
-    places, seen = merged(old, new, -1, [0, 6])
+    new = {t: (square(3), 0.9) if t > 1 else (square(12), 0.3) for t in range(1, 6)}  # lost before frame 2
+    places, seen = merged(old, new, 6, 0, [0, 6])
     assert places[:6] == [3, 3, 3, 3, 3, 3]
     assert [round(row.agreement, 1) for row in seen[1:6]] == [0.0, 1.0, 1.0, 0.0, 0.0]
     assert seen[5].backward and not seen[1].backward
-    assert merged(old, new, -1, [0, 6], meets=False)[0][1] == 12, "to the old prompt"
 
 
 def test_what_was_tracked_from_the_same_side_is_out_of_date():
-    old = {t: (square(12), Seen(backward=t > 5)) for t in range(9)}
-    new = {t: (square(3), Seen()) for t in range(3, 8)}
-    places, seen = merged(old, new, 1, [0, 2, 8])
+    old = {t: (square(12), Row(backward=t > 5, prompted=t == 8)) for t in range(9)}
+    new = {t: (square(3), 0.9) for t in range(3, 9)}
+    places, seen = merged(old, new, 2, 8, [0, 2, 8])
     assert places[3:6] == [3, 3, 3], "forward from frame 0, before frame 2 was corrected"
+    assert places[8] == 12, "a prompt stays"
     assert all(row.agreement is None for row in seen[3:6]) and seen[6].agreement == 0
-    assert merged(old, new, 1, [0, 2])[0][3:8] == [3] * 5, "no prompt beyond: nothing to meet"
+    assert merged(old, new, 2, 7, [0, 2])[0][3:8] == [3] * 5, "no prompt beyond: nothing to meet"
 
 
 def test_beyond_the_next_prompt_only_what_came_the_same_way_is_replaced():
-    old = {t: (square(12), Seen(backward=t == 7, prompted=t == 5)) for t in range(9)}
-    new = {t: (square(3), Seen()) for t in range(3, 9)}
-    places, _ = merged(old, new, 1, [0, 2, 5])
+    old = {t: (square(12), Row(backward=t == 7, prompted=t == 5)) for t in range(9)}
+    new = {t: (square(3), 0.9) for t in range(3, 9)}
+    places, _ = merged(old, new, 2, 8, [0, 2, 5])
     assert places[3:] == [3, 3, 12, 3, 12, 3]
+
+
+def test_online_one_looks_at_every_frame_up_to_the_correction():
+    of = video([0, 4, 9])
+    assert [looked_at(rule, of) for rule in ("middle", "random", "online", "oracle")] == [2, 2, 9, 32]
 
 
 def rounds(*values):

@@ -7,7 +7,8 @@ import pytest
 
 from sam2long.errors import DataError
 from sam2long.export.masks import MaskReader, MaskWriter, decode_mask, encode_mask
-from sam2long.ui.store import MaskStore, Row
+from sam2long.known import Row
+from sam2long.ui.store import MaskStore, overlap
 
 HEADER = {"video": "v.mp4", "height": 6, "width": 8, "objects": {"1": "dog"}}
 
@@ -127,3 +128,11 @@ def test_what_is_no_store_is_refused_and_left_as_it_is(path, content, words):
     with pytest.raises(DataError, match=words):
         opened(path)
     assert path.read_text() == content
+
+
+def test_overlap_is_iou_and_two_empty_masks_are_the_same():
+    empty, one = encode_mask(np.zeros((12, 30), bool)), np.zeros((2, 12, 30), bool)
+    one[0, 2:8, 3:9] = one[1, 2:8, 6:12] = True
+    left, right = map(encode_mask, one)
+    assert overlap(left, left) == 1 == overlap(empty, empty)
+    assert overlap(left, right) == pytest.approx(1 / 3) and overlap(left, empty) == 0

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
+from sam2long.known import Row
 from sam2long.meeting import meeting, trust
-from sam2long.ui.store import Rle, Row
+
+Mask = TypeVar("Mask")  # whatever holds one: pixels, run lengths
 
 SAME = 0.95  # IoU of two masks that a user would call the same
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Known(Generic[Mask]):
     """What is kept of an object on a frame."""
 
-    mask: Rle
+    mask: Mask
     row: Row
 
 
-class _Both(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Both(Generic[Mask]):
     frame: int
-    old: Known
-    new: Known
+    old: Known[Mask]
+    new: Known[Mask]
     agreement: float
 
 
@@ -44,7 +47,7 @@ class Changes:
         return f"{self.changed} of {self.compared} masks changed, most on frame {frame} (IoU {iou:.2f} with before)"
 
 
-class Merge:
+class Merge(Generic[Mask]):
     """One object in one pass from a corrected frame.
 
     Towards the next prompt lie masks that a pass from there has left. What the new pass finds is kept up to where the
@@ -53,21 +56,28 @@ class Merge:
     Args:
         sign: 1 forward, -1 backward. prompts: frames on which the user has said where the object is.
         stale: frames whose masks are out of date. start: where the pass begins.
+        overlap: IoU of two masks; 1 where both are empty.
         meets: False: everything is replaced.
     """
 
     def __init__(
-        self, sign: int, start: int, prompts: Collection[int], stale: Collection[int], meets: bool = True
+        self,
+        sign: int,
+        start: int,
+        prompts: Collection[int],
+        stale: Collection[int],
+        overlap: Callable[[Mask, Mask], float],
+        meets: bool = True,
     ) -> None:
-        self._sign, self._prompts, self._meets = sign, set(prompts), meets
+        self._sign, self._overlap, self._meets = sign, overlap, meets
         self._stale = frozenset(stale)
         beyond = [prompt for prompt in prompts if (prompt - start) * sign > 0]
         self._next = min(beyond, key=lambda prompt: abs(prompt - start)) if beyond else None
-        self._both: list[_Both] = []
+        self._both: list[_Both[Mask]] = []
         self._compared, self._changed = 0, 0
         self._most: tuple[int, float] | None = None
 
-    def takes(self, frame: int, old: Known | None, new: Known) -> bool:
+    def takes(self, frame: int, old: Known[Mask] | None, new: Known[Mask]) -> bool:
         """Whether a new mask is to be stored now; old: what is there."""
         if old is None or new.row.prompted:
             return True
@@ -76,11 +86,11 @@ class Merge:
             self._count(frame, old, new)
             return True
         if (self._next - frame) * self._sign > 0:
-            self._both.append(_Both(frame, old, new, overlap(old.mask, new.mask)))
+            self._both.append(_Both(frame, old, new, self._overlap(old.mask, new.mask)))
             return True
         return False
 
-    def settled(self) -> Iterator[tuple[int, Known]]:
+    def settled(self) -> Iterator[tuple[int, Known[Mask]]]:
         """What is to be stored at last, on the frames that two passes have been over."""
         new, old = (
             [trust(known.row.iou, known.row.object_logit) for known in each]
@@ -93,8 +103,8 @@ class Merge:
                 self._count(both.frame, both.old, both.new)
             yield both.frame, Known(chosen.mask, chosen.row._replace(agreement=both.agreement))
 
-    def _count(self, frame: int, old: Known, new: Known) -> None:
-        iou = overlap(old.mask, new.mask)
+    def _count(self, frame: int, old: Known[Mask], new: Known[Mask]) -> None:
+        iou = self._overlap(old.mask, new.mask)
         self._compared += 1
         if iou < SAME:
             self._changed += 1
@@ -110,12 +120,3 @@ def together(changes: Collection[Changes]) -> Changes:
     """Of several objects, or passes."""
     most = min((each.most for each in changes if each.most), key=lambda most: most[1], default=None)
     return Changes(sum(each.compared for each in changes), sum(each.changed for each in changes), most)
-
-
-def overlap(a: Rle, b: Rle) -> float:
-    """IoU of two masks given as run lengths; 1 where both are empty."""
-    from pycocotools import mask as coco
-
-    pair = [{"size": list(rle["size"]), "counts": rle["counts"].encode("ascii")} for rle in (a, b)]
-    found = float(coco.iou(pair[:1], pair[1:], [0])[0][0])
-    return 1.0 if math.isnan(found) or not any(coco.area(pair)) else found
