@@ -8,7 +8,7 @@ it reads, is computed once: most settings go together for a long time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,7 @@ class Sweep:
         first = min(p.frame for p in prompts)
         sessions = {}
         for key, config in configs.items():
+            config = replace(config, close_up=False)  # a window of its own is encoded for nobody else
             predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]
@@ -94,7 +95,7 @@ class Sweep:
                         prompted = _read_prompt(self._tracker.predictor, model, features, p)
                         for setting in self._settings.values():
                             setting.tracks[place].prompts = {frame: prompted}
-                step(model, together, frame, features, encode_next)
+                step(model, together, frame, lambda _, features=features: features, encode_next)
             yield from self._ready()
         for setting in self._settings.values():
             for track in setting.tracks:

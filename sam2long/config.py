@@ -37,6 +37,7 @@ class Sam2LongConfig:
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
     zoom_in: bool | None = None  # prompts on small things are answered from a crop; None: nano does, others do not
+    close_up: bool | None = None  # small objects are tracked in a window that goes with them; None: as `zoom_in`
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 
     def __post_init__(self) -> None:
@@ -67,6 +68,7 @@ class Sam2LongConfig:
             "an integer of 1 or more, or None for no bound",
         )
         _require(self.zoom_in is None or isinstance(self.zoom_in, bool), self, "zoom_in", "true, false or None")
+        _require(self.close_up is None or isinstance(self.close_up, bool), self, "close_up", "true, false or None")
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
 
     @property
@@ -83,8 +85,9 @@ class Sam2LongConfig:
     def sam2(cls) -> Sam2LongConfig:
         """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
         return cls(
-            num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, zoom_in=False
-        )
+            num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, zoom_in=False,
+            close_up=False,
+        )  # fmt: skip
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Sam2LongConfig:

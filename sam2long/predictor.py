@@ -29,6 +29,7 @@ from sam2long.tracking.inference_state import InferenceState
 from sam2long.tracking.live import LiveSession
 from sam2long.tracking.report import to_frame
 from sam2long.tracking.session import FORWARD, REVERSE, FrameMasks, Session
+from sam2long.tracking.window import placed
 from sam2long.video import FrameSource, open_source
 
 if TYPE_CHECKING:
@@ -335,15 +336,17 @@ class SAM2LongVideoPredictor(nn.Module):
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,
-            "zoom_in": self._zooms_in(),
+            "zoom_in": self._says("zoom_in"),
+            "close_up": self._says("close_up"),
         }
 
-    def _zooms_in(self) -> bool:
+    def _says(self, setting: str) -> bool:
         """The setting, or what the model's trunk says of itself."""
-        if self.sam2long.zoom_in is not None:
-            return self.sam2long.zoom_in
+        said = getattr(self.sam2long, setting)
+        if said is not None:
+            return said
         trunk = getattr(getattr(self.network, "image_encoder", None), "trunk", None)
-        return bool(getattr(trunk, "zoom_in", False))
+        return bool(getattr(trunk, setting, False))
 
     @with_plain_torch
     def reset_state(self, inference_state: InferenceState) -> None:
@@ -613,7 +616,7 @@ class SAM2LongVideoPredictor(nn.Module):
                 raise StateError(f"object {obj_id!r} has no prompt left; prompt it again, or remove it")
 
     def _masks_on(self, session: Session, frame: int) -> VideoMasks:
-        return self._video_masks(session, FrameMasks(frame, session.masks_on(frame)))
+        return self._video_masks(session, session.masks_on(frame))
 
     @torch.no_grad()  # not inference_mode: callers may change masks in place, and give them to autograd
     def _video_masks(self, session: Session, masks: FrameMasks) -> VideoMasks:
@@ -622,12 +625,16 @@ class SAM2LongVideoPredictor(nn.Module):
         height, width = session.source.height, session.source.width
         if not rows:
             return masks.frame, [], torch.empty(0, 1, height, width, device=self.device)
-        return masks.frame, list(session.objects), self._enlarged(torch.cat(rows), height, width)
-
-    def _enlarged(self, masks: Tensor, height: int, width: int) -> Tensor:
-        """Low-resolution logits [N, 1, 4h, 4w] at the size of the video, [N, 1, height, width] float32."""
-        masks = enlarged(masks, height, width)
-        return apart(masks) if self.non_overlap_masks and len(masks) > 1 else masks
+        if any(masks.views):
+            whole = [
+                enlarged(row, height, width) if view is None else placed(row, view, height, width)
+                for row, view in zip(rows, masks.views, strict=True)
+            ]
+            logits = torch.cat(whole)
+        else:
+            logits = enlarged(torch.cat(rows), height, width)
+        separate = self.non_overlap_masks and len(logits) > 1
+        return masks.frame, list(session.objects), apart(logits) if separate else logits
 
 
 def _height_and_width(image: EncodedFrame | np.ndarray) -> tuple[int, int]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from sam2long import SAM2LongVideoPredictor
+from sam2long.tracking import close_up
 from tests.fakes import tiny_predictor
 from tests.transformers_models import KINDS, predictor_of
 
@@ -18,6 +22,16 @@ def back_end(name: str, seed: int | None = None, **options) -> SAM2LongVideoPred
         return tiny_predictor(1 if seed is None else seed, **options)
     pytest.importorskip("transformers")
     return predictor_of(name.removeprefix("transformers "), seed, **options)
+
+
+@contextmanager
+def close_up_back_end() -> Iterator[SAM2LongVideoPredictor]:
+    """sam2's, which tracks what takes up to 0.8 of the picture in windows of its size: they move all the time."""
+    predictor = back_end("sam2")
+    predictor.network.image_encoder.trunk.close_up = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(close_up, "WIDTH", 1.0)
+        yield predictor
 
 
 def name_of(predictor: SAM2LongVideoPredictor) -> str:

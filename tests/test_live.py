@@ -7,15 +7,19 @@ import torch
 from sam2long import Sam2LongConfig
 from sam2long.camera import SAM2LongCameraPredictor
 from sam2long.errors import PromptError, StateError
-from tests.back_ends import BACK_ENDS, back_end
+from tests.back_ends import BACK_ENDS, back_end, close_up_back_end
 from tests.fakes import MASK, OTHER, THIRD, noise_video, reconfigured, run, same
 
 VIDEO = noise_video(40)
 
 
-@pytest.fixture(scope="module", params=BACK_ENDS)
+@pytest.fixture(scope="module", params=[*BACK_ENDS, "close up"])
 def tiny(request):
-    return back_end(request.param)
+    if request.param == "close up":
+        with close_up_back_end() as predictor:
+            yield predictor
+    else:
+        yield back_end(request.param)
 
 
 @pytest.mark.parametrize("emit", ["settled", "online"])
@@ -27,12 +31,14 @@ def test_feeding_frames_equals_giving_the_file(tiny, emit):
     predictor.add_new_mask(state, 0, 2, OTHER)
     out = [masks for image in VIDEO[1:] for masks in predictor.track(state, image)] + predictor.finish(state)
     assert same({frame: masks for frame, _, masks in out}, expected)
-    assert state.encoder_passes == len(VIDEO)
+    if state.session.close_up is None:
+        assert state.encoder_passes == len(VIDEO)
 
 
 def test_streams_share_what_the_image_encoder_says_of_a_frame(tiny):
     predictor = reconfigured(tiny, Sam2LongConfig(emit="online"))
-    alone = [run(predictor, VIDEO, [(0, 1, mask)]) for mask in (MASK, OTHER)]
+    whole = reconfigured(tiny, Sam2LongConfig(emit="online", close_up=False))  # there is nothing nearer to look at
+    alone = [run(whole, VIDEO, [(0, 1, mask)]) for mask in (MASK, OTHER)]
     encoded = [predictor.encode_frame(image) for image in VIDEO[:8]]
     states = [predictor.init_stream(encoded[0]) for _ in alone]
     for state, mask in zip(states, (MASK, OTHER), strict=True):

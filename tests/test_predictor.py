@@ -11,15 +11,24 @@ from sam2long import Sam2LongConfig, Sam2LongError
 from sam2long.errors import ConfigError, ModelError, PromptError, StateError
 from sam2long.network.bank import key_weights
 from sam2long.predictor import SAM2LongVideoPredictor
-from tests.back_ends import BACK_ENDS, back_end, name_of
+from tests.back_ends import BACK_ENDS, back_end, close_up_back_end, name_of
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, reconfigured, run, same, tiny_predictor
 
 VIDEO = noise_video(50)
 
 
 @pytest.fixture(scope="module", params=BACK_ENDS)
-def tiny(request):
+def looks_at_all(request):
     return back_end(request.param)
+
+
+@pytest.fixture(scope="module", params=[*BACK_ENDS, "close up"])
+def tiny(request):
+    if request.param == "close up":
+        with close_up_back_end() as predictor:
+            yield predictor
+    else:
+        yield back_end(request.param)
 
 
 def started(predictor, prompts=((0, 1, MASK),)):
@@ -112,20 +121,20 @@ def visible_frames(tiny, start):
     return [frame for frame in range(start, 40) if 0.05 < float((masks[frame] > 0).float().mean()) < 0.95]
 
 
-def test_a_second_correction_still_corrects_what_was_tracked(tiny):
+def test_a_second_correction_still_corrects_what_was_tracked(looks_at_all):
     """Without a pass in between: with its memory and its mask, not like the first click on an object."""
-    first, *_, second = visible_frames(tiny, 8)
+    first, *_, second = visible_frames(looks_at_all, 8)
     results = []
     for early in (False, True):
-        state = started(tiny)
-        collect(tiny, state)
+        state = started(looks_at_all)
+        collect(looks_at_all, state)
         if early:
-            tiny.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
-        results.append(tiny.add_new_points_or_box(state, second, 1, points=[[5, 5]], labels=[0])[2])
+            looks_at_all.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
+        results.append(looks_at_all.add_new_points_or_box(state, second, 1, points=[[5, 5]], labels=[0])[2])
         prompt = state.session.objects[1].prompts[second]
         assert prompt.corrects == 1 and prompt.tracked is not None
     assert torch.equal(*results)
-    assert len(collect(tiny, state)) == 50
+    assert len(collect(looks_at_all, state)) == 50
     assert not state.session.objects[1].is_stale
 
 
@@ -358,18 +367,18 @@ def test_a_correction_after_loading_equals_one_without(tiny, tmp_path):
     assert same(collect(tiny, state), collect(tiny, loaded))
 
 
-def test_a_second_correction_after_loading_still_corrects_what_was_tracked(tiny, tmp_path):
-    first, *_, second = visible_frames(tiny, 8)
-    state = started(tiny)
-    collect(tiny, state)
-    tiny.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
-    tiny.clear_all_prompts_in_frame(state, 0, 1)  # what the last pass read is no prompt of the object any more
-    tiny.save_state(state, tmp_path / "state")
-    loaded = tiny.load_state(tmp_path / "state", VIDEO)
-    masks = [tiny.add_new_points_or_box(s, second, 1, points=[[5, 5]], labels=[0])[2] for s in (state, loaded)]
+def test_a_second_correction_after_loading_still_corrects_what_was_tracked(looks_at_all, tmp_path):
+    first, *_, second = visible_frames(looks_at_all, 8)
+    state = started(looks_at_all)
+    collect(looks_at_all, state)
+    looks_at_all.add_new_points_or_box(state, first, 1, points=[[40, 40]], labels=[1])
+    looks_at_all.clear_all_prompts_in_frame(state, 0, 1)  # what the last pass read is no prompt of the object any more
+    looks_at_all.save_state(state, tmp_path / "state")
+    loaded = looks_at_all.load_state(tmp_path / "state", VIDEO)
+    masks = [looks_at_all.add_new_points_or_box(s, second, 1, points=[[5, 5]], labels=[0])[2] for s in (state, loaded)]
     assert [s.session.objects[1].prompts[second].corrects for s in (state, loaded)] == [1, 1]
     assert torch.equal(*masks)
-    assert same(collect(tiny, state), collect(tiny, loaded))
+    assert same(collect(looks_at_all, state), collect(looks_at_all, loaded))
 
 
 def test_a_state_of_something_else_is_refused(tiny, tmp_path):
@@ -466,7 +475,7 @@ def test_a_loaded_state_keeps_the_settings_that_it_was_saved_with(tiny, tmp_path
 def test_any_array_of_numbers_is_a_mask(tiny, mask):
     state = started(tiny, [(0, 1, mask)])
     expected = started(tiny, [(0, 1, np.ascontiguousarray(np.asarray(mask) != 0))])
-    assert torch.equal(state.session.masks_on(0)[0], expected.session.masks_on(0)[0])
+    assert torch.equal(state.session.masks_on(0).masks[0], expected.session.masks_on(0).masks[0])
 
 
 def test_swapped_columns_are_points(tiny):
@@ -488,12 +497,12 @@ def test_memories_on_the_host_give_the_same_masks(tiny):
     assert same(collect(tiny, state), run(tiny, VIDEO))
 
 
-def test_small_holes_are_filled_only_when_asked(tiny):
+def test_small_holes_are_filled_only_when_asked(looks_at_all):
     holed = MASK.copy()
     holed[24:32, 32:40] = False  # two by two pixels of the low-resolution mask
-    filling = reconfigured(tiny, Sam2LongConfig())
+    filling = reconfigured(looks_at_all, Sam2LongConfig())
     filling.fill_hole_area = 8
-    for predictor, filled in ((tiny, False), (filling, True)):
+    for predictor, filled in ((looks_at_all, False), (filling, True)):
         state = predictor.init_state(VIDEO)
         predictor.add_new_mask(state, 0, 1, holed)
         low = state.session.objects[1].prompts[0].output.mask

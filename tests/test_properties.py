@@ -161,7 +161,7 @@ def tracked(world, length, **options):
     track = Track(BankRules(num_spatial=3, num_pointers=5), Sam2LongConfig(**options), prompts={0: prompt})
     model, out = ScriptedModel(sayings(world)), []
     for frame in range(length + 1):
-        step(model, [track], frame, frame)
+        step(model, [track], frame, lambda _, frame=frame: frame)
         if frame == length:
             track.flush()
         out += [(at, frame, None if h.mask is None else int(h.mask)) for at, h in track.ready]

@@ -7,6 +7,7 @@ import torch
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.tracking import zoom
+from sam2long.tracking.window import Window
 
 H, W, S = 480, 640, 256
 
@@ -25,11 +26,11 @@ def box(x0, y0, x1, y1, *clicks):
 
 def test_the_window_lies_around_the_box_and_in_the_picture():
     view = zoom.window(box(300, 200, 350, 240), None, H, W, S)
-    assert view == zoom.Window(285, 188, 80, 64)  # 1.6 times 50 x 40 pixels, around (325, 220)
+    assert view == Window(285, 188, 80, 64)  # 1.6 times 50 x 40 pixels, around (325, 220)
     corner = zoom.window(box(0, 0, 50, 40), None, H, W, S)
     assert (corner.left, corner.top) == (0, 0) and corner.width == 65 and corner.height == 52
     assert zoom.window(box(320, 240, 322, 243), None, H, W, S).width == zoom.SMALLEST
-    assert zoom.window(box(300, 100, 310, 200), None, H, W, S) == zoom.Window(265, 70, 80, 160)  # half as wide as high
+    assert zoom.window(box(300, 100, 310, 200), None, H, W, S) == Window(265, 70, 80, 160)  # half as wide as high
 
 
 @pytest.mark.parametrize("points", [box(100, 100, 440, 300), box(0, 0, W, H)])
@@ -48,7 +49,7 @@ def test_clicks_are_looked_at_with_the_mask_that_they_refine():
     assert zoom.window(click((200, 300, 1)), marked, H, W, S) is None  # nothing is marked yet
     marked[..., 32:40, 16:20] = 3.0  # pixels 160 to 200 and 240 to 300
     view = zoom.window(click((210, 250, 1), (20, 20, 0)), marked, H, W, S)
-    assert view == zoom.Window(145, 222, 80, 96)  # 1.6 times 50 x 60 pixels, around (185, 270)
+    assert view == Window(145, 222, 80, 96)  # 1.6 times 50 x 60 pixels, around (185, 270)
     assert zoom.window(click((500, 250, 1)), marked, H, W, S) is None  # far away: that is no small object
 
 
@@ -56,48 +57,21 @@ def test_what_is_cut_off_by_the_windows_edge_counts_less():
     picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
     masks = torch.full((3, 8, 8), -1.0)
     masks[0, 3, 3] = masks[1, 0, 3] = masks[2, 3, 7] = 1.0
-    assert picture._cut_off(masks, zoom.Window(100, 100, 50, 50)).tolist() == [0, 1, 1]
-    assert picture._cut_off(masks, zoom.Window(100, 0, 50, 50)).tolist() == [0, 0, 1]
-    assert picture._cut_off(masks, zoom.Window(0, 0, W, H)).tolist() == [0, 0, 0]
+    assert picture._cut_off(masks, Window(100, 100, 50, 50)).tolist() == [0, 1, 1]
+    assert picture._cut_off(masks, Window(100, 0, 50, 50)).tolist() == [0, 0, 1]
+    assert picture._cut_off(masks, Window(0, 0, W, H)).tolist() == [0, 0, 0]
 
 
 def test_a_window_around_a_click_stays_in_the_picture():
     picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
-    assert picture._around(click((320, 240, 1)), 2.5) == zoom.Window(192, 144, 256, 192)
-    assert picture._around(click((639, 3, 1)), 2.5) == zoom.Window(384, 0, 256, 192)
+    assert picture._around(click((320, 240, 1)), 2.5) == Window(192, 144, 256, 192)
+    assert picture._around(click((639, 3, 1)), 2.5) == Window(384, 0, 256, 192)
 
 
 def test_a_mask_that_depends_on_the_threshold_is_unstable():
     ramp = torch.linspace(-2, 2, 5).expand(1, 5, 5)  # above 1: one column; above -1: three
     assert zoom.stability(torch.cat([5 * ramp + 2.5, ramp])).tolist() == pytest.approx([1.0, 1 / 3])
     assert zoom.stability(torch.full((1, 4, 4), -9.0)).item() == 0
-
-
-def test_positive_clicks_stay_in_view_and_far_negative_ones_are_left_out():
-    points = box(300, 200, 350, 240, (400, 220, 1), (10, 10, 0), (340, 210, 0))
-    view = zoom.window(points, None, H, W, S)
-    assert view.left + view.width >= 400 and view.left > 10
-    coords, labels = zoom.inside(points, view, H, W, S)
-    assert labels.tolist() == [[2, 3, 1, -1, 0]]
-    kept = coords[0, [0, 1, 2, 4]]
-    assert (kept >= 0).all() and (kept <= S).all()
-    back = kept * torch.tensor([view.width, view.height]) / S + torch.tensor([view.left, view.top])
-    assert torch.allclose(back, points[0][0, [0, 1, 2, 4]] * torch.tensor([W, H]) / S, atol=1e-3)
-
-
-def test_what_was_found_lands_where_the_window_is():
-    view = zoom.Window(320, 240, 64, 48)
-    logits = torch.full((1, 1, 64, 64), -5.0)
-    logits[..., 16:48, 16:48] = 5.0  # the middle half
-    mask = zoom.pasted(logits, view, H, W, S) > 0
-    ys, xs = mask.nonzero().unbind(1)
-    assert (xs.min() * W / S).item() == pytest.approx(336, abs=3) and (ys.min() * H / S).item() == pytest.approx(
-        252, abs=3
-    )
-    assert mask.sum().item() == pytest.approx(32 * S / W * 24 * S / H, rel=0.2)
-    assert (zoom.pasted(torch.ones(1, 1, 8, 8), view, H, W, S) > 0).sum().item() == pytest.approx(
-        64 * 48 * S * S / W / H, rel=0.1
-    )
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +160,6 @@ def test_a_stream_looks_closer_at_the_frame_that_it_holds(clip):
 
 def test_other_models_and_plain_sam2_do_not(clip):
     predictor = build_sam2long_video_predictor("nano", device="cpu", sam2long=Sam2LongConfig.sam2())
-    assert not predictor._zooms_in()
+    assert not predictor._says("zoom_in") and not predictor._says("close_up")
     with pytest.raises(ConfigError, match="zoom_in"):
         Sam2LongConfig(zoom_in="yes")

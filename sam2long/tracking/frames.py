@@ -17,6 +17,7 @@ from sam2long.errors import StateError
 from sam2long.network.batched import Batched
 from sam2long.network.devices import moved
 from sam2long.network.protocol import FrameFeatures
+from sam2long.tracking.window import Window
 from sam2long.video import FrameSource, normalize_table, to_model_input
 
 
@@ -35,35 +36,54 @@ class FrameReader:
     Args:
         source: where frames come from.
         model: whose image encoder is used, and says how many frames go through it at a time.
+        when_asked: encode only what is asked for, when it is: for objects that are tracked in a part of the picture.
     """
 
-    def __init__(self, source: FrameSource, model: Batched) -> None:
+    def __init__(self, source: FrameSource, model: Batched, when_asked: bool = False) -> None:
         self.source = source
         self.model = model
+        self.when_asked = when_asked
         table = torch.from_numpy(np.asarray(normalize_table(model.network.mean, model.network.std)))  # [3, 256]
         self._tables = table.to(model.device).unbind()
         self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
         self._pushed: tuple[int, np.ndarray] | None = None  # the one that was read or brought last by itself
+        self._parts: dict[tuple[int, Window], FrameFeatures] = {}  # of one frame
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
         if (latest := self.latest) is not None and latest[0] == frame:
             return latest[1]
-        self.push(frame, self.source.frame(frame))
+        image = self.picture(frame)
+        self._encode_whole(frame, self.source.frame(frame) if image is None else image)
         assert self.latest is not None
         return self.latest[1]
 
+    def seen(self, frame: int, view: Window | None) -> FrameFeatures:
+        """Features of a part of a frame that has a `picture`; None: of the whole one."""
+        if view is None:
+            return self.features(frame)
+        if (frame, view) not in self._parts:
+            image = self.picture(frame)
+            assert image is not None  # a stream without pictures is not looked at in parts
+            self._parts = {key: part for key, part in self._parts.items() if key[0] == frame}
+            (self._parts[frame, view],) = self.encode([self.prepare(image[view.slices])])
+        return self._parts[frame, view]
+
     def sequence(
         self, start: int, count: int, direction: int
-    ) -> Iterator[tuple[int, FrameFeatures, Callable[[], None]]]:
+    ) -> Iterator[tuple[int, FrameFeatures | None, Callable[[], None]]]:
         """Features of `count` frames from `start` on, in one direction, read ahead in a thread.
 
         With each of them comes a function that has the next one encoded, for when the device has nothing else to do.
+        With `when_asked` nothing is encoded, and None comes instead of features: `seen` has them.
 
         Ends early where the source does (a damaged file says so in its `damage`).
         """
         if count <= 0:
+            return
+        if self.when_asked:
+            yield from self._pictures(start, count, direction)
             return
         ahead = _Ahead(self, start, count, direction)
         try:
@@ -73,11 +93,30 @@ class FrameReader:
         finally:
             ahead.close()
 
-    def push(self, frame: int, image: np.ndarray | EncodedFrame) -> FrameFeatures:
-        """Features of a frame that the caller brings."""
+    def _pictures(self, start: int, count: int, direction: int) -> Iterator[tuple[int, None, Callable[[], None]]]:
+        frames = self.source.iter_from(start, reverse=direction < 0)
+        try:
+            for frame in islice(frames, count):
+                self._hold(frame.index, frame.image)
+                yield frame.index, None, _nothing
+        finally:
+            frames.close()
+
+    def push(self, frame: int, image: np.ndarray | EncodedFrame) -> None:
+        """Take in a frame that the caller brings."""
+        if self.when_asked and not isinstance(image, EncodedFrame):
+            self._hold(frame, image)
+        else:
+            self._encode_whole(frame, image)
+
+    def _hold(self, frame: int, image: np.ndarray) -> None:
+        self._pushed = frame, image
+        if self.latest is not None and self.latest[0] != frame:
+            self.latest = None  # of a frame that is over
+
+    def _encode_whole(self, frame: int, image: np.ndarray | EncodedFrame) -> None:
         self.latest = (frame, self.encoded(image).features)
         self._pushed = None if isinstance(image, EncodedFrame) else (frame, image)
-        return self.latest[1]
 
     def picture(self, frame: int) -> np.ndarray | None:
         """A frame's pixels [H, W, 3] uint8; None where only its features were brought, or a stream has passed it."""
@@ -101,6 +140,10 @@ class FrameReader:
         ]
         with self.model.running():
             return self.model.encode(torch.stack(channels, dim=1))
+
+
+def _nothing() -> None:
+    """There is nothing to encode ahead."""
 
 
 class _Ahead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -38,9 +39,23 @@ class LiveSession(Session):
         """Take in the next frame; the one before is stepped first if nobody has asked for it."""
         if self.frame >= 0 and not self.stepped:
             self._take_step()
+        if isinstance(image, EncodedFrame):
+            self._look_at_all()
         self.reader.push(self.frame + 1, image)
+        for view in {track.now.view for track in self._tracks(FORWARD)} or {None}:
+            self.reader.seen(self.frame + 1, view)  # a frame that cannot be encoded is not taken in
         self.frame += 1
         self.stepped = False
+
+    def _look_at_all(self) -> None:
+        """Frames that come without their pictures can only be looked at as a whole."""
+        if self.close_up is None:
+            return
+        self.look_closely(False)
+        for obj in self.objects.values():
+            for track in obj.tracks.values():
+                track.close_up = None
+                track.now = replace(track.now, view=None)
 
     def advance(self) -> list[FrameMasks]:
         """Track the latest frame; returns the frames that have settled."""
@@ -68,7 +83,7 @@ class LiveSession(Session):
             track for track in tracks if track.now.time != self.frame
         ]  # a prompt may have taken it there already
         if pending:
-            self._step(pending, self.frame, self.reader.features(self.frame))
+            self._step(pending, self.frame, self.frame)
         self.stepped = True
 
     def _out(self) -> list[FrameMasks]:

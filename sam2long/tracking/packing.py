@@ -15,8 +15,10 @@ from sam2long.method.memory import FrameMemory
 from sam2long.network.devices import HOST, Outgoing, moved, settle
 from sam2long.tracking.report import FrameReport, TrackLog
 from sam2long.tracking.track import Hypothesis, Pathway, Standing, WaitingFrame
+from sam2long.tracking.window import Window
 
-VERSION = 2
+VERSION = 3
+READABLE = (2, VERSION)  # before 3 there were no views
 KEY = "sam2long"
 
 
@@ -66,6 +68,7 @@ class Packer:
             "time": standing.time,
             "at_root": standing.at_root,
             "last_rank": standing.last_rank,
+            "view": packed_view(standing.view),
             "waiting": [
                 [frame.time, [[node, self.hypothesis(one)] for node, one in frame.hypotheses.items()]]
                 for frame in standing.waiting
@@ -88,7 +91,11 @@ class Packer:
         log = TrackLog()
         if hypothesis.report is not None:
             log.write(hypothesis.report)
-        return {"mask": self.tensor(hypothesis.mask), "report": log.to_json()}
+        return {
+            "mask": self.tensor(hypothesis.mask),
+            "report": log.to_json(),
+            "view": packed_view(hypothesis.view),
+        }
 
     def arrived(self, outgoing: Outgoing) -> bool:
         """Whether all tensors are on the host; those that are not are sent there, those that are stay for `bytes`."""
@@ -120,7 +127,7 @@ class Unpacker:
             self.tensors = load(data)
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise StateError(f"{source} is not a state saved by sam2long ({error})") from None
-        if header.get("version") != VERSION:
+        if header.get("version") not in READABLE:
             raise StateError(
                 f"{source} has state version {header.get('version')!r}; this sam2long reads version {VERSION}"
             )
@@ -158,6 +165,7 @@ class Unpacker:
             time=packed["time"],
             pathways=tuple(nodes[node] for node in packed["order"]),
             at_root=packed["at_root"],
+            view=unpacked_view(packed),
             last_rank=packed["last_rank"],
             waiting=tuple(
                 WaitingFrame(time, {node: self.hypothesis(one) for node, one in hypotheses})
@@ -167,7 +175,18 @@ class Unpacker:
 
     def hypothesis(self, packed: dict[str, Any]) -> Hypothesis:
         reports: list[FrameReport] = list(TrackLog.from_json(packed["report"]))
-        return Hypothesis(self.tensor(packed["mask"], torch.device("cpu")), reports[0] if reports else None)
+        mask = self.tensor(packed["mask"], torch.device("cpu"))
+        return Hypothesis(mask, reports[0] if reports else None, unpacked_view(packed))
+
+
+def packed_view(view: Window | None) -> list[int] | None:
+    return None if view is None else [view.left, view.top, view.width, view.height]
+
+
+def unpacked_view(packed: dict[str, Any]) -> Window | None:
+    """The view of what was packed with one."""
+    view = packed.get("view")
+    return None if view is None else Window(*view)
 
 
 def unpack_standing(data: bytes, device: torch.device, storage: torch.device | None) -> Standing:

@@ -16,7 +16,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.network.protocol import PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
-from sam2long.tracking.packing import Packer, Unpacker
+from sam2long.tracking.packing import Packer, Unpacker, packed_view, unpacked_view
 from sam2long.tracking.report import TrackLog
 from sam2long.tracking.session import Session
 from sam2long.tracking.track import Prompted, Track
@@ -31,6 +31,7 @@ def save_session(session: Session, path: str | os.PathLike) -> None:
     content = {
         "config": session.config.to_dict(),
         "hole_area": session.hole_area,
+        "close_up": session.close_up is not None,
         "video": _video(session),
         "revision": session.revision,
         "next_time": {str(direction): list(value) for direction, value in session.next_time.items()},
@@ -65,6 +66,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
         )
     session.config = Sam2LongConfig.from_mapping(content["config"])
     session.hole_area = content["hole_area"]
+    session.look_closely(content.get("close_up", False))
     session.revision = content["revision"]
     session.next_time = {int(direction): tuple(value) for direction, value in content["next_time"].items()}
     for packed in content["objects"]:
@@ -110,6 +112,7 @@ def _pack_object(packer: Packer, obj_id: Any, obj: TrackedObject) -> dict[str, A
                 "corrects": prompt.corrects,
                 "tracked": packer.tensor(prompt.tracked),
                 "features": packer.tensor(prompt.mask_features),
+                "view": packed_view(prompt.view),
             }
             for frame, prompt in obj.prompts.items()
         ],
@@ -128,6 +131,7 @@ def _pack_prompted(packer: Packer, track: Track) -> list[dict[str, Any]]:
             "memory": packer.memory(prompt.memory),
             "seen_from_before": prompt.seen_from_before,
             "starts_afresh": prompt.starts_afresh,
+            "view": packed_view(prompt.view),
         }
         for time, prompt in track.prompts.items()
     ]
@@ -169,6 +173,7 @@ def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any])
             tracked=tracked,
             contradicts=contradicts(output.mask, tracked),
             mask_features=unpacker.tensor(p["features"], unpacker.storage),
+            view=unpacked_view(p),
         )
     session.objects[packed["id"]] = obj
     for t in packed["tracks"]:
@@ -182,6 +187,7 @@ def _unpack_prompted(unpacker: Unpacker, packed: dict[str, Any]) -> Prompted:
         memory=unpacker.memories[packed["memory"]],
         seen_from_before=packed["seen_from_before"],
         starts_afresh=packed["starts_afresh"],
+        view=unpacked_view(packed),
     )
 
 

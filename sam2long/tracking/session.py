@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +24,14 @@ from sam2long.method import memory
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
-from sam2long.network.protocol import FrameFeatures, Points
+from sam2long.network.protocol import Points
 from sam2long.tracking import zoom
 from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step, with_settings
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
+from sam2long.tracking.window import LOGITS, Window, holds, inside, reframed
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
@@ -41,6 +44,7 @@ class FrameMasks:
 
     frame: int
     masks: list[Tensor | None]  # [1, 1, 4h, 4w] float32 logits; None: absent
+    views: list[Window | None]  # what of the picture each mask is of; None: all
 
 
 class Session:
@@ -53,6 +57,7 @@ class Session:
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
         zoom_in: prompts on something small are answered from a crop around it: see `zoom`.
+        close_up: something small is tracked in a window that goes with it: see `close_up`.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Session:
         storage: torch.device | None = None,
         hole_area: int = 0,
         zoom_in: bool = False,
+        close_up: bool = False,
     ) -> None:
         self.source = source
         self.model = model
@@ -72,12 +78,19 @@ class Session:
         self.hole_area = hole_area
         self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
+        self.close_up: CloseUp | None = None
+        self.look_closely(close_up)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
         self.objects: dict[Any, TrackedObject] = {}
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
         self.next_time: dict[int, tuple[int, int]] = {}  # direction -> (time of the frame to hand out next, revision)
+
+    def look_closely(self, closely: bool) -> None:
+        """Whether something small is tracked in a window of its own, from now on."""
+        self.close_up = CloseUp(self.source.height, self.source.width) if closely else None
+        self.reader.when_asked = closely
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
@@ -97,15 +110,17 @@ class Session:
         earlier = obj.prompts.get(frame)
         if points is not None and refine and earlier is not None and earlier.points is not None:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
-        features = self.reader.features(frame)
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
         with self.model.running():
-            previous = self._mask_on(obj, frame)
+            previous, view = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
             if previous is None and corrects is not None:
                 previous = self.model.absent()
             if points is not None and corrects is None and self.zoom_in:
-                mask = self._closer_look(frame, features, points, previous)
+                mask = self._closer_look(frame, points, self._moved(previous, view, None, self._sizes[2]))
+            if view is not None and (points is None or mask is not None or not holds(view, points, *self._sizes)):
+                previous, tracked, view = (*(self._moved(each, view, None) for each in (previous, tracked)), None)
+            features = self.reader.seen(frame, view)
             if mask is not None:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
@@ -115,11 +130,17 @@ class Session:
                     num_pointers = obj.tracks[corrects].rules.num_pointers
                 output = self.model.prompt(
                     features,
-                    points=points,
-                    previous=None if previous is None else previous.clamp(-32.0, 32.0),  # as sam2 does
+                    points=points if view is None or points is None else inside(points, view, *self._sizes),
+                    previous=None if previous is None else previous.clamp(-LOGITS, LOGITS),
                     reading=reading,
                     num_pointers=num_pointers,
                 )
+            if (nearer := self._view_of(output.mask, view)) != view:
+                seen = output.mask if mask is None else mask.float()[None, None] - 0.5
+                closely = reframed(seen, self._window(view), self._window(nearer), self._sizes[2])[0, 0] > 0
+                if closely.any():
+                    tracked, view, mask = self._moved(tracked, view, nearer), nearer, closely
+                    output = self.model.prompt(self.reader.seen(frame, view), mask=mask.float()[None, None])
             output = dataclasses.replace(output, mask=fill_small_holes(output.mask, self.hole_area))
         seen_from_before = earlier.seen_from_before if earlier else not obj.has_been_tracked()
         obj.prompts[frame] = UserPrompt(
@@ -131,27 +152,42 @@ class Session:
             corrects=corrects,
             tracked=tracked,
             contradicts=contradicts(output.mask, tracked),
+            view=view,
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
         if obj.prompts[frame].contradicts:
             obj.forget_stale()  # it was after something else: no mask of it is worth correcting
 
-    def _closer_look(
-        self, frame: int, features: FrameFeatures, points: Points, previous: Tensor | None
-    ) -> Tensor | None:
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """Height and width of the picture, and S."""
+        return self.source.height, self.source.width, self.model.network.image_size
+
+    def _window(self, view: Window | None) -> Window:
+        return view or Window(0, 0, self.source.width, self.source.height)
+
+    def _view_of(self, mask: Tensor, view: Window | None) -> Window | None:
+        """Where an object is looked at from a prompt on."""
+        return view if self.close_up is None else self.close_up.of_prompt(mask, view)
+
+    def _moved(self, mask: Tensor | None, view: Window | None, to: Window | None, side: int = 0) -> Tensor | None:
+        """A mask, logits or bool, as another view has it; of its own size, or another one."""
+        if mask is None or view == to:
+            return mask
+        logits = mask.float() - 0.5 if mask.dtype == torch.bool else mask
+        moved = reframed(logits, self._window(view), self._window(to), side or mask.shape[-1])
+        return moved > 0 if mask.dtype == torch.bool else moved
+
+    def _closer_look(self, frame: int, points: Points, previous: Tensor | None) -> Tensor | None:
         """Bool [S, S], what a prompt marks when it is seen from nearer; None where that would show no more."""
-        picture = self.reader.picture(frame)
-        if picture is None:
+        if self.reader.picture(frame) is None:
             return None
-
-        def look(view: zoom.Window) -> FrameFeatures:
-            return self.reader.encode([self.reader.prepare(picture[view.slices])])[0]
-
-        size = self.model.network.image_size
+        height, width, size = self._sizes
         seen = zoom.Picture(
-            height=self.source.height, width=self.source.width, size=size, model=self.model, whole=features, look=look
-        )
+            height=height, width=width, size=size, model=self.model, whole=self.reader.features(frame),
+            look=partial(self.reader.seen, frame),
+        )  # fmt: skip
         mask = seen.closer(points, previous)
         return mask if mask is not None and mask.any() else None
 
@@ -185,27 +221,31 @@ class Session:
 
     # ---- looking at one frame --------------------------------------------------------------------------------
 
-    def masks_on(self, frame: int) -> list[Tensor | None]:
+    def masks_on(self, frame: int) -> FrameMasks:
         """Every object's mask on one frame, as far as it has been prompted or tracked there."""
         with self.model.running():
-            return [self._mask_on(obj, frame) for obj in self.objects.values()]
+            found = [self._mask_on(obj, frame) for obj in self.objects.values()]
+        return FrameMasks(frame, [mask for mask, _ in found], [view for _, view in found])
 
-    def _mask_on(self, obj: TrackedObject, frame: int) -> Tensor | None:
+    def _mask_on(self, obj: TrackedObject, frame: int) -> tuple[Tensor | None, Window | None]:
+        """An object's mask on one frame, and what of the picture it is of."""
         if frame in obj.prompts:
-            return obj.prompts[frame].output.mask
+            return obj.prompts[frame].output.mask, obj.prompts[frame].view
         direction = obj.tracked_in(frame)
         if direction is None:
-            return None
+            return None, None
         track = obj.tracks[direction]
         time = track.time(frame)
         if track.now.time == time and track.latest is not None:
-            return self._filled([track.latest.mask])[0]
-        if track.waits(time):
-            return self._filled([track.best(time).mask])[0]
-        aside = self._standing_before(obj, direction, time)
-        step(self.model, [aside], time, self.reader.features(frame))
-        aside.flush()
-        return self._filled([aside.ready[-1][1].mask])[0]
+            found = track.latest
+        elif track.waits(time):
+            found = track.best(time)
+        else:
+            aside = self._standing_before(obj, direction, time)
+            step(self.model, [aside], time, partial(self.reader.seen, frame))
+            aside.flush()
+            found = aside.ready[-1][1]
+        return self._filled([found.mask])[0], found.view
 
     def _standing_before(self, obj: TrackedObject, direction: int, time: int) -> Track:
         """A copy of a track that stands just before a frame; the track itself stays where it is."""
@@ -282,11 +322,11 @@ class Session:
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
         first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
-        for frame, features, encode_next in self.reader.sequence(first * direction, end - first + 1, direction):
+        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
-            self._step(tracks, frame * direction, features, encode_next)
+            self._step(tracks, frame * direction, frame, encode_next)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)
         for track in tracks:
@@ -304,12 +344,12 @@ class Session:
         self,
         tracks: list[Track],
         time: int,
-        features: FrameFeatures,
+        frame: int,
         while_waiting: Callable[[], None] | None = None,
     ) -> None:
         try:
             with self.model.running():
-                step(self.model, tracks, time, features, while_waiting, self.outgoing)
+                step(self.model, tracks, time, partial(self.reader.seen, frame), while_waiting, self.outgoing)
         except BaseException:
             self._failed(tracks)
             raise
@@ -346,13 +386,14 @@ class Session:
             self._check_pass(this_pass)
             if at % together == 0:
                 back = self._on_device([hypothesis.mask for hypothesis in _next(tracks, min(together, count - at))])
+            views = [track.ready[0][1].view for track in tracks]
             time = [track.ready.popleft()[0] for track in tracks][0]
             self.next_time[direction] = time + 1, self.revision
             for obj in self.objects.values():
                 if len(obj.tracks) > 1:
                     obj.last_seen[time * direction] = direction
             masks, back = back[: len(tracks)], back[len(tracks) :]
-            yield FrameMasks(time * direction, self._filled(masks))
+            yield FrameMasks(time * direction, self._filled(masks), views)
 
     # ---- getting tracks to where a pass starts ---------------------------------------------------------------
 
@@ -366,7 +407,9 @@ class Session:
     def new_track(self, direction: int) -> tuple[Track, Checkpoints]:
         """An empty track, and its checkpoints."""
         rules = with_settings(self.model.network.rules(self.source.num_frames), self.config)
-        return Track(rules=rules, config=self.config, direction=direction, storage=self.storage), Checkpoints()
+        return Track(
+            rules=rules, config=self.config, direction=direction, storage=self.storage, close_up=self.close_up
+        ), Checkpoints()
 
     def _begin(self, start: int, direction: int) -> list[Track]:
         """All tracks, standing just before `start`, or further on with the masks from `start` on waiting."""
@@ -410,7 +453,7 @@ class Session:
         track.stand(standing if standing.pathways else NOWHERE)
         for at in tracked:
             if not standing.pathways or at > (standing.time or 0):
-                step(self.model, [track], at, self.reader.features(track.frame(at)))
+                step(self.model, [track], at, partial(self.reader.seen, track.frame(at)))
         track.flush()
         track.ready.clear()
 
@@ -434,7 +477,8 @@ class Session:
         crowded = len(obj.prompts) > self.config.most_prompted
         for frame, prompt in obj.prompts.items():
             if prompt.mask_features is None:
-                features = self.model.remember_prompt(self.reader.features(frame), prompt.output, _hard(prompt.mask))
+                seen = self.reader.seen(frame, prompt.view)
+                features = self.model.remember_prompt(seen, prompt.output, _hard(prompt.mask))
                 home = torch.device("cpu") if crowded else self.storage or features.device
                 obj.prompts[frame] = dataclasses.replace(prompt, mask_features=features.to(home))
 

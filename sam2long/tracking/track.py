@@ -20,7 +20,9 @@ from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_once
 from sam2long.network.protocol import FrameFeatures, Remembered
+from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.report import FrameReport, TrackLog
+from sam2long.tracking.window import Window
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,6 +43,7 @@ class Hypothesis:
 
     mask: Tensor | None  # [1, 1, 4h, 4w] float32 logits; None: absent, every logit is NO_OBJ_SCORE
     report: FrameReport | None  # None: the object has not been prompted yet
+    view: Window | None = None  # what of the picture the mask is of; None: all
 
     def leaving(self, outgoing: Outgoing) -> Hypothesis:
         """The same with the mask on the host, once it has arrived there."""
@@ -57,11 +60,12 @@ EMPTY = Hypothesis(None, None)
 class Prompted:
     """A prompted frame as the tracker sees it."""
 
-    mask: Tensor  # [1, 1, 4h, 4w] float32 logits
+    mask: Tensor  # [1, 1, 4h, 4w] float32 logits, of `view`
     object_logit: float  # what the decoder thought; its memory counts as clearly visible all the same
     memory: FrameMemory
     seen_from_before: bool  # frames before it may attend to it
     starts_afresh: bool = False  # a correction that contradicts what was tracked: nothing older is read after it
+    view: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +85,7 @@ class Standing:
     at_root: bool = False  # that frame was a prompted one
     last_rank: int = 0  # of the mask handed out last
     waiting: tuple[WaitingFrame, ...] = ()  # oldest first
+    view: Window | None = None  # where the next frame is looked at; None: in the whole picture
 
     def leaves(self) -> list[Pathway]:
         """The pathways that differ: one network row each."""
@@ -139,6 +144,7 @@ class Track:
     log: TrackLog = field(default_factory=TrackLog)
     next_node: int = 0
     storage: torch.device | None = None  # where spatial memories are kept; None: where they were computed
+    close_up: CloseUp | None = None  # how the object is looked at; None: always in the whole picture
     latest: Hypothesis | None = None  # the best pathway's on the last frame; None: not known any more
     stale_after: int | None = None  # what is later than this was tracked from other prompts; None: nothing is
 
@@ -233,15 +239,22 @@ class Track:
                 margin=decision.margin,
                 memory_times=readings[kept.parent].times,
             )
-            hypotheses[node] = Hypothesis(new.mask if verdict.object_logit > 0 else None, report)
+            mask = new.mask if verdict.object_logit > 0 else None
+            hypotheses[node] = Hypothesis(mask, report, self.now.view)
+        best = decision.kept[0]
+        view = self._next_view(hypotheses[children[best.parent, best.mask].node].mask)
         self.before = self.now
         self.now = Standing(
             time=time,
             pathways=tuple(children[kept.parent, kept.mask] for kept in decision.kept),
             last_rank=self.now.last_rank,
             waiting=(*self.now.waiting, WaitingFrame(time, hypotheses)),
+            view=view,
         )
         self._hand_out_settled(time, hypotheses)
+
+    def _next_view(self, mask: Tensor | None) -> Window | None:
+        return None if self.close_up is None else self.close_up.after(mask, self.now.view)
 
     def restart(self, time: int) -> None:
         """Root a new tree on a prompted frame; the pathway that led here keeps its earlier memories usable."""
@@ -255,7 +268,7 @@ class Track:
         root = Pathway(node=self.next_node, parent=parent, rank=0, score=0.0, memories=memories)
         self.next_node += 1
         self.before = self.now if leading else None
-        self.now = Standing(time, (root,), at_root=True)
+        self.now = Standing(time, (root,), at_root=True, view=prompt.view)
         report = FrameReport(
             time=time,
             rank=0,
@@ -267,7 +280,7 @@ class Track:
             memory_times=(),
             prompted=True,
         )
-        self.latest = Hypothesis(prompt.mask, report)
+        self.latest = Hypothesis(prompt.mask, report, prompt.view)
         self._hand_out(time, self.latest)
 
     def skip(self, time: int) -> None:
@@ -383,25 +396,40 @@ def step(
     model: Batched,
     tracks: Sequence[Track],
     time: int,
-    features: FrameFeatures,
+    seen: Callable[[Window | None], FrameFeatures],
     while_waiting: Callable[[], None] | None = None,
     outgoing: Outgoing | None = None,
 ) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
-    All unique pathways of all tracks go through the network as one batch; the decoder's numbers reach the
-    CPU in one transfer, and every decision after it is plain Python. while_waiting, outgoing: as for `Batched.propose`.
+    All unique pathways of all tracks that look at the same part of the frame go through the network as one batch; the
+    decoder's numbers reach the CPU in one transfer, and every decision after it is plain Python.
+
+    Args:
+        seen: features of a part of the frame; of None, of the whole.
+        while_waiting, outgoing: as for `Batched.propose`.
     """
-    running: list[Track] = []
+    running: dict[Window | None, list[Track]] = {}
     for track in tracks:
         if time in track.prompts:
             track.restart(time)
         elif track.now.pathways:
-            running.append(track)
+            running.setdefault(track.now.view, []).append(track)
         else:
             track.skip(time)
-    if not running:
-        return
+    for view, alike in running.items():
+        _step_alike(model, alike, time, seen(view), while_waiting, outgoing)
+
+
+def _step_alike(
+    model: Batched,
+    running: Sequence[Track],
+    time: int,
+    features: FrameFeatures,
+    while_waiting: Callable[[], None] | None,
+    outgoing: Outgoing | None,
+) -> None:
+    """`step` for tracks that look at the same part of the frame."""
     readings = [track.readings(time) for track in running]
     every = [each for own in readings for each in own]
     proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing)

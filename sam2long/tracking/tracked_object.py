@@ -10,15 +10,16 @@ from sam2long.method.memory import PROMPTED_LOGIT, FrameMemory
 from sam2long.network.protocol import Points, PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.track import Prompted, Track
+from sam2long.tracking.window import Window
 
 CONTRADICTS_BELOW = 0.5  # IoU of a correction with what was tracked: less means another object, not a better outline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserPrompt:
-    """What the user gave for one object on one frame, and what SAM 2 made of it."""
+    """What the user gave for one object on one frame, and what SAM 2 made of it. Masks are of `view`."""
 
-    points: Points | None  # coordinates [1, n, 2] in model pixels, labels [1, n]
+    points: Points | None  # coordinates [1, n, 2] in model pixels of the whole picture, labels [1, n]
     mask: Tensor | None  # bool [S, S]
     output: PromptOutput
     object_logit: float
@@ -27,6 +28,7 @@ class UserPrompt:
     tracked: Tensor | None = None  # bool [1, 1, 4h, 4w]: the object as that pass had it
     contradicts: bool = False  # whether that was something else: see `contradicts`
     mask_features: Tensor | None = None  # its spatial memory, once it is needed
+    view: Window | None = None  # None: the whole picture
 
     def for_track(self, time: int) -> Prompted:
         return Prompted(
@@ -41,6 +43,7 @@ class UserPrompt:
             ),
             seen_from_before=self.seen_from_before,
             starts_afresh=self.contradicts,
+            view=self.view,
         )
 
 

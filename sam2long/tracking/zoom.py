@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sam2long.network.batched import Batched
 from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
+from sam2long.tracking.window import LOGITS, Window, inside, reframed
 
 MARGIN = 1.6  # of the longer side of what is marked: how much of the picture is looked at
 NEARER = (2.5, 6.0)  # how much smaller than the picture further looks at a click are, while each finds a better mask
@@ -29,21 +29,6 @@ LARGEST = 0.8  # of the picture's width and height: a window that is wider or hi
 SMALLEST = 32  # pixels of a window's side
 OFFSET = 1.0  # of the threshold, up and down, in logits
 CUT_OFF = 0.5  # taken from the score of a mask that touches the window's edge: the object goes on outside
-LOGITS = 32.0  # the most that a mask prompt says, as in sam2
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of a picture, in its pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +85,7 @@ class Picture:
         scores = ious * stability(masks)
         best, found = scores.max(), None
         if scores.argmax() != ious.argmax():
-            whole = Window(0, 0, self.width, self.height)
-            found = self._pasted(masks[scores.argmax()][None, None], whole)
+            found = self._pasted(masks[scores.argmax()][None, None], self._all)
         for nearer in NEARER:
             view = self._around(click, nearer)
             masks, ious = self.model.candidates(
@@ -133,16 +117,17 @@ class Picture:
         inner = [edge for within, edge in edges if within]
         return (torch.cat(inner, 1).amax(1) > 0).float() if inner else torch.zeros(len(masks), device=masks.device)
 
+    @property
+    def _all(self) -> Window:
+        return Window(0, 0, self.width, self.height)
+
     def _pasted(self, logits: Tensor, view: Window) -> Tensor:
-        return pasted(logits, view, self.height, self.width, self.size)
+        """A window's mask as logits of the whole frame, [S, S] in model pixels."""
+        return reframed(logits, view, self._all, self.size)[0, 0]
 
     def _cropped(self, previous: Tensor, view: Window) -> Tensor:
         """A mask of the whole frame [1, 1, *, *], as the mask prompt of a window, [1, 1, 4h, 4w]."""
-        side = self.model.network.mask_size
-        at = (torch.arange(side, device=previous.device) + 0.5) / side
-        x = (view.left + at * view.width) / self.width * 2 - 1
-        y = (view.top + at * view.height) / self.height * 2 - 1
-        return _sampled(previous, x, y).clamp(-LOGITS, LOGITS)
+        return reframed(previous, self._all, view, self.model.network.mask_size).clamp(-LOGITS, LOGITS)
 
 
 def stability(masks: Tensor) -> Tensor:
@@ -181,35 +166,3 @@ def window(points: Points, marked: Tensor | None, height: int, width: int, size:
     if across > LARGEST * width or down > LARGEST * height:
         return None
     return Window(left, top, across, down)
-
-
-def inside(points: Points, view: Window, height: int, width: int, size: int) -> Points:
-    """The same prompt as the model takes it when it sees the window alone."""
-    coords, labels = points
-    start = torch.tensor([view.left, view.top], device=coords.device)
-    extent = torch.tensor([view.width, view.height], device=coords.device)
-    pixels = coords * torch.tensor([width, height], device=coords.device) / size
-    seen = (pixels - start) / extent * size
-    outside = ((seen < 0) | (seen > size)).any(-1) & (labels < POSITIVE)  # a negative click far away says nothing here
-    return seen, torch.where(outside, -1, labels)
-
-
-def pasted(logits: Tensor, view: Window, height: int, width: int, size: int) -> Tensor:
-    """What was found in a window, as logits of the whole frame.
-
-    Args:
-        logits: [1, 1, h, w], of the window.
-    Returns:
-        [size, size] float32, in model pixels; far below zero outside the window.
-    """
-    at = torch.arange(size, device=logits.device) + 0.5
-    x = (at * width / size - view.left) / view.width * 2 - 1
-    y = (at * height / size - view.top) / view.height * 2 - 1
-    within = (y.abs() <= 1)[:, None] & (x.abs() <= 1)[None]
-    return torch.where(within, _sampled(logits, x, y)[0, 0], -LOGITS)
-
-
-def _sampled(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """[1, 1, h, w] at columns x and rows y, which go from -1 to 1 across it: [1, 1, len(y), len(x)]."""
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]
-    return F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

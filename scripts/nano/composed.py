@@ -16,7 +16,7 @@ from nano.curriculum import OBJECTS, Stage
 from nano.photos import Photo, touching
 
 cv2.setNumThreads(1)
-CUT, CUT_FROM = 0.3, 6  # chance that a clip shows another scene for a while, if it has so many frames
+CUT, CUT_FROM = 0.4, 6  # chance that a clip shows another scene for a while, if it has so many frames
 HELD = 0.35  # chance that a cut-out brings what touches it, untracked: a ball and the hand that holds it
 SIZES, EASY_SIZES = (0.08, 0.75), (0.2, 0.7)  # of the clip's side that a cut-out takes, log-uniform
 WIDE = 1.5  # a background is kept this much larger than the clip, so that the camera can move and come closer

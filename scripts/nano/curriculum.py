@@ -48,10 +48,10 @@ STAGES = (
     Stage(until=0.80, **TRACKING, size=256, frames=8, rescue=0.1, every_mask=0.3),
     *(2 * [Stage(until=0.80, **STILLS, size=SIZE)]),
     Stage(until=0.80, **STILLS, size=SIZE, trunk=True),
-    Stage(until=0.90, **TRACKING, size=256, frames=16, rescue=0.15, every_mask=0.5),
-    *(3 * [Stage(until=0.90, **STILLS, size=SIZE)]),
+    *(2 * [Stage(until=0.90, **TRACKING, size=256, frames=16, rescue=0.15, every_mask=0.5)]),
+    Stage(until=0.90, **STILLS, size=SIZE, trunk=True),
     Stage(until=1.01, **TRACKING, size=SIZE, frames=16, rescue=0.15, every_mask=0.5),
-    *(3 * [Stage(until=1.01, **STILLS, size=SIZE)]),
+    Stage(until=1.01, **STILLS, size=SIZE, trunk=True),
 )  # fmt: skip
 
 

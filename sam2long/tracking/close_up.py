@@ -1,0 +1,103 @@
+"""Something small is tracked in a part of the picture that goes with it.
+
+A frame goes into the network at a fixed size, so something small is a few pixels of its features, and is lost to what
+is next to it. Trackers have long searched a window around the last place instead of the picture (SiamFC, arXiv
+1606.09549, Sec. 2.2). Here each object has such a window, a few times as large as the object; to the network it is a
+video of its own, whose camera moves. While the object is not found, the window grows up to the whole picture. An
+object that is large enough is tracked in the whole picture, as ever, and shares its encoding with all others like it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sam2long.tracking.window import Window
+
+WIDTH = 3.0  # of a window, in sizes of the object
+NEAREST = 0.25  # of the picture's width and height: the smallest window
+FARTHEST = 0.8  # a larger one is the whole picture
+BEGINS = 0.65  # below this a window begins; more than `FARTHEST` ends it, so that none comes and goes
+GROWS, SHRINKS = 1.05, 1.1  # at most, from one frame to the next: a mask that spills over takes no window along
+SEARCHES = 1.25  # while nothing is found
+STEADY = 1.3  # a prompt that would change a window by less leaves it
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUp:
+    """How the objects of a video are looked at. A view of None is the whole picture.
+
+    Args:
+        height, width: of the video.
+    """
+
+    height: int
+    width: int
+
+    def of_prompt(self, mask: Tensor, view: Window | None) -> Window | None:
+        """Where an object is looked at from a prompt on. mask: [1, 1, h, w] logits, of `view`."""
+        box = self._box(mask, view)
+        if box is None:
+            return view
+        share = self._wanted(box)
+        now = 1.0 if view is None else self._share(view)
+        if share > BEGINS if view is None else 1 / STEADY <= share / now <= STEADY:
+            return view
+        return self._around(box, share)
+
+    def after(self, mask: Tensor | None, view: Window | None) -> Window | None:
+        """Where the next frame is looked at.
+
+        Args:
+            mask: [1, 1, h, w] logits, of `view`, where this frame was looked at; None: the object is not there.
+        """
+        box = None if mask is None else self._box(mask, view)
+        if box is None:
+            if view is None:
+                return None
+            middle = view.left, view.top, view.left + view.width, view.top + view.height
+            return self._around(middle, SEARCHES * self._share(view))
+        wanted = self._wanted(box)
+        if view is None:
+            return None if wanted > BEGINS else self._around(box, max(wanted, FARTHEST))
+        now = self._share(view)
+        return self._around(box, min(max(wanted, now / SHRINKS), now * GROWS))
+
+    def _share(self, view: Window) -> float:
+        return view.width / self.width
+
+    def _wanted(self, box: tuple[float, float, float, float]) -> float:
+        left, top, right, bottom = box
+        return max(WIDTH * max((right - left) / self.width, (bottom - top) / self.height), NEAREST)
+
+    def _around(self, box: tuple[float, float, float, float], share: float) -> Window | None:
+        """A window of the picture's shape with the box in its middle, in the picture."""
+        if share > FARTHEST:
+            return None
+        width, height = max(round(share * self.width), 1), max(round(share * self.height), 1)
+        left, top = (
+            min(max(round((low + high - side) / 2), 0), whole - side)
+            for low, high, side, whole in (
+                (box[0], box[2], width, self.width),
+                (box[1], box[3], height, self.height),
+            )
+        )
+        return Window(left, top, width, height)
+
+    def _box(self, mask: Tensor, view: Window | None) -> tuple[float, float, float, float] | None:
+        """Left, top, right, bottom of a mask in pixels of the picture; the host waits for it."""
+        found = mask[0, 0] > 0
+        columns, rows = torch.cat([found.any(0), found.any(1)]).split(found.shape[::-1])
+        xs, ys = (part.nonzero()[:, 0].tolist() for part in (columns.cpu(), rows.cpu()))
+        if not xs:
+            return None
+        view = view or Window(0, 0, self.width, self.height)
+        across, down = view.width / len(columns), view.height / len(rows)
+        return (
+            view.left + xs[0] * across,
+            view.top + ys[0] * down,
+            view.left + (xs[-1] + 1) * across,
+            view.top + (ys[-1] + 1) * down,
+        )
