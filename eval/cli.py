@@ -229,6 +229,7 @@ def _add_interact(commands) -> None:
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--seed", type=int, default=0, help="of the random frames")
+    p.add_argument("--against", type=Path, metavar="DIR", help="another run: compare the work until a goal")
     p.set_defaults(run=_interact)
 
 
@@ -244,7 +245,7 @@ def _interact(args: argparse.Namespace) -> int:
     spec = _spec_from(args)
     plan = measure.Plan(rules=rules, rounds=args.rounds, start=args.start, correction=args.correction, seed=args.seed)
     measure.measure(open_from(args), spec, plan, args.out)
-    print(tables.write(args.out), end="")
+    print(tables.write(args.out, args.against), end="")
     return 0
 
 

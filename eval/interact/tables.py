@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from eval import bootstrap, machine, manifest, report_figures
+from eval.interact.annotator import MOST_CLICKS
 from eval.interact.measure import Round, Rounds, read
 from eval.report import markdown_table
+from sam2long.errors import DataError
 
 SHOWN = (1, 3, 5, 8)  # rounds that the tables show
 GOALS = (75, 85)  # J&F
+MEASURES = {"rounds": "rounds", "clicks": "clicks", "looked": "frames looked at"}
 BASE = "random"
 
 
@@ -26,21 +30,48 @@ def area(rounds: list[Round], most: int) -> float:
     return float(np.mean([after(rounds, number) for number in range(most + 1)]))
 
 
-def until(rounds: list[Round], goal: float, most: int) -> tuple[int, int, bool]:
-    """Rounds and clicks until J&F reaches a goal, and whether it did; otherwise all rounds count."""
+class Work(NamedTuple):
+    """What it takes an annotator to reach a goal."""
+
+    rounds: int
+    clicks: int
+    looked: int  # frames
+    reached: bool
+
+
+def until(rule: str, rounds: list[Round], goal: float, most: int, clicks_each: int = MOST_CLICKS) -> Work:
+    """Work until J&F reaches a goal; where it never does, as much as there can be counts.
+
+    Args:
+        most: rounds of the run. clicks_each: the most clicks on a frame.
+    """
     for number, each in enumerate(rounds):
         if each["J&F"] >= goal:
-            return number, each["clicks"], True
-    return most, rounds[-1]["clicks"], False
+            return Work(number, each["clicks"], each["frames looked at"], True)
+    video = rounds[0]["frames tracked"]  # frames after the first prompt
+    looked = {"online": video, "oracle": most * video}.get(rule, most)
+    return Work(most, most * clicks_each, looked, False)
+
+
+def works(rule: str, by_clip: dict[str, list[Round]], goal: float, plan: dict) -> dict[tuple[str, str], Work]:
+    """The work on each object."""
+    each = MOST_CLICKS if plan["correction"] == "clicks" else 0
+    return {_key(clip): until(rule, rounds, goal, plan["rounds"], each) for clip, rounds in by_clip.items()}
+
+
+def _key(clip: str) -> tuple[str, str]:
+    """As `bootstrap.paired` takes it."""
+    video, _, label = clip.partition("/")
+    return video, label
 
 
 def by_object(found: dict[str, list[Round]], number: int) -> dict[tuple[str, str], float]:
-    """J&F after so many rounds, as `bootstrap.paired` takes it."""
-    return {(*clip.partition("/")[::2],): after(rounds, number) for clip, rounds in found.items()}  # type: ignore[misc]
+    """J&F after so many rounds."""
+    return {_key(clip): after(rounds, number) for clip, rounds in found.items()}
 
 
-def text(out: Path) -> str:
-    """The tables in markdown."""
+def text(out: Path, against: Path | None = None) -> str:
+    """The tables in markdown. against: another run's folder, whose work is taken from this one's."""
     found, content = read(out), manifest.read(out)
     plan = content["tracker"]["interact"]
     most, shown = plan["rounds"], [n for n in SHOWN if n <= plan["rounds"]]
@@ -49,7 +80,9 @@ def text(out: Path) -> str:
     parts = [_head(content, len(clips)), _curves(found, most, shown)]
     if BASE in found:
         parts.append(_gains(found, shown))
-    parts.append(_work(found, most))
+    parts.append(_work(found, plan))
+    if against is not None:
+        parts.append(_against(found, plan, against))
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,23 +116,45 @@ def _gains(found: Rounds, shown: list[int]) -> str:
     return markdown_table([f"J&F minus {BASE}'s, rounds", *map(str, shown)], rows)
 
 
-def _work(found: Rounds, most: int) -> str:
+def _work(found: Rounds, plan: dict) -> str:
     rows = []
     for rule, by_clip in found.items():
         row = [rule]
         for goal in GOALS:
-            each = [until(rounds, goal, most) for rounds in by_clip.values()]
-            reached = sum(there for _, _, there in each)
-            row += [f"{np.mean([n for n, _, _ in each]):.2f}", f"{np.mean([c for _, c, _ in each]):.2f}",
-                    f"{reached} of {len(each)}"]  # fmt: skip
+            each = list(works(rule, by_clip, goal, plan).values())
+            row += [f"{np.mean([getattr(work, what) for work in each]):.1f}" for what in MEASURES]
+            row.append(f"{sum(work.reached for work in each)} of {len(each)}")
         rows.append(row)
-    header = [f"{what} {goal}" for goal in GOALS for what in ("rounds to", "clicks to", "reached")]
+    header = [f"{what} to {goal}" for goal in GOALS for what in (*MEASURES.values(), "reached")]
+    header = [name.replace("reached to", "reached") for name in header]
     return markdown_table(["", *header], rows)
 
 
-def write(out: Path) -> str:
+def _against(found: Rounds, plan: dict, other: Path) -> str:
+    """Work of this run minus that of another one, on the objects that both have."""
+    content = manifest.read(other)
+    theirs = content["tracker"]["interact"]
+    if wrong := [name for name in ("rounds", "start", "correction") if plan[name] != theirs[name]]:
+        raise DataError(
+            f"{other} has {wrong[0]} {theirs[wrong[0]]} and this run {plan[wrong[0]]}; compare runs of one plan"
+        )
+    rows = []
+    for rule, by_clip in found.items():
+        for other_rule, other_clips in read(other).items():
+            row = [f"{rule} - {other_rule}"]
+            for goal in GOALS:
+                a, b = works(other_rule, other_clips, goal, theirs), works(rule, by_clip, goal, plan)
+                for what in MEASURES:
+                    d = bootstrap.paired(*({key: float(getattr(w, what)) for key, w in x.items()} for x in (a, b)))
+                    row.append(f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
+            rows.append([*row, str(d.objects)])
+    header = [f"{what} to {goal}" for goal in GOALS for what in MEASURES.values()]
+    return markdown_table([f"against {other.name}", *header, "objects"], rows)
+
+
+def write(out: Path, against: Path | None = None) -> str:
     """Write `interact.md`, `interact.json` and `interact.png` into a run's folder; returns the text."""
-    said = text(out)
+    said = text(out, against)
     (out / "interact.md").write_text(said, encoding="utf-8")
     found, content = read(out), manifest.read(out)
     figures = {

@@ -156,13 +156,25 @@ def test_online_one_looks_at_every_frame_up_to_the_correction():
     assert [looked_at(rule, of) for rule in ("middle", "random", "online", "oracle")] == [2, 2, 9, 32]
 
 
-def rounds(*values):
-    return [{"J&F": value, "clicks": 2 * k, "frame": k or None} for k, value in enumerate(values)]
+def rounds(*values, looks=1):
+    return [
+        {
+            "J&F": value,
+            "clicks": 2 * k,
+            "frame": k or None,
+            "frames looked at": looks * k,
+            "frames tracked": 20 + 20 * k,
+        }
+        for k, value in enumerate(values)
+    ]
 
 
-def test_rounds_and_clicks_until_a_goal():
-    assert tables.until(rounds(60, 74, 76, 80), 75, 3) == (2, 4, True)
-    assert tables.until(rounds(60, 74), 75, 3) == (3, 2, False), "a rule that gave up has not reached it"
+def test_work_until_a_goal():
+    assert tables.until("middle", rounds(60, 74, 76, 80), 75, 3) == (2, 4, 2, True)
+    assert tables.until("online", rounds(60, 76, looks=7), 75, 3) == (1, 2, 7, True)
+    assert tables.until("middle", rounds(60, 74), 75, 3) == (3, 9, 3, False), "all that is possible counts"
+    assert tables.until("online", rounds(60, 74, looks=7), 75, 3) == (3, 9, 20, False), "the whole video"
+    assert tables.until("middle", rounds(60), 75, 3, clicks_each=0).clicks == 0, "masks are drawn"
     assert tables.after(rounds(60, 74), 3) == 74
     assert tables.area(rounds(60, 70), 2) == pytest.approx((60 + 70 + 70) / 3)
 
@@ -185,6 +197,21 @@ def test_a_run_goes_on_and_takes_more_rules(tmp_path, capsys):
     )
     assert main([*arguments[:-4], "--correction", "mask", "--rules", "middle", "--out", str(out)]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_two_runs_are_compared_by_the_work_until_a_goal(tmp_path, capsys):
+    arguments = ["interact", "--dataset", "synthlong", "--videos", "easy_00", "--size", "64", "--frames", "5"]
+    arguments += ["--correction", "clicks"]
+    ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
+    assert main([*arguments, "--rounds", "1", "--rules", "online", "--tracker", "sam2", "--out", theirs]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--rounds", "1", "--rules", "middle", "--out", ours, "--against", theirs]) == 0
+    said = capsys.readouterr().out
+    assert "frames looked at to 85" in said and "| against theirs |" in said and "| middle - online |" in said
+    assert said.endswith((tmp_path / "ours" / "interact.md").read_text())
+    longer = ["--rounds", "2", "--rules", "middle", "--out", str(tmp_path / "longer"), "--against", theirs]
+    assert main([*arguments, *longer]) == 2
+    assert "compare runs of one plan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--rules", "best"], ["--rounds", "0"]])

@@ -1,7 +1,7 @@
 // The panels at the side: objects, tracking, this frame, where to look; and the bars above and below.
 
 import { api } from "./api.js";
-import { LOOK, model } from "./model.js";
+import { model } from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -172,14 +172,6 @@ function showTools() {
   document.querySelectorAll("[data-show]").forEach((button) => button.setAttribute("aria-checked", button.dataset.show === model.show));
 }
 
-function countLooks() {
-  const looks = new Set();
-  for (const row of model.timelines.values()) row.flags.forEach((flags, frame) => { if (flags & LOOK) looks.add(frame); });
-  $("look-count").textContent = looks.size === 1 ? "1 frame" : `${looks.size} frames`;
-}
-
-let counting = 0;
-model.on("timeline", () => { counting ||= setTimeout(() => { counting = 0; countLooks(); }, 250); });
 model.on("state selection", () => { if (model.state) { listObjects(); listFacts(); } });
 model.on("state progress range", () => { showBusy(); showHead(); });
 model.on("frame", showFrame);
@@ -194,7 +186,6 @@ export function showAll() {
   showHead();
   showSaved();
   showTools();
-  countLooks();
 }
 
 function toast(text, kind) {
