@@ -209,9 +209,9 @@ class Tracker:
         """
         self.check_can_track(only)
         ways = self.ways(direction, start, end)
-        total = sum(abs(stop - start) + 1 for _, stop in ways)
+        total = 1 + sum(abs(stop - start) for _, stop in ways)
         self.project.write_info(running=True)
-        done = 0
+        done: set[int] = set()
         changes: list[Changes] = []
         for sign, stop in ways:
             if not cancelled():
@@ -222,12 +222,12 @@ class Tracker:
                         )
                         for obj_id, prompts in self.project.prompts.items()
                     }
-                done += self._pass(sign, start, stop, only, cancelled, done, total, merges)
+                self._pass(sign, start, stop, only, cancelled, done, total, merges)
                 changes += [merge.changes for merge in merges.values()]
         self.changes = together(changes)
         self.save()
         self.project.write_info()
-        return done
+        return len(done)
 
     def _pass(
         self,
@@ -236,14 +236,14 @@ class Tracker:
         stop: int,
         only: Sequence[int] | None,
         cancelled: Callable[[], bool],
-        before: int,
+        done: set[int],
         total: int,
         merges: dict[int, Merge[Rle]],
-    ) -> int:
-        """One way through the video; returns how many frames it gave."""
+    ) -> None:
+        """One way through the video; adds the frames that it gave to `done`."""
         name = "forward" if sign > 0 else "backward"
         read: list[int] = []
-        kept = 0
+        before = len(done - {start})  # of the other way, which began on the same frame
         next_frame = start
         self.passes += 1
         self.unsaved = True
@@ -252,7 +252,7 @@ class Tracker:
             if cancelled():
                 raise Cancelled
             read[:] = [frame]
-            self._progressed(Progress(name, frame, before + min(abs(frame - start) + 1, total), total))
+            self._progressed(Progress(name, frame, min(before + abs(frame - start) + 1, total), total))
             if self._saver.is_due():
                 self.save()
                 self.unsaved = True
@@ -260,17 +260,16 @@ class Tracker:
         try:
             with self.state.session.calling(before_frame):
                 for frame, logits in self._tracked(sign, start, stop):
-                    kept += self._keep(sign, frame, logits, only, merges)
+                    done |= self._keep(sign, frame, logits, only, merges)
                     next_frame = frame + sign
         except Cancelled:
             # Frames done on which the hypotheses do not agree yet: the best one decides.
             if read and (read[0] - next_frame) * sign >= 0:
                 for frame, logits in self._tracked(sign, next_frame, read[0]):
-                    kept += self._keep(sign, frame, logits, only, merges)
+                    done |= self._keep(sign, frame, logits, only, merges)
         finally:
             self._settle(merges)
             self.project.save()
-        return kept
 
     def _settle(self, merges: Mapping[int, Merge[Rle]]) -> None:
         """Where two passes have been over the same frames, store what stays of both."""
@@ -291,12 +290,12 @@ class Tracker:
 
     def _keep(
         self, sign: int, frame: int, logits: torch.Tensor, only: Sequence[int] | None, merges: Mapping[int, Merge[Rle]]
-    ) -> int:
-        """Store the masks of a frame that are to be seen at once; 1 when the pass has found any."""
+    ) -> set[int]:
+        """Store the masks of a frame that are to be seen at once; returns the frame when the pass has found any."""
         before = self.project.store.masks(frame)
         masks: dict[int, Rle] = {}
         rows: dict[int, Row] = {}
-        found_any = 0
+        any_found: set[int] = set()
         direction = FORWARD if sign > 0 else REVERSE
         found = (logits[:, 0] > 0).cpu().numpy()
         for (obj_id, tracked), mask in zip(self.state.session.objects.items(), found, strict=True):
@@ -311,15 +310,15 @@ class Tracker:
             drawn = prompt.drawn if prompt else None
             rle = drawn or encode_mask(mask)
             row = Row.of(report, backward=sign < 0, empty=is_empty(drawn) if drawn else not mask.any())
-            found_any = 1
+            any_found = {frame}
             old = self.project.store.row(frame, obj_id)
             if merges[obj_id].takes(frame, old and Known(before[obj_id], old), Known(rle, row)):
                 masks[obj_id], rows[obj_id] = rle, row
         if not masks:
-            return found_any
+            return any_found
         self.project.store.put(frame, masks, rows)
         with self.project.lock:
             for obj_id in masks:
                 self.project.stale[obj_id].discard(frame)
         self._changed(frame, list(masks))
-        return 1
+        return any_found

@@ -87,7 +87,7 @@ def test_only_the_chosen_object_is_replaced(opened, truth):
 ])  # fmt: skip
 def test_a_range_is_tracked_and_no_more(opened, truth, direction, start, end, frames):
     annotator = prompted(opened(), truth, frame=6)
-    track(annotator, direction, start, end)
+    assert track(annotator, direction, start, end) == len(frames), "the frame where both ways begin counts once"
     assert annotator.project.store.frames() == list(frames)
 
 

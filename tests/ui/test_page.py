@@ -338,6 +338,7 @@ def test_where_to_look_a_good_mask_and_a_correction(browser, serve, truth, tmp_p
     page.drag((columns.min(), rows.min()), (columns.max(), rows.max()))
     page.press("Control+b")
     page.tracked("changed")  # how many, depends on the model
+    assert page.page.locator("#look-text").inner_text() == "", "what it said of a frame no longer holds"
     page.press("n")
     page.shows("#look-text", f"the middle of {FRAMES - 1 - first} frames")
     assert page.page.locator("#frame").input_value() == "11"

@@ -316,7 +316,11 @@ function heard(event) {
       if (following) model.go(event.frame);
       break;
     case "done":
-      if (event.what === "tracking") $("outcome").textContent = event.error ? "" : `${event.text}.`;
+      if (event.what === "tracking") {
+        $("outcome").textContent = event.error ? "" : `${event.text}.`;
+        $("look-text").textContent = ""; // what it said of a frame no longer holds
+        looks = null;
+      }
       if (event.error && event.what === "tracking") model.complain(event.error);
       if (event.what !== "tracking") exportEnded(event);
       following = false;
