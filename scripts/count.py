@@ -73,14 +73,20 @@ def made_up() -> Callable[[Tensor], Tensor]:
     """Numbers for what is read of the device: IoUs and logits of an object that is there, no two alike."""
     generator = torch.Generator().manual_seed(0)
 
+    def numbers(shape: tuple[int, ...]) -> Tensor:
+        return 0.5 + 0.45 * torch.rand(shape, generator=generator)
+
     def answer(tensor: Tensor) -> Tensor:
-        return (0.5 + 0.45 * torch.rand(tensor.shape, generator=generator)).to(tensor.dtype)
+        if tensor.dtype != torch.uint8:
+            return numbers(tensor.shape).to(tensor.dtype)
+        count = tensor.numel()  # numbers come packed as bytes (network/devices.py: Outgoing), and are float32
+        return numbers((count // 4 + 1,)).view(torch.uint8)[:count].view(tensor.shape)
 
     return answer
 
 
-def counts_of(model: str, objects: list[int], video: str, size: int) -> Iterator[tuple[int, str, Counts]]:
-    """(objects, system, what frames cost) of one model, which is built and moved once."""
+def counts_of(model: str, objects: list[int], video: str, size: int) -> Iterator[tuple[int, str, int, Counts]]:
+    """(objects, system, rows of the network's batch, what frames cost) of one model, which is built and moved once."""
     built = bench.build(model, size, "cpu", "bfloat16")
     with PretendedCuda(compute=False, answer=made_up()) as gpu, torch.inference_mode():
         built.to("cuda:0")
@@ -91,9 +97,11 @@ def counts_of(model: str, objects: list[int], video: str, size: int) -> Iterator
                     config = bench.CONFIGS.get(system)
                     predictor = as_sam2(built) if plain else SAM2LongVideoPredictor.from_sam2(built, config, "bfloat16")
                     gc.collect()  # the state of the system before
-                    run = predictor.propagate_in_video(prompted(predictor, video, many))
-                    yield many, system, (counted_plain if plain else counted)(gpu, run, bench.BANK, FRAMES)
-                    del run
+                    state = prompted(predictor, video, many)
+                    run = predictor.propagate_in_video(state)
+                    counts = (counted_plain if plain else counted)(gpu, run, bench.BANK, FRAMES)
+                    yield many, system, many if plain else rows_of(state), counts
+                    del run, state
 
 
 def prompted(predictor: Any, video: str, objects: int) -> Any:
@@ -103,6 +111,11 @@ def prompted(predictor: Any, video: str, objects: int) -> Any:
         mask[4 * obj_id : 4 * obj_id + 20, 10:30] = True
         predictor.add_new_mask(state, 0, obj_id, mask)
     return state
+
+
+def rows_of(state: Any) -> int:
+    """Pathways that differ, of all objects."""
+    return sum(len(track.now.leaves()) for obj in state.session.objects.values() for track in obj.tracks.values())
 
 
 def figures(counts: Counts) -> dict[str, float]:
@@ -126,16 +139,16 @@ def tables(models: list[str], objects: list[int], size: int) -> Iterator[str]:
         for t in range(bench.BANK + FRAMES + 2):
             Image.new("RGB", (64, 64), (t, 99, 99)).save(Path(video) / f"{t:05d}.jpg")
         for model in models:
-            for many, system, counts in counts_of(model, objects, video, size):
+            for many, system, batch, counts in counts_of(model, objects, video, size):
                 own = figures(counts)
                 if system == bench.PLAIN:
                     plain = own
                 cells = [_short(value) for value in own.values()]
                 if system != bench.PLAIN:
                     cells = [f"× {own[name] / plain[name]:.2f}" for name in plain]
-                rows.append([model, many, system, *cells])
+                rows.append([model, many, system, batch, *cells])
                 print(rows[-1], file=sys.stderr, flush=True)
-            yield markdown_table(["model", "objects", "per frame", *plain], rows)
+            yield markdown_table(["model", "objects", "per frame", "rows", *plain], rows)
 
 
 def _short(value: float) -> str:
