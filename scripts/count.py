@@ -1,7 +1,7 @@
 """What a frame costs on a GPU, counted and not timed: ours beside plain sam2, on Meta's models at 1024 px.
 
     python scripts/count.py                                    # the table; a few minutes on a CPU
-    python scripts/count.py --docs docs/performance.md         # and there, between its marks
+    python scripts/count.py --docs docs/performance.md         # and a short one there, between its marks
 
 Runs on a pretended CUDA device that computes nothing (tests/rehearsal): random weights, bfloat16 by autocast, spatial
 memories full, and made-up numbers where the decoder's are read. Counted are the operators that launch a kernel, FLOPs
@@ -132,9 +132,8 @@ def figures(counts: Counts) -> dict[str, float]:
     return of
 
 
-def tables(models: list[str], objects: list[int], size: int) -> Iterator[str]:
-    """One that grows, model by model."""
-    rows: list[list] = []
+def rows(models: list[str], objects: list[int], size: int) -> Iterator[list[str]]:
+    """Model, objects, system, rows of its batch, then `figures`: plain sam2's as they are, ours as ratios to them."""
     with tempfile.TemporaryDirectory() as video:
         for t in range(bench.BANK + FRAMES + 2):
             Image.new("RGB", (64, 64), (t, 99, 99)).save(Path(video) / f"{t:05d}.jpg")
@@ -143,12 +142,31 @@ def tables(models: list[str], objects: list[int], size: int) -> Iterator[str]:
                 own = figures(counts)
                 if system == bench.PLAIN:
                     plain = own
-                cells = [_short(value) for value in own.values()]
-                if system != bench.PLAIN:
-                    cells = [f"× {own[name] / plain[name]:.2f}" for name in plain]
-                rows.append([model, many, system, batch, *cells])
-                print(rows[-1], file=sys.stderr, flush=True)
-            yield markdown_table(["model", "objects", "per frame", "rows", *plain], rows)
+                    cells = [_short(value) for value in own.values()]
+                else:
+                    cells = [f"{own[name] / plain[name]:.2f}" for name in plain]
+                yield [model, str(many), system, str(batch), *cells]
+
+
+def table(counted: list[list[str]]) -> str:
+    header = ["model", "objects", "per frame", "rows", "kernels", "GFLOP", "GB", "peak MiB"]
+    made = [[*row[:4], *(each if row[2] == bench.PLAIN else f"× {each}" for each in row[4:])] for row in counted]
+    return markdown_table([*header, *(f"{card.name}, ms" for card in CARDS)], made)
+
+
+def short_table(counted: list[list[str]]) -> str:
+    """A line for each model and number of objects, as far as all systems have been counted."""
+    made: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for model, many, system, _, *cells in counted:
+        made.setdefault((model, many), {})[system] = cells
+    lines = []
+    for (model, many), of in made.items():
+        if set(of) == {bench.PLAIN, *SYSTEMS}:
+            ratios = [[*of[system][:4], max(of[system][4:], key=float)] for system in SYSTEMS]
+            cells = ["/".join(each) for each in (*ratios, of[bench.PLAIN][4:])]
+            lines.append([f"{model.removeprefix('sam2.1-')}, {many}", *cells])
+    cards = "/".join(card.name.split()[-1 if card.name.startswith("RTX") else 0] for card in CARDS)
+    return markdown_table(["model, objects", *SYSTEMS, f"ms of sam2: {cards}"], lines)
 
 
 def _short(value: float) -> str:
@@ -170,10 +188,13 @@ def main(argv: list[str] | None = None) -> int:
     said = (
         f"`python scripts/count.py`, commit {commit.strip()}, torch {torch.__version__.split('+')[0]}, {args.size} px:"
     )
-    for made in tables(args.models, args.objects, args.size):
+    counted: list[list[str]] = []
+    for row in rows(args.models, args.objects, args.size):
+        counted.append(row)
+        print(row, file=sys.stderr, flush=True)
         if args.docs:  # what has been counted is kept, however the rest ends
-            write(args.docs, f"{BEGIN}\n{said}\n\n{made}\n{END}")
-    print(made)
+            write(args.docs, f"{BEGIN}\n{said}\n\n{short_table(counted)}\n{END}")
+    print(table(counted))
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -47,18 +48,30 @@ def test_soak(tmp_path, monkeypatch, capsys):
     assert "malloc in use" in capsys.readouterr().out
 
 
+def test_made_up_numbers_are_numbers_when_they_come_packed_as_bytes():
+    """As zeros they would say that every object is away, and all pathways would be the same."""
+    answer = script("count").made_up()
+    numbers = answer(torch.empty(32, dtype=torch.uint8)).view(torch.float32)
+    assert ((numbers >= 0.5) & (numbers <= 0.95)).all() and len(numbers.unique()) == 8
+
+
 @pytest.mark.slow
-def test_count(tmp_path):
+def test_count(tmp_path, capsys):
     """Ratios of counts are the same on every machine."""
     count = script("count")
     page = tmp_path / "page.md"
     page.write_text(f"before\n{count.BEGIN}\nold\n{count.END}\nafter\n")
     assert count.main(["--models", "nano", "--objects", "2", "--size", "256", "--docs", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    agree = next(line for line in text.splitlines() if "| agree |" in line).split("|")
-    kernels, flops = (float(cell.strip(" ×")) for cell in agree[4:6])
-    assert kernels < 0.7 and flops < 1.0
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "| nano, 2 |" in text
+    cells = [[cell.strip(" ×") for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
+    batch = {row[3]: int(row[4]) for row in cells}
+    kernels, flops, gigabytes, peak = ({row[3]: float(row[at]) for row in cells} for at in range(5, 9))
+    assert kernels["agree"] < 0.7 and flops["agree"] < 1.0
+    assert batch == {"plain sam2": 2, "agree": 2, "distinct": 6, "distinct, sparse": 6}
+    assert flops["distinct"] > 1.8 * flops["agree"] and gigabytes["distinct"] > 1.5 * gigabytes["agree"]
+    assert peak["distinct"] > 1.1 * peak["agree"], "three banks are held"
+    assert flops["agree"] < flops["distinct, sparse"] < flops["distinct"]
     with pytest.raises(SystemExit):
         count.main(["--docs", str(tmp_path / "page.md"), "--models", "none"])
 

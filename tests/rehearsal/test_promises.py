@@ -53,6 +53,14 @@ def test_at_most_four_copies_a_frame(counts):
     assert counts.most_copies <= 4, counts.told()
 
 
+def test_memories_kept_on_the_host_add_one_copy_each_and_no_wait():
+    """Seven are read and one is written; packed they would be copied once more, on the host."""
+    single = Sam2LongConfig(num_pathways=1, object_aware_memory=False, emit="online")
+    counts = counts_of(single, 2, offload_state_to_cpu=True)
+    assert counts.hidden == [] and counts.blocking == [] and counts.most_waits == 1, counts.told()
+    assert 2 * (7 + 1) < counts.most_copies <= 2 * (7 + 1) + 4, counts.told()
+
+
 @pytest.mark.parametrize("config", [ONLINE, OFFLINE], ids=["online", "offline"])
 def test_masks_are_the_cpus_to_the_bit(config):
     predictor = tiny_predictor(sam2long=config, dtype="float32")
