@@ -166,7 +166,8 @@ def short_table(counted: list[list[str]]) -> str:
             cells = ["/".join(each) for each in (*ratios, of[bench.PLAIN][4:])]
             lines.append([f"{model.removeprefix('sam2.1-')}, {many}", *cells])
     cards = "/".join(card.name.split()[-1 if card.name.startswith("RTX") else 0] for card in CARDS)
-    return markdown_table(["model, objects", *SYSTEMS, f"ms of sam2: {cards}"], lines)
+    header = ["model, objects", *SYSTEMS, f"ms of sam2: {cards}"]
+    return "\n".join(f"|{'|'.join(line)}|" for line in (header, ["-"] * len(header), *lines))
 
 
 def _short(value: float) -> str:

@@ -63,7 +63,7 @@ def test_count(tmp_path, capsys):
     page.write_text(f"before\n{count.BEGIN}\nold\n{count.END}\nafter\n")
     assert count.main(["--models", "nano", "--objects", "2", "--size", "256", "--docs", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "| nano, 2 |" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "|nano, 2|" in text
     cells = [[cell.strip(" ×") for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
     batch = {row[3]: int(row[4]) for row in cells}
     kernels, flops, gigabytes, peak = ({row[3]: float(row[at]) for row in cells} for at in range(5, 9))

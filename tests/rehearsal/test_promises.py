@@ -31,7 +31,7 @@ def counts_of(config, objects, **options):
 
 
 @pytest.fixture(
-    scope="module", params=[(ONLINE, 1), (ONLINE, 5), (OFFLINE, 1), (OFFLINE, 5)], ids=lambda p: f"{p[0].emit} {p[1]}"
+    scope="module", params=[(ONLINE, 1), (ONLINE, 3), (OFFLINE, 1), (OFFLINE, 3)], ids=lambda p: f"{p[0].emit} {p[1]}"
 )
 def counts(request):
     return counts_of(*request.param)
@@ -85,5 +85,5 @@ def test_fewer_kernels_than_sam2_for_several_objects(tmp_path):
             for frame, obj_id, mask in prompts(5):
                 predictor.add_new_mask(state, frame, obj_id, torch.from_numpy(mask))
             count = counted if name == "ours" else counted_plain
-            launched[name] = count(gpu, predictor.propagate_in_video(state)).mean("launched")
+            launched[name] = count(gpu, predictor.propagate_in_video(state), skip=8, count=3).mean("launched")
     assert launched["ours"] < 0.5 * launched["sam2"]
