@@ -6,6 +6,7 @@ import torch
 
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
+from sam2long.network.masks import boxes
 from sam2long.tracking import window
 from sam2long.tracking.close_up import FARTHEST, GROWS, NEAREST, SEARCHES, SHRINKS, CloseUp
 from sam2long.tracking.packing import unpacked_view
@@ -22,6 +23,12 @@ def mask_of(left, top, right, bottom, side=64):
     logits = torch.full((1, 1, side, side), -5.0)
     logits[..., round(top * side) : round(bottom * side), round(left * side) : round(right * side)] = 5.0
     return logits
+
+
+def after(mask, view):
+    """Where it looks after a mask of `mask_of`, or after nothing."""
+    side = 64 if mask is None else mask.shape[-1]
+    return LOOK.after(None if mask is None else tuple(map(int, boxes(mask)[0, 0].tolist())), side, view)
 
 
 # ---- where it looks --------------------------------------------------------------------------------------------
@@ -45,23 +52,23 @@ def test_a_prompt_that_changes_little_leaves_the_window():
 
 def test_the_window_goes_with_the_object_and_changes_slowly():
     view = Window(160, 120, 320, 240)
-    moved = LOOK.after(mask_of(0.5, 0.5, 0.5 + 1 / 3, 0.5 + 1 / 3), view)  # right and down, of the wanted size
+    moved = after(mask_of(0.5, 0.5, 0.5 + 1 / 3, 0.5 + 1 / 3), view)  # right and down, of the wanted size
     assert moved.left == pytest.approx(213, abs=4) and moved.top == pytest.approx(160, abs=4)
     assert moved.width == pytest.approx(view.width, rel=0.06)
-    assert LOOK.after(mask_of(0.45, 0.45, 0.5, 0.5), view).width == pytest.approx(view.width / SHRINKS, abs=1)
-    assert LOOK.after(mask_of(0, 0, 1, 1), view).width == pytest.approx(view.width * GROWS, abs=1)
+    assert after(mask_of(0.45, 0.45, 0.5, 0.5), view).width == pytest.approx(view.width / SHRINKS, abs=1)
+    assert after(mask_of(0, 0, 1, 1), view).width == pytest.approx(view.width * GROWS, abs=1)
 
 
 def test_the_window_opens_while_nothing_is_found_and_closes_again():
     view, widths = Window(0, 0, 160, 120), []
     while view is not None:
         widths.append(view.width)
-        view = LOOK.after(None if len(widths) % 2 else mask_of(0, 0, 0, 0), view)
+        view = after(None if len(widths) % 2 else mask_of(0, 0, 0, 0), view)
     assert widths == sorted(widths) and widths[1] == 160 * SEARCHES and widths[-1] <= FARTHEST * W
-    assert LOOK.after(None, None) is None
+    assert after(None, None) is None
     small = mask_of(0.5, 0.5, 0.55, 0.55)
-    assert LOOK.after(small, None).width == FARTHEST * W
-    assert LOOK.after(mask_of(0.2, 0.2, 0.45, 0.45), None) is None  # it would hardly be nearer
+    assert after(small, None).width == FARTHEST * W
+    assert after(mask_of(0.2, 0.2, 0.45, 0.45), None) is None  # it would hardly be nearer
 
 
 def test_the_window_stays_in_the_picture():

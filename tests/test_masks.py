@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from sam2long.network.masks import FILLED_LOGIT, fill_small_holes
+from sam2long.network.masks import FILLED_LOGIT, boxes, fill_small_holes
 
 
 def by_definition(logits, max_area):
@@ -36,3 +36,13 @@ def test_a_snake_longer_than_the_limit_is_no_small_hole():
 def test_no_area_fills_nothing():
     logits = torch.randn(1, 1, 8, 8)
     assert fill_small_holes(logits, 0) is logits
+
+
+def test_boxes_are_those_around_what_is_marked():
+    logits = torch.where(torch.rand(40, 3, 9, 7, generator=torch.Generator().manual_seed(0)) < 0.03, 1.0, -1.0)
+    logits[0, 0], logits[0, 1] = -1.0, 1.0
+    for row, found in zip(logits, boxes(logits), strict=True):
+        for mask, box in zip(row, found.tolist(), strict=True):
+            ys, xs = (mask > 0).nonzero(as_tuple=True)
+            around = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else [0, 0, 0, 0]
+            assert box == [float(end) for end in around]

@@ -17,6 +17,7 @@ from sam2long.method.memory import Reading
 from sam2long.method.tree import Verdict
 from sam2long.network import bank
 from sam2long.network.devices import Outgoing
+from sam2long.network.masks import boxes as masks_boxes
 from sam2long.network.protocol import (
     NO_OBJ_SCORE,
     Decoded,
@@ -106,6 +107,7 @@ class Batched:
         num_pointers: int,
         while_waiting: Callable[[], None] | None = None,
         outgoing: Outgoing | None = None,
+        with_boxes: bool = False,
     ) -> Proposals:
         """K candidates for every reading, in batches; the numbers come to the CPU in one transfer.
 
@@ -118,6 +120,7 @@ class Batched:
             num_pointers: M, which divides the pointers' temporal positions.
             while_waiting: gives a GPU something to do while the host waits and decides.
             outgoing: what else leaves the device goes with the numbers.
+            with_boxes: the boxes of the candidates are among the numbers.
         """
         keys = [reading.key for reading in readings]
         distinct = dict(zip(keys, readings, strict=True))
@@ -126,19 +129,24 @@ class Batched:
         self.rows_read += len(readings)
         conditioned, kept_tokens = self._conditioned(features, readings, num_pointers)
         masks, ious, tokens, logits = self._decoded(features, conditioned)
-        numbers = torch.cat([ious.float(), logits.float()], dim=1)
-        verdicts = []
-        for *row_ious, logit in (outgoing or Outgoing()).read_out(numbers, while_waiting):  # the one host sync
+        k = ious.shape[1]
+        numbers = [ious.float(), logits.float(), *([masks_boxes(masks).flatten(1)] if with_boxes else [])]
+        verdicts, boxes = [], []
+        # The one host sync.
+        for row in (outgoing or Outgoing()).read_out(torch.cat(numbers, dim=1), while_waiting):
+            row_ious, logit, corners = row[:k], row[k], iter(map(int, row[k + 1 :]))
             if not all(map(math.isfinite, (*row_ious, logit))):
                 raise StateError(
                     "the mask decoder returned a number that is not finite; "
                     'try dtype="float32", and check that the weights belong to this config'
                 )
             verdicts.append(Verdict(tuple(row_ious), logit))
+            boxes.append(tuple(zip(*[corners] * 4, strict=True)))
         return Proposals(
             masks, tokens, logits, places,
             verdicts=[verdicts[place] for place in places],
             kept_tokens=[kept_tokens[place] for place in places],
+            boxes=[boxes[place] for place in places],
         )  # fmt: skip
 
     def _batches(self, readings: Sequence[Reading]) -> list[list[int]]:

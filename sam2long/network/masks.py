@@ -17,6 +17,22 @@ def enlarged(masks: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def boxes(masks: Tensor) -> Tensor:
+    """Around what is marked, [..., 4] float32: first column, first row, and those behind the last; all 0 for nothing.
+
+    Args:
+        masks: [..., h, w] logits.
+    """
+    found = masks > 0
+    starts, ends = [], []
+    for marked in (found.any(-2), found.any(-1)):  # columns, rows
+        count = marked.shape[-1]
+        places = torch.arange(1, count + 1, device=masks.device, dtype=torch.float32)
+        ends.append((marked * places).amax(-1))
+        starts.append(count - (marked * places.flip(0)).amax(-1))
+    return torch.stack([*starts, *ends], -1) * (ends[0] > 0).unsqueeze(-1)
+
+
 def apart(masks: Tensor) -> Tensor:
     """Masks that do not overlap: a pixel belongs to the object whose logit is highest. masks: [N, 1, H, W] logits."""
     winner = masks.argmax(dim=0, keepdim=True)

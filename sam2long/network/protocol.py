@@ -68,6 +68,9 @@ class SparseTokens:
     places: Tensor  # [R, layers, S * n] int64, token index in the frame
 
 
+Box = tuple[int, int, int, int]  # in pixels of a mask: first column, first row, and those behind the last
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
     """K mask candidates for each of R rows; U of them are different, and computed.
@@ -81,6 +84,7 @@ class Proposals:
     places: list[int]  # of each row, where it stands in the tensors
     verdicts: list[Verdict]  # of each row
     kept_tokens: list[Tensor | None]  # of each row's newest memory, [layers, n], when memories are read sparsely
+    boxes: list[tuple[Box, ...]]  # of each row, around its K masks; empty when nobody has asked
 
     def at(self, kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Indices into the tensors of (row, k) pairs, on the device."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from sam2long.network.masks import boxes
+from sam2long.network.protocol import Box
 from sam2long.tracking.window import Window
 
 WIDTH = 3.0  # of a window, in sizes of the object
@@ -37,8 +38,9 @@ class CloseUp:
     width: int
 
     def of_prompt(self, mask: Tensor, view: Window | None) -> Window | None:
-        """Where an object is looked at from a prompt on. mask: [1, 1, h, w] logits, of `view`."""
-        box = self._box(mask, view)
+        """Where an object is looked at from a prompt on. mask: [1, 1, h, h] logits, of `view`."""
+        cells = tuple(map(int, boxes(mask[0, 0]).tolist()))
+        box = self._in_picture(cells, mask.shape[-1], view)
         if box is None:
             return view
         share = self._wanted(box)
@@ -47,13 +49,15 @@ class CloseUp:
             return view
         return self._around(box, share)
 
-    def after(self, mask: Tensor | None, view: Window | None) -> Window | None:
+    def after(self, cells: Box | None, side: int, view: Window | None) -> Window | None:
         """Where the next frame is looked at.
 
         Args:
-            mask: [1, 1, h, w] logits, of `view`, where this frame was looked at; None: the object is not there.
+            cells: around the mask, in its pixels; None: the object is not there.
+            side: of the mask.
+            view: where this frame was looked at.
         """
-        box = None if mask is None else self._box(mask, view)
+        box = None if cells is None else self._in_picture(cells, side, view)
         if box is None:
             if view is None:
                 return None
@@ -86,18 +90,15 @@ class CloseUp:
         )
         return Window(left, top, width, height)
 
-    def _box(self, mask: Tensor, view: Window | None) -> tuple[float, float, float, float] | None:
-        """Left, top, right, bottom of a mask in pixels of the picture; the host waits for it."""
-        found = mask[0, 0] > 0
-        columns, rows = torch.cat([found.any(0), found.any(1)]).split(found.shape[::-1])
-        xs, ys = (part.nonzero()[:, 0].tolist() for part in (columns.cpu(), rows.cpu()))
-        if not xs:
+    def _in_picture(self, cells: Box, side: int, view: Window | None) -> tuple[float, float, float, float] | None:
+        """The same box in pixels of the picture; None where nothing is marked."""
+        if cells[2] == 0:
             return None
         view = view or Window(0, 0, self.width, self.height)
-        across, down = view.width / len(columns), view.height / len(rows)
+        across, down = view.width / side, view.height / side
         return (
-            view.left + xs[0] * across,
-            view.top + ys[0] * down,
-            view.left + (xs[-1] + 1) * across,
-            view.top + (ys[-1] + 1) * down,
+            view.left + cells[0] * across,
+            view.top + cells[1] * down,
+            view.left + cells[2] * across,
+            view.top + cells[3] * down,
         )

@@ -19,7 +19,7 @@ from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_once
-from sam2long.network.protocol import FrameFeatures, Remembered
+from sam2long.network.protocol import Box, FrameFeatures, Remembered
 from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.report import FrameReport, TrackLog
 from sam2long.tracking.window import Window
@@ -195,13 +195,14 @@ class Track:
         verdicts: Sequence[tree.Verdict],
         remembered: Mapping[tuple[int, int], Remembered],
         kept_tokens: Sequence[Tensor | None],
+        boxes: Sequence[tuple[Box, ...]],
     ) -> None:
         """Replace the pathways by their kept children, and hand out what has settled.
 
         Args:
             time: of the frame.
             decision: what was kept.
-            readings, verdicts, kept_tokens: one for each of the leaves.
+            readings, verdicts, kept_tokens, boxes: one for each of the leaves.
             remembered: of each kept (leaf, mask).
         """
         parents, unique = self.now.leaves(), decision.unique()
@@ -242,7 +243,11 @@ class Track:
             mask = new.mask if verdict.object_logit > 0 else None
             hypotheses[node] = Hypothesis(mask, report, self.now.view)
         best = decision.kept[0]
-        view = self._next_view(hypotheses[children[best.parent, best.mask].node].mask)
+        view = None
+        if self.close_up is not None:
+            there = verdicts[best.parent].object_logit > 0
+            side = remembered[best.parent, best.mask].mask.shape[-1]
+            view = self.close_up.after(boxes[best.parent][best.mask] if there else None, side, self.now.view)
         self.before = self.now
         self.now = Standing(
             time=time,
@@ -252,9 +257,6 @@ class Track:
             view=view,
         )
         self._hand_out_settled(time, hypotheses)
-
-    def _next_view(self, mask: Tensor | None) -> Window | None:
-        return None if self.close_up is None else self.close_up.after(mask, self.now.view)
 
     def restart(self, time: int) -> None:
         """Root a new tree on a prompted frame; the pathway that led here keeps its earlier memories usable."""
@@ -432,7 +434,8 @@ def _step_alike(
     """`step` for tracks that look at the same part of the frame."""
     readings = [track.readings(time) for track in running]
     every = [each for own in readings for each in own]
-    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing)
+    with_boxes = any(track.close_up is not None for track in running)
+    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing, with_boxes)
     rows: list[slice] = []
     start = 0  # of each track, where its leaves stand among all
     for leaves in readings:
@@ -446,4 +449,6 @@ def _step_alike(
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, own, decision, its_readings in zip(running, rows, decisions, readings, strict=True):
         new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}
-        track.grow(time, decision, its_readings, proposals.verdicts[own], new, proposals.kept_tokens[own])
+        track.grow(
+            time, decision, its_readings, proposals.verdicts[own], new, proposals.kept_tokens[own], proposals.boxes[own]
+        )
