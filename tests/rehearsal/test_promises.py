@@ -53,6 +53,17 @@ def test_at_most_four_copies_a_frame(counts):
     assert counts.most_copies <= 4, counts.told()
 
 
+def test_where_it_looks_next_is_no_wait_of_its_own():
+    predictor = tiny_predictor(sam2long=Sam2LongConfig(emit="online", close_up=True), dtype="float32")
+    with on_gpu(predictor) as gpu:
+        state = predictor.init_state(VIDEO[:10])
+        for frame, obj_id, mask in prompts(2):
+            predictor.add_new_mask(state, frame, obj_id, mask)
+        counts = counted(gpu, predictor.propagate_in_video(state), skip=2, count=3)
+    assert counts.hidden == [] and counts.blocking == [] and counts.most_waits == 1, counts.told()
+    assert counts.most_copies <= 4, counts.told()
+
+
 def test_memories_kept_on_the_host_add_one_copy_each_and_no_wait():
     """Seven are read and one is written; packed they would be copied once more, on the host."""
     single = Sam2LongConfig(num_pathways=1, object_aware_memory=False, emit="online")
