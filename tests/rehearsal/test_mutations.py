@@ -108,7 +108,8 @@ def test_a_pinned_buffer_that_is_filled_again_too_early_is_a_race(predictor, mon
 
     def reused(tensor, device):
         if not buffer:
-            buffer.append(torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True))
+            with torch.inference_mode(False):  # or it could only be filled within
+                buffer.append(torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True))
         return buffer[0].copy_(tensor).to(device, non_blocking=True)
 
     monkeypatch.setattr(frames, "moved", reused)
