@@ -31,6 +31,7 @@ def close_up_back_end() -> Iterator[SAM2LongVideoPredictor]:
     predictor.network.image_encoder.trunk.close_up = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(close_up, "WIDTH", 1.0)
+        patch.setattr(close_up, "DETAIL", 0.0)
         yield predictor
 
 

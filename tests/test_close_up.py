@@ -8,14 +8,14 @@ from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.network.masks import boxes
 from sam2long.tracking import window
-from sam2long.tracking.close_up import FARTHEST, GROWS, NEAREST, SEARCHES, SHRINKS, CloseUp
+from sam2long.tracking.close_up import DETAIL, FARTHEST, GROWS, NEAREST, SEARCHES, SHRINKS, CloseUp
 from sam2long.tracking.packing import unpacked_view
 from sam2long.tracking.window import Window
 from tests.fakes import collect, same
 
 H, W, S = 480, 640, 256
 WHOLE = Window(0, 0, W, H)
-LOOK = CloseUp(H, W)
+LOOK = CloseUp(H, W, size=160)
 
 
 def mask_of(left, top, right, bottom, side=64):
@@ -61,14 +61,28 @@ def test_the_window_goes_with_the_object_and_changes_slowly():
 
 def test_the_window_opens_while_nothing_is_found_and_closes_again():
     view, widths = Window(0, 0, 160, 120), []
-    while view is not None:
+    while view != WHOLE:
         widths.append(view.width)
         view = after(None if len(widths) % 2 else mask_of(0, 0, 0, 0), view)
     assert widths == sorted(widths) and widths[1] == 160 * SEARCHES and widths[-1] <= FARTHEST * W
-    assert after(None, None) is None
-    small = mask_of(0.5, 0.5, 0.55, 0.55)
-    assert after(small, None).width == FARTHEST * W
-    assert after(mask_of(0.2, 0.2, 0.45, 0.45), None) is None  # it would hardly be nearer
+    assert after(None, WHOLE) == WHOLE
+    assert after(mask_of(0.5, 0.5, 0.55, 0.55), WHOLE).width == FARTHEST * W
+    assert after(mask_of(0.1, 0.2, 0.45, 0.45), WHOLE) is None  # it has become large
+
+
+def test_what_was_large_and_looks_small_is_only_leaving():
+    edge = mask_of(0.97, 0.4, 1, 0.6)
+    assert after(edge, None) is None and after(None, None) is None
+    assert LOOK.of_prompt(edge, None, corrects=True) is None and LOOK.of_prompt(edge, None) is not None
+
+
+def test_a_window_of_few_pixels_shows_nothing_more():
+    small = mask_of(0.5, 0.5, 0.52, 0.52)
+    widths = {}
+    for size in (160, 384, 1024):
+        view = CloseUp(H, W, size).of_prompt(small, None)
+        widths[size] = None if view is None else view.width
+    assert widths == {160: NEAREST * W, 384: pytest.approx(DETAIL * 384 * (W / H) ** 0.5, abs=1), 1024: None}
 
 
 def test_the_window_stays_in_the_picture():
@@ -159,7 +173,7 @@ def test_a_small_object_is_followed_from_nearer_and_its_mask_is_finer(video):
     state = started(nano(), video, 1)
     near = collect(nano(), state)
     far = collect(nano(), started(nano(close_up=False), video, 1))
-    assert views(state, 1).left > 100  # it went along
+    assert views(state, 1).left > 60  # it began at 0 and went along
     scores = [[iou(masks[t][0, 0], video[1][t]) for t in range(10)] for masks in (near, far)]
     assert np.mean(scores[0]) > max(0.85, np.mean(scores[1]))
 

@@ -89,7 +89,7 @@ class Session:
 
     def look_closely(self, closely: bool) -> None:
         """Whether something small is tracked in a window of its own, from now on."""
-        self.close_up = CloseUp(self.source.height, self.source.width) if closely else None
+        self.close_up = CloseUp(*self._sizes) if closely else None
         self.reader.when_asked = closely
 
     # ---- prompts ---------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Session:
                     reading=reading,
                     num_pointers=num_pointers,
                 )
-            if (nearer := self._view_of(output.mask, view)) != view:
+            if (nearer := self._view_of(output.mask, view, corrects is not None)) != view:
                 seen = output.mask if mask is None else mask.float()[None, None] - 0.5
                 closely = reframed(seen, self._window(view), self._window(nearer), self._sizes[2])[0, 0] > 0
                 if closely.any():
@@ -167,9 +167,9 @@ class Session:
     def _window(self, view: Window | None) -> Window:
         return view or Window(0, 0, self.source.width, self.source.height)
 
-    def _view_of(self, mask: Tensor, view: Window | None) -> Window | None:
+    def _view_of(self, mask: Tensor, view: Window | None, corrects: bool) -> Window | None:
         """Where an object is looked at from a prompt on."""
-        return view if self.close_up is None else self.close_up.of_prompt(mask, view)
+        return view if self.close_up is None else self.close_up.of_prompt(mask, view, corrects)
 
     def _moved(self, mask: Tensor | None, view: Window | None, to: Window | None, side: int = 0) -> Tensor | None:
         """A mask, logits or bool, as another view has it; of its own size, or another one."""
