@@ -12,6 +12,7 @@ from sam2long.tracking import close_up
 from tests.fakes import tiny_predictor
 from tests.transformers_models import KINDS, predictor_of
 
+CLOSE_UP = "close up"
 # The others take three times as long again: with the long tests.
 BACK_ENDS = ["sam2", *(pytest.param(f"transformers {kind}", marks=pytest.mark.slow) for kind in KINDS)]
 
@@ -25,8 +26,11 @@ def back_end(name: str, seed: int | None = None, **options) -> SAM2LongVideoPred
 
 
 @contextmanager
-def close_up_back_end() -> Iterator[SAM2LongVideoPredictor]:
-    """sam2's, which tracks what takes up to 0.8 of the picture in windows of its size: they move all the time."""
+def opened(name: str) -> Iterator[SAM2LongVideoPredictor]:
+    """`back_end`, or sam2's that tracks what takes up to 0.65 of the picture in windows which move all the time."""
+    if name != CLOSE_UP:
+        yield back_end(name)
+        return
     predictor = back_end("sam2")
     predictor.network.image_encoder.trunk.close_up = True
     with pytest.MonkeyPatch.context() as patch:

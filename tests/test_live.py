@@ -7,19 +7,16 @@ import torch
 from sam2long import Sam2LongConfig
 from sam2long.camera import SAM2LongCameraPredictor
 from sam2long.errors import PromptError, StateError
-from tests.back_ends import BACK_ENDS, back_end, close_up_back_end
+from tests.back_ends import BACK_ENDS, CLOSE_UP, opened
 from tests.fakes import MASK, OTHER, THIRD, noise_video, reconfigured, run, same
 
 VIDEO = noise_video(40)
 
 
-@pytest.fixture(scope="module", params=[*BACK_ENDS, "close up"])
+@pytest.fixture(scope="module", params=[*BACK_ENDS, CLOSE_UP])
 def tiny(request):
-    if request.param == "close up":
-        with close_up_back_end() as predictor:
-            yield predictor
-    else:
-        yield back_end(request.param)
+    with opened(request.param) as predictor:
+        yield predictor
 
 
 @pytest.mark.parametrize("emit", ["settled", "online"])

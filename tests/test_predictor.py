@@ -11,7 +11,7 @@ from sam2long import Sam2LongConfig, Sam2LongError
 from sam2long.errors import ConfigError, ModelError, PromptError, StateError
 from sam2long.network.bank import key_weights
 from sam2long.predictor import SAM2LongVideoPredictor
-from tests.back_ends import BACK_ENDS, back_end, close_up_back_end, name_of
+from tests.back_ends import BACK_ENDS, CLOSE_UP, back_end, name_of, opened
 from tests.fakes import MASK, OTHER, THIRD, collect, noise_video, reconfigured, run, same, tiny_predictor
 
 VIDEO = noise_video(50)
@@ -22,13 +22,10 @@ def looks_at_all(request):
     return back_end(request.param)
 
 
-@pytest.fixture(scope="module", params=[*BACK_ENDS, "close up"])
+@pytest.fixture(scope="module", params=[*BACK_ENDS, CLOSE_UP])
 def tiny(request):
-    if request.param == "close up":
-        with close_up_back_end() as predictor:
-            yield predictor
-    else:
-        yield back_end(request.param)
+    with opened(request.param) as predictor:
+        yield predictor
 
 
 def started(predictor, prompts=((0, 1, MASK),)):
