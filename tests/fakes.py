@@ -138,10 +138,10 @@ class ScriptedModel:
     def __init__(self, say):
         self.say = say
 
-    def propose(self, frame, readings, num_pointers, while_waiting=None, outgoing=None):
+    def propose(self, frame, readings, num_pointers, while_waiting=None, outgoing=None, with_boxes=False):
         self.pathways = [int(reading.spatial[-1].memory.object_ptr) for reading in readings]
         verdicts = [self.say(frame, pathway) for pathway in self.pathways]
-        return SimpleNamespace(verdicts=verdicts, kept_tokens=[None] * len(readings))
+        return SimpleNamespace(verdicts=verdicts, kept_tokens=[None] * len(readings), boxes=[()] * len(readings))
 
     def remember(self, frame, proposals, kept):
         numbers = [torch.tensor([[self.pathways[row] * self.children + k + 1]]) for row, k in kept]
