@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,13 @@ class Remembered(FrameReader):
     """Encodes each frame of a video once, for all that is tried on it."""
 
     def __init__(self, source: Any, model: Any, known: dict[int, Any]) -> None:
-        super().__init__(source, model)
+        super().__init__(source, model, when_asked=True)
         self.known = known
 
     def features(self, frame: int) -> Any:
         if frame not in self.known:
             (self.known[frame],) = self.encode([self.prepare(self.source.frame(frame))])
         return self.known[frame]
-
-    def sequence(self, start: int, count: int, direction: int) -> Iterator[tuple[int, Any, Callable[[], None]]]:
-        for step in range(count):
-            yield start + step * direction, self.features(start + step * direction), _nothing
-
-
-def _nothing() -> None:
-    """There is nothing to encode ahead."""
 
 
 @dataclass(eq=False)

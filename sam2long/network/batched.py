@@ -17,7 +17,7 @@ from sam2long.method.memory import Reading
 from sam2long.method.tree import Verdict
 from sam2long.network import bank
 from sam2long.network.devices import Outgoing
-from sam2long.network.masks import boxes as masks_boxes
+from sam2long.network.masks import boxes
 from sam2long.network.protocol import (
     NO_OBJ_SCORE,
     Decoded,
@@ -130,8 +130,8 @@ class Batched:
         conditioned, kept_tokens = self._conditioned(features, readings, num_pointers)
         masks, ious, tokens, logits = self._decoded(features, conditioned)
         k = ious.shape[1]
-        numbers = [ious.float(), logits.float(), *([masks_boxes(masks).flatten(1)] if with_boxes else [])]
-        verdicts, boxes = [], []
+        numbers = [ious.float(), logits.float(), *([boxes(masks).flatten(1)] if with_boxes else [])]
+        verdicts, around = [], []
         # The one host sync.
         for row in (outgoing or Outgoing()).read_out(torch.cat(numbers, dim=1), while_waiting):
             row_ious, logit, corners = row[:k], row[k], iter(map(int, row[k + 1 :]))
@@ -141,12 +141,12 @@ class Batched:
                     'try dtype="float32", and check that the weights belong to this config'
                 )
             verdicts.append(Verdict(tuple(row_ious), logit))
-            boxes.append(tuple(zip(*[corners] * 4, strict=True)))
+            around.append(tuple(zip(*[corners] * 4, strict=True)))
         return Proposals(
             masks, tokens, logits, places,
             verdicts=[verdicts[place] for place in places],
             kept_tokens=[kept_tokens[place] for place in places],
-            boxes=[boxes[place] for place in places],
+            boxes=[around[place] for place in places],
         )  # fmt: skip
 
     def _batches(self, readings: Sequence[Reading]) -> list[list[int]]:

@@ -77,7 +77,7 @@ class CloseUp:
 
     @property
     def _whole(self) -> Window:
-        return Window(0, 0, self.width, self.height)
+        return Window.of_all(self.height, self.width)
 
     def _share(self, view: Window) -> float:
         return view.width / self.width

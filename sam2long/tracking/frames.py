@@ -61,7 +61,7 @@ class FrameReader:
 
     def seen(self, frame: int, view: Window | None) -> FrameFeatures:
         """Features of a part of a frame that has a `picture`; None: of the whole one."""
-        if view in (None, Window(0, 0, self.source.width, self.source.height)):
+        if view is None or view == Window.of_all(self.source.height, self.source.width):
             return self.features(frame)
         if (frame, view) not in self._parts:
             image = self.picture(frame)

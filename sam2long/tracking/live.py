@@ -83,7 +83,7 @@ class LiveSession(Session):
             track for track in tracks if track.now.time != self.frame
         ]  # a prompt may have taken it there already
         if pending:
-            self._step(pending, self.frame, self.frame)
+            self._step(pending, self.frame)
         self.stepped = True
 
     def _out(self) -> list[FrameMasks]:

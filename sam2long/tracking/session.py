@@ -119,7 +119,8 @@ class Session:
             if points is not None and corrects is None and self.zoom_in:
                 mask = self._closer_look(frame, points, self._moved(previous, view, None, self._sizes[2]))
             if view is not None and (points is None or mask is not None or not holds(view, points, *self._sizes)):
-                previous, tracked, view = (*(self._moved(each, view, None) for each in (previous, tracked)), None)
+                previous, tracked = self._moved(previous, view, None), self._moved(tracked, view, None)
+                view = None
             features = self.reader.seen(frame, view)
             if mask is not None:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
@@ -165,7 +166,7 @@ class Session:
         return self.source.height, self.source.width, self.model.network.image_size
 
     def _window(self, view: Window | None) -> Window:
-        return view or Window(0, 0, self.source.width, self.source.height)
+        return view or Window.of_all(self.source.height, self.source.width)
 
     def _view_of(self, mask: Tensor, view: Window | None, corrects: bool) -> Window | None:
         """Where an object is looked at from a prompt on."""
@@ -326,7 +327,7 @@ class Session:
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
-            self._step(tracks, frame * direction, frame, encode_next)
+            self._step(tracks, frame * direction, encode_next)
             yield from self._hand_out(tracks, end, direction, this_pass)
         self._check_pass(this_pass)
         for track in tracks:
@@ -340,16 +341,11 @@ class Session:
                 "so finish or leave one before the next, or open the video twice"
             )
 
-    def _step(
-        self,
-        tracks: list[Track],
-        time: int,
-        frame: int,
-        while_waiting: Callable[[], None] | None = None,
-    ) -> None:
+    def _step(self, tracks: list[Track], time: int, while_waiting: Callable[[], None] | None = None) -> None:
+        seen = partial(self.reader.seen, tracks[0].frame(time))
         try:
             with self.model.running():
-                step(self.model, tracks, time, partial(self.reader.seen, frame), while_waiting, self.outgoing)
+                step(self.model, tracks, time, seen, while_waiting, self.outgoing)
         except BaseException:
             self._failed(tracks)
             raise

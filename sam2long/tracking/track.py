@@ -244,7 +244,7 @@ class Track:
             hypotheses[node] = Hypothesis(mask, report, self.now.view)
         best = decision.kept[0]
         view = None
-        if self.close_up is not None:
+        if self.close_up is not None and self.now.view is not None:
             there = verdicts[best.parent].object_logit > 0
             side = remembered[best.parent, best.mask].mask.shape[-1]
             view = self.close_up.after(boxes[best.parent][best.mask] if there else None, side, self.now.view)
@@ -434,8 +434,8 @@ def _step_alike(
     """`step` for tracks that look at the same part of the frame."""
     readings = [track.readings(time) for track in running]
     every = [each for own in readings for each in own]
-    with_boxes = any(track.close_up is not None for track in running)
-    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing, with_boxes)
+    in_window = running[0].now.view is not None  # what is seen in the whole picture stays there
+    proposals = model.propose(features, every, running[0].rules.num_pointers, while_waiting, outgoing, in_window)
     rows: list[slice] = []
     start = 0  # of each track, where its leaves stand among all
     for leaves in readings:

@@ -24,6 +24,11 @@ class Window:
     width: int
     height: int
 
+    @classmethod
+    def of_all(cls, height: int, width: int) -> Window:
+        """The whole of a picture."""
+        return cls(0, 0, width, height)
+
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)

@@ -119,7 +119,7 @@ class Picture:
 
     @property
     def _all(self) -> Window:
-        return Window(0, 0, self.width, self.height)
+        return Window.of_all(self.height, self.width)
 
     def _pasted(self, logits: Tensor, view: Window) -> Tensor:
         """A window's mask as logits of the whole frame, [S, S] in model pixels."""
