@@ -20,6 +20,7 @@ from eval.datasets.base import Prompt, Video
 from sam2long.errors import ConfigError
 from sam2long.models import figures
 from sam2long.network import transformers_loading
+from sam2long.network.masks import enlarged
 from sam2long.runs import versions
 from sam2long.video import to_model_input
 
@@ -293,7 +294,7 @@ class PlainTransformers(_Plain):
                         continue
                     out = model(session.theirs, frame_idx=frame)
                     masks = out.pred_masks.reshape(1, 1, *out.pred_masks.shape[-2:]).float()
-                    logits[row] = self.predictor._enlarged(masks, *video.size)[0, 0].cpu().numpy()
+                    logits[row] = enlarged(masks, *video.size)[0, 0].cpu().numpy()
                     self._logits.append((p.obj, frame, float(out.object_score_logits.reshape(-1)[0])))
                     _forget(session.theirs.output_dict_per_obj, frame - OLD_OUTPUTS_KEPT)
                     for old in [t for t in session.theirs.frames_tracked_per_obj[0] if t < frame - OLD_OUTPUTS_KEPT]:
