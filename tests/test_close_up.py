@@ -73,7 +73,7 @@ def test_the_window_opens_while_nothing_is_found_and_closes_again():
 def test_what_was_large_and_looks_small_is_only_leaving():
     edge = mask_of(0.97, 0.4, 1, 0.6)
     assert after(edge, None) is None and after(None, None) is None
-    assert LOOK.of_prompt(edge, None, corrects=True) is None and LOOK.of_prompt(edge, None) is not None
+    assert LOOK.of_prompt(edge, None, stays_whole=True) is None and LOOK.of_prompt(edge, None) is not None
 
 
 def test_a_window_of_few_pixels_shows_nothing_more():

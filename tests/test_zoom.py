@@ -108,6 +108,18 @@ def test_nano_looks_closer_unless_told_not_to(clip):
     assert iou(closer, clip[1][0]) > max(0.75, iou(plain, clip[1][0]))
 
 
+@pytest.mark.parametrize("box", [[188, 284, 220, 316], [20, 20, 600, 440]], ids=["small", "large"])
+def test_a_box_on_a_tracked_frame_starts_anew(clip, box):
+    """As if nothing had been tracked: what is wrong there has no say. Clicks go on from what the box found."""
+    predictor, state, _ = first_mask(clip)
+    list(predictor.propagate_in_video(state))
+    fresh = predictor.init_state(clip[0][1:2])
+    for said in ({"box": box}, {"points": [[box[0] + 4, box[1] + 4]], "labels": [0], "clear_old_points": False}):
+        *_, corrected = predictor.add_new_points_or_box(state, 1, 1, **said)
+        *_, asked = predictor.add_new_points_or_box(fresh, 0, 1, **said)
+        assert torch.equal(corrected, asked)
+
+
 def test_what_is_found_is_tracked_and_refined_by_a_click(clip):
     predictor, state, closer = first_mask(clip)
     tracked = {frame: masks[0, 0].numpy() > 0 for frame, _, masks in predictor.propagate_in_video(state)}

@@ -42,16 +42,16 @@ class CloseUp:
     width: int
     size: int
 
-    def of_prompt(self, mask: Tensor, view: Window | None, corrects: bool = False) -> Window | None:
+    def of_prompt(self, mask: Tensor, view: Window | None, stays_whole: bool = False) -> Window | None:
         """Where an object is looked at from a prompt on.
 
         Args:
             mask: [1, 1, h, h] logits, of `view`.
-            corrects: the object has been tracked there: in the whole picture, if that is its view.
+            stays_whole: the object has been tracked there, in the whole picture.
         """
         left, top, right, bottom = map(int, boxes(mask[0, 0]).tolist())
         box = self._in_picture((left, top, right, bottom), mask.shape[-1], view)
-        if box is None or (corrects and view is None):
+        if box is None or stays_whole:
             return view
         share = self._wanted(box)
         now = 1.0 if view is None else self._share(view)

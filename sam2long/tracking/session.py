@@ -113,10 +113,15 @@ class Session:
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
         with self.model.running():
             previous, view = self._mask_on(obj, frame)
+            stays_whole = corrects is not None and view is None
             tracked = earlier.tracked if earlier else None if previous is None else previous > 0
-            if previous is None and corrects is not None:
+            # Where prompts are looked at closely, a box starts anew: nothing tracked is asked what it shows.
+            anew = corrects is None or (self.zoom_in and points is not None and zoom.boxed(points))
+            if anew and earlier is None:
+                previous = None
+            elif not anew and previous is None:
                 previous = self.model.absent()
-            if points is not None and corrects is None and self.zoom_in:
+            if points is not None and anew and self.zoom_in:
                 mask = self._closer_look(frame, points, self._moved(previous, view, None, self._sizes[2]))
             if view is not None and (points is None or mask is not None or not holds(view, points, *self._sizes)):
                 previous, tracked = self._moved(previous, view, None), self._moved(tracked, view, None)
@@ -126,7 +131,7 @@ class Session:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
                 reading, num_pointers = None, 1
-                if corrects is not None:
+                if not anew:
                     reading = self._reading_of(obj, corrects, frame)
                     num_pointers = obj.tracks[corrects].rules.num_pointers
                 output = self.model.prompt(
@@ -136,7 +141,7 @@ class Session:
                     reading=reading,
                     num_pointers=num_pointers,
                 )
-            if (nearer := self._view_of(output.mask, view, corrects is not None)) != view:
+            if (nearer := self._view_of(output.mask, view, stays_whole)) != view:
                 seen = output.mask if mask is None else mask.float()[None, None] - 0.5
                 closely = reframed(seen, self._window(view), self._window(nearer), self._sizes[2])[0, 0] > 0
                 if closely.any():
@@ -168,9 +173,9 @@ class Session:
     def _window(self, view: Window | None) -> Window:
         return view or Window.of_all(self.source.height, self.source.width)
 
-    def _view_of(self, mask: Tensor, view: Window | None, corrects: bool) -> Window | None:
+    def _view_of(self, mask: Tensor, view: Window | None, stays_whole: bool) -> Window | None:
         """Where an object is looked at from a prompt on."""
-        return view if self.close_up is None else self.close_up.of_prompt(mask, view, corrects)
+        return view if self.close_up is None else self.close_up.of_prompt(mask, view, stays_whole)
 
     def _moved(self, mask: Tensor | None, view: Window | None, to: Window | None, side: int = 0) -> Tensor | None:
         """A mask, logits or bool, as another view has it; of its own size, or another one."""

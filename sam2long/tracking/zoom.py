@@ -58,10 +58,10 @@ class Picture:
             [S, S] bool; None where a closer look would show no more.
         """
         labels = points[1][0].tolist()
-        boxed = all(label in labels for label in BOX_LABELS)
-        if boxed and len(labels) == len(BOX_LABELS):
+        around = boxed(points)
+        if around and len(labels) == len(BOX_LABELS):
             previous = None  # a box starts anew
-        if not boxed and previous is None:
+        if not around and previous is None:
             clicks = [at for at, label in enumerate(labels) if label == POSITIVE]
             if not clicks:
                 return None
@@ -69,7 +69,7 @@ class Picture:
             if len(labels) == 1 or found is None:
                 return None if found is None else found > 0
             previous = found[None, None]
-        view = window(points, None if boxed else previous, self.height, self.width, self.size)
+        view = window(points, None if around else previous, self.height, self.width, self.size)
         if view is None:
             return None
         answer = self.model.prompt(
@@ -128,6 +128,12 @@ class Picture:
     def _cropped(self, previous: Tensor, view: Window) -> Tensor:
         """A mask of the whole frame [1, 1, *, *], as the mask prompt of a window, [1, 1, 4h, 4w]."""
         return reframed(previous, self._all, view, self.model.network.mask_size).clamp(-LOGITS, LOGITS)
+
+
+def boxed(points: Points) -> bool:
+    """Whether a prompt has a box among its points."""
+    labels = points[1][0].tolist()
+    return all(label in labels for label in BOX_LABELS)
 
 
 def stability(masks: Tensor) -> Tensor:
