@@ -20,6 +20,7 @@ CUT, CUT_FROM = 0.4, 6  # chance that a clip shows another scene for a while, if
 HELD = 0.35  # chance that a cut-out brings what touches it, untracked: a ball and the hand that holds it
 SIZES, EASY_SIZES = (0.08, 0.75), (0.2, 0.7)  # of the clip's side that a cut-out takes, log-uniform
 WIDE = 1.5  # a background is kept this much larger than the clip, so that the camera can move and come closer
+ASPECTS = {16 / 9: 5, 4 / 3: 2, 1: 2, 9 / 16: 1}  # width by height, of videos that clips are squashed from -> weight
 
 
 def wander(rng: np.random.Generator, frames: int, low: float, high: float, pace: float = 6) -> np.ndarray:
@@ -53,6 +54,7 @@ class Layer:
     angle: np.ndarray  # degrees
     shear: np.ndarray
     bend: np.ndarray  # [frames, 4, 4, 2]: how far each part is from where it would be, in shares of the picture
+    aspect: float = 1.0  # width by height of the video; its frames are squashed into squares, as networks see them
     light: np.ndarray = field(default_factory=lambda: np.ones(1, np.float32))  # [frames] or [1]
 
     def sample(self, t: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +63,8 @@ class Layer:
         turn = cv2.getRotationMatrix2D((0, 0), float(self.angle[t]), 1)[:, :2] * self.scale[t]
         back = np.linalg.inv(turn @ np.array([[1, self.shear[t]], [0, 1]])).astype(np.float32)
         grid = np.arange(size, dtype=np.float32)
-        dx, dy = grid[None] - np.float32(self.x[t]), grid[:, None] - np.float32(self.y[t])
+        across, down = np.sqrt([self.aspect, 1 / self.aspect], dtype=np.float32)
+        dx, dy = (grid[None] - np.float32(self.x[t])) * across, (grid[:, None] - np.float32(self.y[t])) * down
         u = back[0, 0] * dx + back[0, 1] * dy + np.float32(w / 2)
         v = back[1, 0] * dx + back[1, 1] * dy + np.float32(h / 2)
         if self.bend[t].any():
@@ -153,7 +156,8 @@ class Composed:
 
     def layers(self, rng: np.random.Generator, frames: int, size: int, hard: bool) -> list[Layer]:
         """Background first, nearest last."""
-        ground, free = self.background(rng, frames, size, hard)
+        aspect = float(rng.choice(list(ASPECTS), p=np.array(list(ASPECTS.values())) / sum(ASPECTS.values())))
+        ground, free = self.background(rng, frames, size, hard, aspect)
         cuts = [self.cut(rng, size) for _ in free]
         laid = [self.moving(rng, *cut, k, frames, size, hard) for cut, k in zip(cuts, free, strict=True)]
         for _ in range(rng.integers(0, 3) if hard else 0):
@@ -163,16 +167,21 @@ class Composed:
             else:
                 image, *shape = self.cut(rng, size)
             laid.append(self.moving(rng, image, *shape, 0, frames, size, hard))
+        for layer in laid:
+            layer.aspect = aspect
         return [ground, *(laid[n] for n in rng.permutation(len(laid)))]
 
-    def background(self, rng: np.random.Generator, frames: int, size: int, hard: bool) -> tuple[Layer, list[int]]:
+    def background(
+        self, rng: np.random.Generator, frames: int, size: int, hard: bool, aspect: float
+    ) -> tuple[Layer, list[int]]:
         """The layer below all others, and the ids that are still to be given to cut-outs."""
         photo = self.choose(rng)
         h, w = photo.ids.shape
-        shrink = WIDE * size / min(h, w)
-        shape = (round(w * shrink), round(h * shrink))
-        image = shade(rng, cv2.resize(photo.image, shape, interpolation=cv2.INTER_AREA))
-        masks = self.own_objects(rng, photo, shape)
+        across, down = size * aspect**0.5, size / aspect**0.5  # of the video, before it is squashed
+        shrink = WIDE * max(across / w, down / h)
+        large = (round(w * shrink), round(h * shrink))
+        image = shade(rng, cv2.resize(photo.image, large, interpolation=cv2.INTER_AREA))
+        masks = self.own_objects(rng, photo, large)
         most = float(rng.choice((0, 0.015, 0.03))) if hard else 0.0
         near = rng.uniform(1.1, 1.6) if self.own else rng.uniform(1.0, 1.6)
         lively = 1.0 if hard else 0.4
@@ -181,10 +190,13 @@ class Composed:
         x, y = wander(rng, frames, -roam, roam, 8), wander(rng, frames, -roam, roam, 8)
         if self.own:
             ys, xs = np.where(np.max(list(masks.values()), axis=0) > 127)  # it looks at them on the first frame
-            at = (xs.mean(), ys.mean()) if len(xs) else (shape[0] / 2, shape[1] / 2)
-            limits = [np.maximum(n * scale / 2 - size / 2, 0) for n in shape]  # the camera stays inside the picture
-            x = np.clip(x - x[0] + (shape[0] / 2 - at[0]) * scale[0], -limits[0], limits[0])
-            y = np.clip(y - y[0] + (shape[1] / 2 - at[1]) * scale[0], -limits[1], limits[1])
+            at = (xs.mean(), ys.mean()) if len(xs) else (large[0] / 2, large[1] / 2)
+            squashed = size / across, size / down
+            limits = [  # the camera stays inside the picture
+                np.maximum(n * scale * s / 2 - size / 2, 0) for n, s in zip(large, squashed, strict=True)
+            ]
+            x = np.clip(x - x[0] + (large[0] / 2 - at[0]) * scale[0] * squashed[0], -limits[0], limits[0])
+            y = np.clip(y - y[0] + (large[1] / 2 - at[1]) * scale[0] * squashed[1], -limits[1], limits[1])
         layer = Layer(
             image=image,
             masks=masks,
@@ -195,6 +207,7 @@ class Composed:
             angle=wander(rng, frames, -7, 7, 10),
             shear=wander(rng, frames, -0.06, 0.06, 10),
             bend=bends(rng, frames, most),
+            aspect=aspect,
             light=self.lights(rng, frames, hard),
         )
         return layer, [k for k in range(1, OBJECTS + 1) if k not in masks]

@@ -23,7 +23,7 @@ class Stage:
     hard: bool = True  # things in the way, look-alikes, absences, bending
     trunk: bool = False  # whether the trunk learns too, at a tenth of the rate
     upsample: int = 1  # of the logits before the loss
-    corrections: float = 0.0  # chance per frame of a second pass with a click on the error
+    corrections: float = 0.0  # chance per frame of one to three clicks on the error
     every_mask: float = 0.0  # share of the mask loss that the best one does not have to itself: see losses.py
     prompts: float = 0.0  # chance per later frame of a box or a click on it, beside the tracking
     prompt_weight: float = 1.0  # of all prompts against the tracked frames
@@ -34,7 +34,7 @@ class Stage:
 
 
 STILLS = {"stills": True, "clips": 12, "frames": 1, "chunk": 1, "every_mask": 0.1}
-TRACKING = {"clips": 4, "chunk": 8, "prompts": 0.3, "corrections": 0.03, "trunk": True}
+TRACKING = {"clips": 4, "chunk": 8, "prompts": 0.3, "corrections": 0.08, "trunk": True}
 # The trunk learns in one step of three: it is half of a step's cost, and learns slowly.
 # Memory is learned on small frames, prompts on still pictures; then both take turns, so that neither is forgotten.
 STAGES = (

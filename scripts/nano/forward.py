@@ -13,6 +13,7 @@ from nano.network import Tracker
 from nano.prompts import correction_points
 
 PRESENCE_WEIGHT = 2.0
+CLICKS = (1, 2, 3)  # of a correction
 LOST = 0.1  # IoU below which a visible object counts as lost
 
 
@@ -75,13 +76,19 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
             want.append(masks[:, t])
             here.append(present[:, t])
             if rng.random() < stage.corrections:
-                points = correction_points(masks[:, t], out["high"].detach()[:, 0] > 0, rng)
-                out = tracker.correct(out, *points)
-                raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
-                want.append(masks[:, t])
-                here.append(present[:, t])
-            entry = tracker.remember(out, feats, sizes, remembered_masks(out["high"], masks[:, t], stage))
-            bank["non_cond_frame_outputs"][t] = entry
+                clicks: list[tuple[Tensor, Tensor]] = []
+                for turn in range(rng.choice(CLICKS)):
+                    clicks.append(correction_points(masks[:, t], out["high"].detach()[:, 0] > 0, rng))
+                    out = tracker.correct(out, *(torch.cat(parts, 1) for parts in zip(*clicks, strict=True)))
+                    picks = [0] if turn else [1, 2, 3]  # one click may mean three things, as in sam2
+                    raws.append((tracker.raw[0][:, picks], tracker.raw[1][:, picks], tracker.raw[3]))
+                    want.append(masks[:, t])
+                    here.append(present[:, t])
+                marked = torch.where(out["high"] > 0, 10.0, -10.0)  # as a prompted frame's
+                bank["cond_frame_outputs"][t] = tracker.remember(out, feats, sizes, marked)
+            else:
+                entry = tracker.remember(out, feats, sizes, remembered_masks(out["high"], masks[:, t], stage))
+                bank["non_cond_frame_outputs"][t] = entry
             bank["non_cond_frame_outputs"].pop(t - 16, None)
         part = losses(raws, torch.cat(want), torch.cat(here), stage.upsample, stage.every_mask)
         loss = part["mask"] + part["iou"] + PRESENCE_WEIGHT * part["presence"]

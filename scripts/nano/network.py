@@ -144,15 +144,15 @@ class Tracker:
                 "top": top, "high_res": high}  # fmt: skip
 
     def correct(self, out: dict, points: Tensor, labels: Tensor) -> dict:
-        """The same frame again with a click and the mask so far, as sam2's predictor corrects."""
+        """The same frame again with clicks [R, n, 2] and the mask so far, as sam2's predictor corrects."""
         again = self.model._forward_sam_heads(
             backbone_features=out["top"],
             point_inputs={"point_coords": points, "point_labels": labels},
             mask_inputs=out["low"].detach().clamp(-32, 32),
             high_res_features=out["high_res"],
-            multimask_output=True,
+            multimask_output=points.shape[1] == 1,
         )
-        return out | {"high": again[4], "obj_ptr": again[5], "logit": again[6]}
+        return out | {"low": again[3], "high": again[4], "obj_ptr": again[5], "logit": again[6]}
 
 
 def load(weights: Path, device: str = "cpu") -> nn.Module:
