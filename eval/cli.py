@@ -221,8 +221,12 @@ def _add_interact(commands) -> None:
     p.add_argument("--rules", metavar="A,B", help="default: all; see eval/interact/rules.py")
     p.add_argument("--rounds", type=int, default=5, metavar="N", help="corrections of each object (default: 5)")
     p.add_argument("--start", choices=trackers.PROMPTS, default="box", help="the first prompt (default: box)")
-    p.add_argument("--correction", choices=("mask", "clicks"), default="mask",
-                   help="the true mask, or up to three clicks on the largest error (default: mask)")  # fmt: skip
+    p.add_argument(
+        "--correction",
+        choices=("mask", "clicks", "boxes"),
+        default="mask",
+        help="the true mask (default); up to three clicks on the largest error; the same with a box where all is wrong",
+    )
     p.add_argument("--tracker", choices=("sam2long", "sam2"), default="sam2long")
     p.add_argument("--model", help="short name, sam2 config name, or a YAML; default: nano")
     p.add_argument("--checkpoint", metavar="FILE", help="weights, if the model's name does not say")

@@ -7,7 +7,7 @@ import torch
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.network.masks import boxes
-from sam2long.tracking import window
+from sam2long.tracking import frames, window
 from sam2long.tracking.close_up import DETAIL, FARTHEST, GROWS, NEAREST, SEARCHES, SHRINKS, CloseUp
 from sam2long.tracking.packing import unpacked_view
 from sam2long.tracking.window import Window
@@ -188,6 +188,14 @@ def test_what_is_looked_at_is_encoded_once(video):
         before = state.encoder_passes
         collect(nano(), state)
         assert state.encoder_passes == passes and before <= 2
+
+
+@pytest.mark.parametrize(("objects", "ahead"), [((1,), False), ((2,), True), ((1, 2), False)])
+def test_frames_are_encoded_ahead_where_nothing_has_a_window(video, objects, ahead, monkeypatch):
+    taken, encode = [], frames._Ahead._encode
+    monkeypatch.setattr(frames._Ahead, "_encode", lambda self: taken.append(1) or encode(self))
+    collect(nano(), started(nano(), video, *objects))
+    assert bool(taken) == ahead
 
 
 def test_objects_do_not_disturb_each_other(video):

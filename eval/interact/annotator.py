@@ -11,6 +11,8 @@ from sam2long.meeting import agreement
 
 MOST_CLICKS = 3  # on one frame
 GOOD = 0.9  # IoU with the truth at which nobody clicks again
+FAR_OFF = 0.5  # IoU with the truth below which a box is drawn before anything is clicked
+BOX = 2  # clicks that a box counts as: its corners
 
 
 def begin(predictor: Any, state: Any, frame: int, obj_id: int, truth: np.ndarray, kind: str) -> np.ndarray:
@@ -23,9 +25,7 @@ def begin(predictor: Any, state: Any, frame: int, obj_id: int, truth: np.ndarray
     if kind == "mask":
         found = predictor.add_new_mask(state, frame, obj_id, truth)
     elif kind == "box":
-        rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
-        box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        found = predictor.add_new_points_or_box(state, frame, obj_id, box=box)
+        found = predictor.add_new_points_or_box(state, frame, obj_id, box=box_of(truth))
     else:
         _, (x, y) = innermost(truth)
         found = predictor.add_new_points_or_box(state, frame, obj_id, points=[[x, y]], labels=[1])
@@ -40,21 +40,31 @@ def correct(
     Args:
         truth: [H, W] bool. seen: [H, W] bool, the mask that is corrected.
         kind: "mask": the true mask, drawn, no click; "clicks": each in the middle of the largest error, as in
-            SAM 2's interactive evaluation (arXiv 2408.00714, Sec. 6.1), at most three.
+            SAM 2's interactive evaluation (arXiv 2408.00714, Sec. 6.1), at most three; "boxes": the same, but a
+            mask that is far off is first replaced by a box, which counts as two clicks.
     """
     if kind == "mask":
         predictor.add_new_mask(state, frame, obj_id, truth)
         return truth, 0
     mask, clicks = seen, 0
-    while clicks < MOST_CLICKS and (spot := on_error(truth, mask)) is not None:
+    if kind == "boxes" and agreement(truth, mask) < FAR_OFF:
+        mask = _mask(predictor.add_new_points_or_box(state, frame, obj_id, box=box_of(truth)), obj_id)
+        clicks = BOX
+    while clicks < MOST_CLICKS and not (clicks and agreement(truth, mask) >= GOOD):
+        if (spot := on_error(truth, mask)) is None:
+            break
         (x, y), label = spot
         found = predictor.add_new_points_or_box(
             state, frame, obj_id, points=[[x, y]], labels=[label], clear_old_points=clicks == 0
         )
         mask, clicks = _mask(found, obj_id), clicks + 1
-        if agreement(truth, mask) >= GOOD:
-            break
     return mask, clicks
+
+
+def box_of(mask: np.ndarray) -> list[int]:
+    """The box around a mask [H, W] bool that is not empty: left, top, right, bottom, in pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def on_error(truth: np.ndarray, mask: np.ndarray) -> tuple[tuple[float, float], int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,11 @@ class Remembered(FrameReader):
     """Encodes each frame of a video once, for all that is tried on it."""
 
     def __init__(self, source: Any, model: Any, known: dict[int, Any]) -> None:
-        super().__init__(source, model, when_asked=True)
+        super().__init__(source, model)
         self.known = known
+
+    def sequence(self, start: int, count: int, direction: int, when_asked: bool = True) -> Iterator[Any]:
+        return super().sequence(start, count, direction, when_asked=True)
 
     def features(self, frame: int) -> Any:
         if frame not in self.known:
@@ -95,12 +98,12 @@ class Corrected:
             self.predictor, self.state, frame, OBJECT, self.clip.truth[frame], self.masks[frame], kind
         )
         self.clicks += clicks
-        if kind == "clicks" and not clicks:
+        if kind != "mask" and not clicks:
             self.predictor.add_new_mask(self.state, frame, OBJECT, mask)  # all is right: locked
         self._set(frame, mask, Row(prompted=True))
         self.prompts[frame] = kind
         # The tracker has to know the masks that are clicked on next; true masks need no more than the gap.
-        whole = kind == "clicks"
+        whole = kind != "mask"
         after = min((p for p in self.prompts if p > frame and not whole), default=len(self.masks))
         self._track(frame, FORWARD, after - 1)
         before = max((p for p in self.prompts if p < frame and not whole), default=-1)

@@ -29,7 +29,7 @@ class Plan:
     rules: tuple[str, ...]
     rounds: int = 5
     start: str = "box"  # mask, box or click
-    correction: str = "mask"  # or clicks
+    correction: str = "mask"  # or clicks, or boxes
     seed: int = 0  # of the random frames
 
 

@@ -18,6 +18,11 @@ SHOWN = (1, 3, 5, 8)  # rounds that the tables show
 GOALS = (75, 85)  # J&F
 MEASURES = {"rounds": "rounds", "clicks": "clicks", "looked": "frames looked at"}
 BASE = "random"
+CORRECTIONS = {
+    "mask": "the true mask",
+    "clicks": "up to three clicks",
+    "boxes": "up to three clicks, or a box (two clicks) and one where the mask is far off",
+}
 
 
 def after(rounds: list[Round], number: int, what: str = "J&F") -> float:
@@ -55,7 +60,7 @@ def until(rule: str, rounds: list[Round], goal: float, most: int, clicks_each: i
 
 def works(rule: str, by_clip: dict[str, list[Round]], goal: float, plan: dict) -> dict[tuple[str, str], Work]:
     """The work on each object."""
-    each = MOST_CLICKS if plan["correction"] == "clicks" else 0
+    each = 0 if plan["correction"] == "mask" else MOST_CLICKS
     return {_key(clip): until(rule, rounds, goal, plan["rounds"], each) for clip, rounds in by_clip.items()}
 
 
@@ -90,7 +95,7 @@ def _head(content: dict, count: int) -> str:
     plan, weights = content["tracker"]["interact"], content["checkpoint_sha256"] or ""
     return (
         f"{content['dataset']['name']}, {count} objects; each begins with one {plan['start']}, a correction is "
-        f"{'the true mask' if plan['correction'] == 'mask' else 'up to three clicks'}. Model "
+        f"{CORRECTIONS[plan['correction']]}. Model "
         f"{content['tracker']['model']}, weights {weights[:12]}, commit {(content['commit'] or 'unknown')[:12]}; "
         f"{machine.describe()}."
     )

@@ -36,13 +36,11 @@ class FrameReader:
     Args:
         source: where frames come from.
         model: whose image encoder is used, and says how many frames go through it at a time.
-        when_asked: encode only what is asked for, when it is: for objects that are tracked in a part of the picture.
     """
 
-    def __init__(self, source: FrameSource, model: Batched, when_asked: bool = False) -> None:
+    def __init__(self, source: FrameSource, model: Batched) -> None:
         self.source = source
         self.model = model
-        self.when_asked = when_asked
         table = torch.from_numpy(np.asarray(normalize_table(model.network.mean, model.network.std)))  # [3, 256]
         self._tables = table.to(model.device).unbind()
         self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
@@ -71,18 +69,19 @@ class FrameReader:
         return self._parts[frame, view]
 
     def sequence(
-        self, start: int, count: int, direction: int
+        self, start: int, count: int, direction: int, when_asked: bool = False
     ) -> Iterator[tuple[int, FrameFeatures | None, Callable[[], None]]]:
         """Features of `count` frames from `start` on, in one direction, read ahead in a thread.
 
         With each of them comes a function that has the next one encoded, for when the device has nothing else to do.
-        With `when_asked` nothing is encoded, and None comes instead of features: `seen` has them.
+        With `when_asked`, for objects that are tracked in parts of the picture, nothing is encoded, and None comes
+        instead of features: `seen` has them.
 
         Ends early where the source does (a damaged file says so in its `damage`).
         """
         if count <= 0:
             return
-        if self.when_asked:
+        if when_asked:
             yield from self._pictures(start, count, direction)
             return
         ahead = _Ahead(self, start, count, direction)
@@ -103,11 +102,11 @@ class FrameReader:
             frames.close()
 
     def push(self, frame: int, image: np.ndarray | EncodedFrame) -> None:
-        """Take in a frame that the caller brings."""
-        if self.when_asked and not isinstance(image, EncodedFrame):
-            self._hold(frame, image)
-        else:
+        """Take in a frame that the caller brings; what is asked of a picture is encoded when it is."""
+        if isinstance(image, EncodedFrame):
             self._encode_whole(frame, image)
+        else:
+            self._hold(frame, image)
 
     def _hold(self, frame: int, image: np.ndarray) -> None:
         self._pushed = frame, image

@@ -78,7 +78,6 @@ class Session:
         self.hole_area = hole_area
         self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
-        self.close_up: CloseUp | None = None
         self.look_closely(close_up)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -90,7 +89,6 @@ class Session:
     def look_closely(self, closely: bool) -> None:
         """Whether something small is tracked in a window of its own, from now on."""
         self.close_up = CloseUp(*self._sizes) if closely else None
-        self.reader.when_asked = closely
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
@@ -131,7 +129,7 @@ class Session:
                 output = self.model.prompt(features, mask=mask.float()[None, None])
             else:
                 reading, num_pointers = None, 1
-                if not anew:
+                if corrects is not None and not anew:
                     reading = self._reading_of(obj, corrects, frame)
                     num_pointers = obj.tracks[corrects].rules.num_pointers
                 output = self.model.prompt(
@@ -328,7 +326,8 @@ class Session:
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
         first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
-        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction):
+        in_parts = any(prompt.view for obj in self.objects.values() for prompt in obj.prompts.values())
+        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction, in_parts):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)

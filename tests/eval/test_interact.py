@@ -60,6 +60,22 @@ def test_a_click_goes_to_the_middle_of_the_largest_error():
     assert annotator.on_error(truth, truth) is None
 
 
+def test_a_box_is_drawn_where_the_mask_is_far_off():
+    said = []
+
+    class Answers:
+        def add_new_points_or_box(self, state, frame, obj_id, **prompt):
+            said.append(prompt)
+            return frame, [obj_id], torch.from_numpy(np.where(square(3), 1.0, -1.0))[None, None]
+
+    def corrected(seen):
+        said.clear()
+        return annotator.correct(Answers(), None, 0, 1, square(3), seen, "boxes")[1]
+
+    assert corrected(square(12)) == 2 and said == [{"box": [3, 4, 7, 8]}], "its two corners"
+    assert corrected(square(4)) == 1 and said[0]["labels"] in ([0], [1])
+
+
 def test_even_halves_the_video_and_then_the_halves():
     frames, done = [], [0]
     for _ in range(5):

@@ -32,8 +32,11 @@ def page_corrects(annotator, truth, frame, kind):
     """As `Corrected.correct` says, with what a user does on the page."""
     if kind == "mask":
         annotator.mask(1, frame, truth[frame])
-    clicks = 0
-    while clicks < (simulated.MOST_CLICKS if kind == "clicks" else 0):
+    clicks, mask = 0, decode_mask(annotator.project.store.mask(frame, 1)).astype(bool)
+    if kind == "boxes" and simulated.agreement(truth[frame], mask) < simulated.FAR_OFF:
+        annotator.box(1, frame, simulated.box_of(truth[frame]))
+        clicks = 2
+    while clicks < (0 if kind == "mask" else simulated.MOST_CLICKS):
         mask = decode_mask(annotator.project.store.mask(frame, 1)).astype(bool)
         if clicks and simulated.agreement(truth[frame], mask) >= simulated.GOOD:
             break
@@ -43,7 +46,7 @@ def page_corrects(annotator, truth, frame, kind):
     track(annotator, "both", frame)
 
 
-@pytest.mark.parametrize(("kind", "frames"), [("mask", [8]), ("clicks", [8, 4])])
+@pytest.mark.parametrize(("kind", "frames"), [("mask", [8]), ("clicks", [8, 4]), ("boxes", [8])])
 def test_what_is_measured_is_what_the_page_does(kind, frames, opened, nano, truth):
     annotator = opened()
     images = np.stack([annotator.project.source.frame(t) for t in range(FRAMES)])
