@@ -15,9 +15,9 @@ Memory over thousands of frames is in bench_long.py.
 
 Systems: plain sam2 (its own class, one object after the other); ours with everything off; `agree`: three pathways
 that never part (every frame certain); `distinct`: three that always differ (no frame certain); `distinct, sparse`: the
-same with memory_tokens="sparse"; `default`: the paper's settings, pathways as they fall (nano only: random weights
-say nothing about that). With --compile also `agree, compiled`: ours with compile=True; and `sam2, vos_optimized`:
-sam2's compiled predictor, where torch can compile it.
+same with memory_tokens="sparse"; `default`: as it comes, pathways as they fall, and what is small in a window of its
+own (nano only: random weights say nothing about either). With --compile also `agree, compiled`: ours with
+compile=True; and `sam2, vos_optimized`: sam2's compiled predictor, where torch can compile it.
 """
 
 from __future__ import annotations
@@ -66,12 +66,13 @@ POINTERS = 17  # until the pointers are
 COMPILED = POINTERS + STEADY + 1  # until what is compiled is: anew while the banks grow, then for their last size
 CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
 ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
+TREE = ONLINE | {"close_up": False}  # the encoder's work is plain sam2's
 CONFIGS = {
-    "ours, all off": Sam2LongConfig(num_pathways=1, object_aware_memory=False, modulation=(1, 1), **ONLINE),
-    "agree": Sam2LongConfig(certainty_threshold=CERTAIN, **ONLINE),
-    "agree, compiled": Sam2LongConfig(certainty_threshold=CERTAIN, **ONLINE),
-    "distinct": Sam2LongConfig(certainty_threshold=UNCERTAIN, **ONLINE),
-    "distinct, sparse": Sam2LongConfig(certainty_threshold=UNCERTAIN, memory_tokens="sparse", **ONLINE),
+    "ours, all off": Sam2LongConfig(num_pathways=1, object_aware_memory=False, modulation=(1, 1), **TREE),
+    "agree": Sam2LongConfig(certainty_threshold=CERTAIN, **TREE),
+    "agree, compiled": Sam2LongConfig(certainty_threshold=CERTAIN, **TREE),
+    "distinct": Sam2LongConfig(certainty_threshold=UNCERTAIN, **TREE),
+    "distinct, sparse": Sam2LongConfig(certainty_threshold=UNCERTAIN, memory_tokens="sparse", **TREE),
     "default": Sam2LongConfig(**ONLINE),
 }
 PLAIN, OPTIMIZED = "plain sam2", "sam2, vos_optimized"
@@ -394,7 +395,7 @@ def main(argv: list[str] | None = None) -> int:
         for size in [None] if model == "nano" else args.sizes:
             many = args.objects if model == "nano" or args.all_objects else args.objects[:1]
             for objects in many:
-                print(f"{model}, {size or 256} px, {objects} objects", flush=True)
+                print(f"{model}, {f'{size} px, ' if size else ''}{objects} objects", flush=True)
                 rows += measure(model, size, objects, args.frames if model == "nano" else short, args)
     table = pd.DataFrame(rows)
     args.out.mkdir(parents=True, exist_ok=True)
