@@ -68,9 +68,9 @@ def test_a_click_corrects_with_memory_and_further_clicks_refine_it(tiny):
     before = collect(tiny, state)
     report = tiny.track_report(state)
     at = int(report[(report.object_logit > 1) & (report.frame > 25)].frame.iloc[0])  # an absent object stays absent
-    _, _, once = tiny.add_new_points_or_box(state, at, 1, points=[[5, 5]], labels=[0])
+    _, _, once = tiny.add_new_points_or_box(state, at, 1, points=[[20, 20]], labels=[1])
     assert not torch.equal(once, before[at])
-    _, _, twice = tiny.add_new_points_or_box(state, at, 1, points=[[40, 40]], labels=[1], clear_old_points=False)
+    _, _, twice = tiny.add_new_points_or_box(state, at, 1, points=[[40, 40]], labels=[0], clear_old_points=False)
     assert not torch.equal(twice, once)
     after = collect(tiny, state, start_frame_idx=at)
     assert torch.equal(after[at], twice)

@@ -25,13 +25,13 @@ from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import Points
-from sam2long.tracking import zoom
+from sam2long.tracking.answering import Answering, Shown
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step, with_settings
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
-from sam2long.tracking.window import LOGITS, Window, holds, inside, reframed
+from sam2long.tracking.window import Window
 from sam2long.video import FrameSource
 
 FORWARD, REVERSE = 1, -1
@@ -88,7 +88,8 @@ class Session:
 
     def look_closely(self, closely: bool) -> None:
         """Whether something small is tracked in a window of its own, from now on."""
-        self.close_up = CloseUp(*self._sizes) if closely else None
+        size = self.model.network.image_size
+        self.close_up = CloseUp(self.source.height, self.source.width, size) if closely else None
 
     # ---- prompts ---------------------------------------------------------------------------------------------
 
@@ -109,91 +110,35 @@ class Session:
         if points is not None and refine and earlier is not None and earlier.points is not None:
             points = tuple(torch.cat(pair, dim=1) for pair in zip(earlier.points, points, strict=True))
         corrects = earlier.corrects if earlier else obj.tracked_in(frame)
+        answering = Answering(
+            reader=self.reader,
+            model=self.model,
+            hole_area=self.hole_area,
+            zoom_in=self.zoom_in,
+            close_up=self.close_up,
+        )
         with self.model.running():
-            previous, view = self._mask_on(obj, frame)
-            stays_whole = corrects is not None and view is None
-            tracked = earlier.tracked if earlier else None if previous is None else previous > 0
-            # Where prompts are looked at closely, a box starts anew: nothing tracked is asked what it shows.
-            anew = corrects is None or (self.zoom_in and points is not None and zoom.boxed(points))
-            if anew and earlier is None:
-                previous = None
-            elif not anew and previous is None:
-                previous = self.model.absent()
-            if points is not None and anew and self.zoom_in:
-                mask = self._closer_look(frame, points, self._moved(previous, view, None, self._sizes[2]))
-            if view is not None and (points is None or mask is not None or not holds(view, points, *self._sizes)):
-                previous, tracked = self._moved(previous, view, None), self._moved(tracked, view, None)
-                view = None
-            features = self.reader.seen(frame, view)
-            if mask is not None:
-                output = self.model.prompt(features, mask=mask.float()[None, None])
-            else:
-                reading, num_pointers = None, 1
-                if corrects is not None and not anew:
-                    reading = self._reading_of(obj, corrects, frame)
-                    num_pointers = obj.tracks[corrects].rules.num_pointers
-                output = self.model.prompt(
-                    features,
-                    points=points if view is None or points is None else inside(points, view, *self._sizes),
-                    previous=None if previous is None else previous.clamp(-LOGITS, LOGITS),
-                    reading=reading,
-                    num_pointers=num_pointers,
-                )
-            if (nearer := self._view_of(output.mask, view, stays_whole)) != view:
-                seen = output.mask if mask is None else mask.float()[None, None] - 0.5
-                closely = reframed(seen, self._window(view), self._window(nearer), self._sizes[2])[0, 0] > 0
-                if closely.any():
-                    tracked, view, mask = self._moved(tracked, view, nearer), nearer, closely
-                    output = self.model.prompt(self.reader.seen(frame, view), mask=mask.float()[None, None])
-            output = dataclasses.replace(output, mask=fill_small_holes(output.mask, self.hole_area))
+            known, view = self._mask_on(obj, frame)
+            tracked = earlier.tracked if earlier else None if known is None else known > 0
+            shown = Shown(mask=known, view=view, prompted=earlier is not None, tracked=corrects is not None)
+            found = answering.answer(frame, points, mask, shown, partial(self._memories_of, obj, corrects, frame))
+            tracked = answering.moved(tracked, view, found.view)
         seen_from_before = earlier.seen_from_before if earlier else not obj.has_been_tracked()
         obj.prompts[frame] = UserPrompt(
             points,
-            mask,
-            output,
-            float(output.object_logit),
+            found.mask,
+            found.output,
+            float(found.output.object_logit),
             seen_from_before=seen_from_before,
             corrects=corrects,
             tracked=tracked,
-            contradicts=contradicts(output.mask, tracked),
-            view=view,
+            contradicts=contradicts(found.output.mask, tracked),
+            view=found.view,
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
         if obj.prompts[frame].contradicts:
             obj.forget_stale()  # it was after something else: no mask of it is worth correcting
-
-    @property
-    def _sizes(self) -> tuple[int, int, int]:
-        """Height and width of the picture, and S."""
-        return self.source.height, self.source.width, self.model.network.image_size
-
-    def _window(self, view: Window | None) -> Window:
-        return view or Window.of_all(self.source.height, self.source.width)
-
-    def _view_of(self, mask: Tensor, view: Window | None, stays_whole: bool) -> Window | None:
-        """Where an object is looked at from a prompt on."""
-        return view if self.close_up is None else self.close_up.of_prompt(mask, view, stays_whole)
-
-    def _moved(self, mask: Tensor | None, view: Window | None, to: Window | None, side: int = 0) -> Tensor | None:
-        """A mask, logits or bool, as another view has it; of its own size, or another one."""
-        if mask is None or view == to:
-            return mask
-        logits = mask.float() - 0.5 if mask.dtype == torch.bool else mask
-        moved = reframed(logits, self._window(view), self._window(to), side or mask.shape[-1])
-        return moved > 0 if mask.dtype == torch.bool else moved
-
-    def _closer_look(self, frame: int, points: Points, previous: Tensor | None) -> Tensor | None:
-        """Bool [S, S], what a prompt marks when it is seen from nearer; None where that would show no more."""
-        if self.reader.picture(frame) is None:
-            return None
-        height, width, size = self._sizes
-        seen = zoom.Picture(
-            height=height, width=width, size=size, model=self.model, whole=self.reader.features(frame),
-            look=partial(self.reader.seen, frame),
-        )  # fmt: skip
-        mask = seen.closer(points, previous)
-        return mask if mask is not None and mask.any() else None
 
     def clear_prompt(self, frame: int, obj_id: Any) -> None:
         """Take back an object's prompts on one frame."""
@@ -260,8 +205,14 @@ class Session:
         self._seek(aside, obj.checkpoints[direction], time - 1)
         return aside
 
+    def _memories_of(self, obj: TrackedObject, direction: int | None, frame: int) -> tuple[memory.Reading | None, int]:
+        """What the object attends to on a frame that is being corrected, and the most pointers in it."""
+        if direction is None:
+            return None, 1
+        return self._reading_of(obj, direction, frame), obj.tracks[direction].rules.num_pointers
+
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:
-        """What the object attends to on a frame that is being corrected; None when there is nothing."""
+        """None when there is nothing to attend to."""
         time = obj.tracks[direction].time(frame)
         return self._leading_reading(self._standing_before(obj, direction, time), time)
 
