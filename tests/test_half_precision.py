@@ -49,8 +49,8 @@ def test_what_overflows_is_found_out():
 def test_auto_takes_what_the_card_has(monkeypatch, fast, safe, expected):
     tried, ours = [], tiny_predictor()
     monkeypatch.setattr(SAM2LongVideoPredictor, "device", torch.device("cuda", 0))
-    monkeypatch.setattr("sam2long.predictor.fast_bfloat16", lambda device: fast)
-    monkeypatch.setattr("sam2long.predictor.is_finite_in", lambda *asked: tried.append(asked) or safe)
+    monkeypatch.setattr("sam2long.network.held.fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("sam2long.network.held.is_finite_in", lambda *asked: tried.append(asked) or safe)
     assert [ours.compute_dtype(), ours.compute_dtype()] == [expected] * 2
     assert len(tried) == (not fast), "once for a device"
 
