@@ -498,10 +498,11 @@ class SAM2LongVideoPredictor(HoldsNetwork):
     @torch.no_grad()  # not inference_mode: callers may change masks in place, and give them to autograd
     def _video_masks(self, session: Session, masks: FrameMasks) -> VideoMasks:
         """Low-resolution masks as the caller gets them, at the size of the video."""
-        rows = [session.model.absent() if mask is None else mask.to(self.device) for mask in masks.masks]
+        device = session.model.device
+        rows = [session.model.absent() if mask is None else mask.to(device) for mask in masks.masks]
         height, width = session.source.height, session.source.width
         if not rows:
-            return masks.frame, [], torch.empty(0, 1, height, width, device=self.device)
+            return masks.frame, [], torch.empty(0, 1, height, width, device=device)
         if any(masks.views):
             whole = [
                 enlarged(row, height, width) if view is None else placed(row, view, height, width)

@@ -61,7 +61,8 @@ def test_a_good_mask_makes_nothing_out_of_date_beyond_the_neighbouring_prompts(o
     track(annotator, "forward", 0)
     annotator.lock(1, 10)
     track(annotator, "both", 10)
-    annotator.lock(1, 5)
+    meets = min((frame for frame in range(1, 10) if annotator.project.store.row(frame, 1).backward), default=10)
+    annotator.lock(1, 3 if meets > 5 else 7)  # where the two passes meet nothing would be out of date
     stale = annotator.project.stale[1]
     assert stale and all(0 < frame < 10 for frame in stale), "what follows from frame 10 stays as it is"
 
