@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import datasets, pngs, protocols, trackers
+from eval import datasets, pngs, prompting, protocols, trackers
 from sam2long.errors import ConfigError, Sam2LongError, sentence
 
 EXIT_SOME_VIDEOS_FAILED = 1
@@ -108,7 +108,7 @@ def _add_run(commands) -> None:
     p.add_argument("--config", type=Path, metavar="YAML", help="sam2long settings, and overrides of the model")
     p.add_argument("--baseline", choices=("sam2",), help="run plain SAM 2 too, into DIR-sam2")
     p.add_argument("--tracker", default="sam2long", help="sam2long, sam2, or module:function of your own")
-    p.add_argument("--prompt", choices=trackers.PROMPTS, default="mask", help="made from the given first masks")
+    p.add_argument("--prompt", choices=prompting.PROMPTS, default="mask", help="made from the given first masks")
     p.add_argument("--device", help="cuda, cuda:1, cpu, ...; default: the best there is")
     p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     p.add_argument("--seed", type=int)
@@ -220,7 +220,7 @@ def _add_interact(commands) -> None:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run again to go on, or to add rules")
     p.add_argument("--rules", metavar="A,B", help="default: all; see eval/interact/rules.py")
     p.add_argument("--rounds", type=int, default=5, metavar="N", help="corrections of each object (default: 5)")
-    p.add_argument("--start", choices=trackers.PROMPTS, default="box", help="the first prompt (default: box)")
+    p.add_argument("--start", choices=prompting.PROMPTS, default="box", help="the first prompt (default: box)")
     p.add_argument(
         "--correction",
         choices=("mask", "clicks", "boxes"),

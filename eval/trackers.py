@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from eval.datasets.base import Prompt, Video
+from eval.prompting import give
 from sam2long.errors import ConfigError
 from sam2long.models import figures
 from sam2long.network import transformers_loading
@@ -49,28 +50,6 @@ class TrackerSpec:
 
     def as_dict(self) -> dict:
         return asdict(self) | {"overrides": list(self.overrides)}
-
-
-PROMPTS = ("mask", "box", "click")
-
-
-def give(predictor, state, prompt: Prompt, kind: str) -> None:
-    """Prompt a predictor with the given mask, the box around it, or one click in its middle.
-
-    The middle is the pixel farthest from the mask's edge, the first of equals, as in SAM 2's interactive evaluation.
-    """
-    where = state, prompt.frame, prompt.obj
-    if kind == "mask":
-        predictor.add_new_mask(*where, prompt.mask)
-    elif kind == "box":
-        rows, columns = np.flatnonzero(prompt.mask.any(1)), np.flatnonzero(prompt.mask.any(0))
-        predictor.add_new_points_or_box(*where, box=[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    else:
-        import cv2
-
-        depth = cv2.distanceTransform(np.pad(prompt.mask, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
-        y, x = np.unravel_index(depth.argmax(), depth.shape)
-        predictor.add_new_points_or_box(*where, points=[[x + 0.5, y + 0.5]], labels=[1])
 
 
 class Tracker(Protocol):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
+from eval.datasets.base import Prompt
+from eval.prompting import box_of, give, innermost
 from sam2long.meeting import agreement
 
 MOST_CLICKS = 3  # on one frame
@@ -22,14 +23,7 @@ def begin(predictor: Any, state: Any, frame: int, obj_id: int, truth: np.ndarray
         truth: [H, W] bool, not empty.
         kind: "mask", "box" or "click".
     """
-    if kind == "mask":
-        found = predictor.add_new_mask(state, frame, obj_id, truth)
-    elif kind == "box":
-        found = predictor.add_new_points_or_box(state, frame, obj_id, box=box_of(truth))
-    else:
-        _, (x, y) = innermost(truth)
-        found = predictor.add_new_points_or_box(state, frame, obj_id, points=[[x, y]], labels=[1])
-    return _mask(found, obj_id)
+    return _mask(give(predictor, state, Prompt(obj_id, str(obj_id), frame, truth), kind), obj_id)
 
 
 def correct(
@@ -61,25 +55,12 @@ def correct(
     return mask, clicks
 
 
-def box_of(mask: np.ndarray) -> list[int]:
-    """The box around a mask [H, W] bool that is not empty: left, top, right, bottom, in pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-
-
 def on_error(truth: np.ndarray, mask: np.ndarray) -> tuple[tuple[float, float], int] | None:
     """A click in the middle of the largest error: (x, y), and 1 for what is missing or 0 for what is too much."""
     (missing, inside), (extra, outside) = innermost(truth & ~mask), innermost(mask & ~truth)
     if max(missing, extra) <= 0:
         return None
     return (inside, 1) if missing >= extra else (outside, 0)
-
-
-def innermost(mask: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """How far the pixel farthest from a mask's edge lies from it, and where it is: x, y. (0 for an empty mask.)"""
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return float(depth[y, x]), (x + 0.5, y + 0.5)
 
 
 def _mask(found: Any, obj_id: int) -> np.ndarray:

@@ -28,7 +28,6 @@ class Shown:
     mask: Tensor | None  # [1, 1, 4h, 4w] logits, of `view`; None: nothing yet
     view: Window | None  # None: the whole picture
     prompted: bool  # the mask is an earlier prompt's
-    tracked: bool  # the frame has been tracked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,17 +57,17 @@ class Answering:
     close_up: CloseUp | None
 
     def answer(
-        self, frame: int, points: Points | None, mask: Tensor | None, shown: Shown, memories: Memories
+        self, frame: int, points: Points | None, mask: Tensor | None, shown: Shown, memories: Memories | None
     ) -> Answer:
         """The network's answer to a mask, or to points.
 
         Args:
             points: all that count on this frame, in model pixels: coordinates [1, n, 2] and labels [1, n].
             mask: [S, S], bool or soft.
-            memories: called when the answer depends on them.
+            memories: called when the answer depends on them; None: the frame has not been tracked.
         """
         # Where prompts are looked at closely, a box starts anew: nothing tracked is asked what it shows.
-        anew = not shown.tracked or (self.zoom_in and points is not None and zoom.boxed(points))
+        anew = memories is None or (self.zoom_in and points is not None and zoom.boxed(points))
         previous = shown.mask
         if anew and not shown.prompted:
             previous = None
@@ -76,7 +75,7 @@ class Answering:
             previous = self.model.absent()
         if points is not None and anew and self.zoom_in:
             mask = self._closer(frame, points, self.moved(previous, shown.view, None, self._size))
-        stays_whole = shown.tracked and shown.view is None
+        stays_whole = memories is not None and shown.view is None
         if mask is not None:
             found = self._marked(frame, mask, stays_whole)
         else:

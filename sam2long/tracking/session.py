@@ -120,8 +120,9 @@ class Session:
         with self.model.running():
             known, view = self._mask_on(obj, frame)
             tracked = earlier.tracked if earlier else None if known is None else known > 0
-            shown = Shown(mask=known, view=view, prompted=earlier is not None, tracked=corrects is not None)
-            found = answering.answer(frame, points, mask, shown, partial(self._memories_of, obj, corrects, frame))
+            shown = Shown(mask=known, view=view, prompted=earlier is not None)
+            memories = None if corrects is None else partial(self._memories_of, obj, corrects, frame)
+            found = answering.answer(frame, points, mask, shown, memories)
             tracked = answering.moved(tracked, view, found.view)
         seen_from_before = earlier.seen_from_before if earlier else not obj.has_been_tracked()
         obj.prompts[frame] = UserPrompt(
@@ -205,10 +206,8 @@ class Session:
         self._seek(aside, obj.checkpoints[direction], time - 1)
         return aside
 
-    def _memories_of(self, obj: TrackedObject, direction: int | None, frame: int) -> tuple[memory.Reading | None, int]:
+    def _memories_of(self, obj: TrackedObject, direction: int, frame: int) -> tuple[memory.Reading | None, int]:
         """What the object attends to on a frame that is being corrected, and the most pointers in it."""
-        if direction is None:
-            return None, 1
         return self._reading_of(obj, direction, frame), obj.tracks[direction].rules.num_pointers
 
     def _reading_of(self, obj: TrackedObject, direction: int, frame: int) -> memory.Reading | None:

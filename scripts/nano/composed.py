@@ -167,7 +167,7 @@ class Composed:
             else:
                 image, *shape = self.cut(rng, size)
             laid.append(self.moving(rng, image, *shape, 0, frames, size, hard))
-        for layer in laid:
+        for layer in (ground, *laid):
             layer.aspect = aspect
         return [ground, *(laid[n] for n in rng.permutation(len(laid)))]
 
@@ -207,7 +207,6 @@ class Composed:
             angle=wander(rng, frames, -7, 7, 10),
             shear=wander(rng, frames, -0.06, 0.06, 10),
             bend=bends(rng, frames, most),
-            aspect=aspect,
             light=self.lights(rng, frames, hard),
         )
         return layer, [k for k in range(1, OBJECTS + 1) if k not in masks]

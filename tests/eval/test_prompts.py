@@ -5,7 +5,8 @@ import pytest
 
 from eval import cli, sweep
 from eval.datasets.base import Prompt
-from eval.trackers import TrackerSpec, give
+from eval.prompting import give
+from eval.trackers import TrackerSpec
 from sam2long.errors import ConfigError
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from eval.interact import annotator as simulated
 from eval.interact.corrected import Clip, Corrected
+from eval.prompting import box_of
 from sam2long.export.masks import decode_mask
 from tests.ui.conftest import FRAMES
 from tests.ui.test_annotator import masks_of, prompted, track
@@ -34,8 +35,8 @@ def page_corrects(annotator, truth, frame, kind):
         annotator.mask(1, frame, truth[frame])
     clicks, mask = 0, decode_mask(annotator.project.store.mask(frame, 1)).astype(bool)
     if kind == "boxes" and simulated.agreement(truth[frame], mask) < simulated.FAR_OFF:
-        annotator.box(1, frame, simulated.box_of(truth[frame]))
-        clicks = 2
+        annotator.box(1, frame, box_of(truth[frame]))
+        clicks = simulated.BOX
     while clicks < (0 if kind == "mask" else simulated.MOST_CLICKS):
         mask = decode_mask(annotator.project.store.mask(frame, 1)).astype(bool)
         if clicks and simulated.agreement(truth[frame], mask) >= simulated.GOOD:
