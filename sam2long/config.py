@@ -36,7 +36,7 @@ class Sam2LongConfig:
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
-    zoom_in: bool | None = None  # prompts on small things are answered from a crop; None: nano does, others do not
+    zoom_in: bool | None = None  # prompts are answered from a crop and its mirror image; None: in nano
     close_up: bool | None = None  # small objects are tracked in a window that goes with them; None: in nano
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 

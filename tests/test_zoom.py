@@ -1,5 +1,7 @@
 """A box around something small is answered from a crop of the picture."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.tracking import zoom
-from sam2long.tracking.window import Window
+from sam2long.tracking.window import Window, mirrored
 
 H, W, S = 480, 640, 256
 
@@ -33,6 +35,50 @@ def test_the_window_lies_around_the_box_and_in_the_picture():
     assert zoom.window(box(300, 100, 310, 200), None, H, W, S) == Window(265, 70, 80, 160)  # half as wide as high
 
 
+def test_what_is_said_of_a_picture_is_said_of_its_mirror_image():
+    points = torch.tensor([[[10.0, 5.0], [30.0, 40.0], [12.0, 7.0]]]), torch.tensor([[2, 3, 1]])
+    seen, labels = mirrored(points, 100)
+    assert seen.tolist() == [[[70, 5], [90, 40], [88, 7]]]  # the box's left side is where its right one was
+    assert torch.equal(labels, points[1])
+    assert all(torch.equal(one, other) for one, other in zip(mirrored((seen, labels), 100), points, strict=True))
+
+
+@pytest.mark.parametrize("said", [{"box": [184, 284, 216, 316]}, {"points": [[200, 300]], "labels": [1]},
+                                  {"box": [20, 20, 600, 440]}], ids=["box", "click", "large"])  # fmt: skip
+def test_a_picture_and_its_mirror_image_are_answered_alike(nano, clip, said):
+    """What the network marks in both counts, so neither left nor right has a say."""
+    image = clip[0][:1]
+    there = {
+        "points": [[W - x, y] for x, y in said.get("points", [])],
+        "box": [W - said["box"][2], said["box"][1], W - said["box"][0], said["box"][3]] if "box" in said else None,
+        "labels": said.get("labels", []),
+    }
+    there = {key: value for key, value in there.items() if value}
+    found, other = (
+        nano.add_new_points_or_box(nano.init_state(shown), 0, 1, **asked)[2][0, 0].numpy() > 0
+        for shown, asked in ((image, said), (image[:, :, ::-1].copy(), there))
+    )
+    assert found.any() and iou(found, other[:, ::-1]) > 0.9  # a crop's sides may lie a pixel elsewhere
+
+
+def test_the_answer_is_the_mean_of_a_picture_and_its_mirror_image():
+    """Of a network that always marks what is on the left, nearly everything is in the middle."""
+    asked = []
+
+    class Leftist:
+        network = SimpleNamespace(mask_size=4)
+
+        def prompt(self, features, points, previous):
+            asked.append((features, points[0].tolist(), None if previous is None else previous[0, 0, 0].tolist()))
+            return SimpleNamespace(mask=torch.tensor([3.0, 1, 0, -1]).expand(1, 1, 4, 4))
+
+    picture = zoom.Picture(height=8, width=8, size=4, model=Leftist(), look=lambda view, mirrored: (view, mirrored))
+    view = Window.of_all(8, 8)  # what is marked fills it
+    points, previous = (torch.tensor([[[1.0, 2.0]]]), torch.tensor([[1]])), torch.arange(4.0).expand(1, 1, 4, 4)
+    assert torch.equal(picture.marked(points, previous), torch.tensor([1.0, 0.5, 0.5, 1.0]).expand(4, 4))
+    assert asked == [((view, False), [[[1, 2]]], [0, 1, 2, 3]), ((view, True), [[[3, 2]]], [3, 2, 1, 0])]
+
+
 @pytest.mark.parametrize("points", [box(100, 100, 440, 300), box(0, 0, W, H)])
 def test_what_is_large_is_not_looked_at_closer(points):
     assert zoom.window(points, None, H, W, S) is None
@@ -54,7 +100,7 @@ def test_clicks_are_looked_at_with_the_mask_that_they_refine():
 
 
 def test_what_is_cut_off_by_the_windows_edge_counts_less():
-    picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
+    picture = zoom.Picture(height=H, width=W, size=S, model=None, look=None)
     masks = torch.full((3, 8, 8), -1.0)
     masks[0, 3, 3] = masks[1, 0, 3] = masks[2, 3, 7] = 1.0
     assert picture._cut_off(masks, Window(100, 100, 50, 50)).tolist() == [0, 1, 1]
@@ -63,7 +109,7 @@ def test_what_is_cut_off_by_the_windows_edge_counts_less():
 
 
 def test_a_window_around_a_click_stays_in_the_picture():
-    picture = zoom.Picture(height=H, width=W, size=S, model=None, whole=None, look=None)
+    picture = zoom.Picture(height=H, width=W, size=S, model=None, look=None)
     assert picture._around(click((320, 240, 1)), 2.5) == Window(192, 144, 256, 192)
     assert picture._around(click((639, 3, 1)), 2.5) == Window(384, 0, 256, 192)
 
@@ -111,7 +157,7 @@ def test_nano_looks_closer_unless_told_not_to(clip):
 @pytest.mark.parametrize("box", [[188, 284, 220, 316], [20, 20, 600, 440]], ids=["small", "large"])
 def test_a_box_on_a_tracked_frame_starts_anew(clip, box):
     """As if nothing had been tracked: what is wrong there has no say. Clicks go on from what the box found."""
-    predictor, state, _ = first_mask(clip)
+    predictor, state, _ = first_mask(clip, close_up=False)  # windows depend on what an object was before
     list(predictor.propagate_in_video(state))
     fresh = predictor.init_state(clip[0][1:2])
     for said in ({"box": box}, {"points": [[box[0] + 4, box[1] + 4]], "labels": [0], "clear_old_points": False}):
@@ -128,6 +174,17 @@ def test_what_is_found_is_tracked_and_refined_by_a_click(clip):
     predictor.add_new_points_or_box(state, 0, 1, box=[184, 284, 216, 316])
     _, _, masks = predictor.add_new_points_or_box(state, 0, 1, points=[[200, 300]], labels=[1], clear_old_points=False)
     assert iou(masks[0, 0].numpy() > 0, clip[1][0]) > 0.7
+
+
+def test_a_mask_is_refined_by_a_click_on_what_is_not_the_object_alone(nano, clip):
+    state = nano.init_state(clip[0])
+    drawn = clip[1][0].copy()
+    drawn[280:320, 200:260] = True  # too much
+    nano.add_new_mask(state, 0, 1, drawn)
+    said = {"points": [[250, 300]], "labels": [0], "clear_old_points": False}
+    assert iou(nano.add_new_points_or_box(state, 0, 1, **said)[2][0, 0].numpy() > 0, clip[1][0]) > iou(
+        drawn, clip[1][0]
+    )
 
 
 def clicked(predictor, clip, *said):

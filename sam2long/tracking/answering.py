@@ -84,6 +84,8 @@ class Answering:
             if view is not None and not holds(view, points, *self._picture, self._size):
                 previous, view = self.moved(previous, view, None), None
             found = self._pointed(frame, points, previous, view, stays_whole, None if anew else memories)
+            if self.zoom_in and not anew:
+                found = self._both(frame, points, found, stays_whole)
         filled = fill_small_holes(found.output.mask, self.hole_area)
         return dataclasses.replace(found, output=dataclasses.replace(found.output, mask=filled))
 
@@ -136,16 +138,28 @@ class Answering:
         return view if self.close_up is None else self.close_up.of_prompt(logits, view, stays_whole)
 
     def _closer(self, frame: int, points: Points, previous: Tensor | None) -> Tensor | None:
-        """Bool [S, S], what a prompt marks when it is seen from nearer; None where that would show no more."""
+        """Bool [S, S], what a prompt marks when it is looked at closely; None where nothing says what is meant."""
+        seen = self._closely(frame)
+        mask = None if seen is None else seen.closer(points, previous)
+        return mask if mask is not None and mask.any() else None
+
+    def _both(self, frame: int, points: Points, tracked: Answer, stays_whole: bool) -> Answer:
+        """Clicks on what is tracked: the mean of what memories answered, and of that refined as it is seen closely."""
+        seen = self._closely(frame)
+        if seen is None:
+            return tracked
+        logits = reframed(tracked.output.mask, self._window(tracked.view), self._window(None), self._size)
+        mask = logits[0, 0] + seen.marked(points, logits) > 0
+        return self._marked(frame, mask, stays_whole) if mask.any() else tracked
+
+    def _closely(self, frame: int) -> zoom.Picture | None:
+        """A frame to look at in parts; None where there are only its features."""
         if self.reader.picture(frame) is None:
             return None
         height, width = self._picture
-        seen = zoom.Picture(
-            height=height, width=width, size=self._size, model=self.model, whole=self.reader.features(frame),
-            look=partial(self.reader.seen, frame),
-        )  # fmt: skip
-        mask = seen.closer(points, previous)
-        return mask if mask is not None and mask.any() else None
+        return zoom.Picture(
+            height=height, width=width, size=self._size, model=self.model, look=partial(self.reader.seen, frame)
+        )
 
     def _window(self, view: Window | None) -> Window:
         return view or Window.of_all(*self._picture)

@@ -56,7 +56,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-        zoom_in: prompts on something small are answered from a crop around it: see `zoom`.
+        zoom_in: prompts are answered from a crop and its mirror image: see `zoom`.
         close_up: something small is tracked in a window that goes with it: see `close_up`.
     """
 

@@ -1,8 +1,10 @@
-"""A box or a click on something small is answered from a crop of the picture around it.
+"""Where a prompt points, the picture is looked at closely: in a crop, and in a mirror.
 
 A frame goes into the network at a fixed size, so a ball of a hand's width is a few pixels of its features. Zooming in
-where a prompt points is an old idea of interactive segmentation (f-BRS, arXiv 2001.10331, Sec. 3.4); here it costs one
-more pass of the image encoder on the prompted frame. What is found counts as a mask that the user gave.
+where a prompt points is an old idea of interactive segmentation (f-BRS, arXiv 2001.10331, Sec. 3.4). What is marked in
+a crop is averaged with what is marked in its mirror image, as image classifiers have long been asked twice (VGG, arXiv
+1409.1556, Sec. 3.2): a small network errs in another place each time. It costs two passes of the image encoder on a
+prompted frame, and what is found counts as a mask that the user gave.
 
 A first click does not say how large the object is, so it is looked at from two distances, or three. The mask that
 counts is the one that the network predicts to be good and that hardly changes with the threshold: the stability score
@@ -11,6 +13,7 @@ by which SAM chooses masks where nobody points (arXiv 2304.02643, App. B).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +23,7 @@ from torch import Tensor
 from sam2long.network.batched import Batched
 from sam2long.network.protocol import FrameFeatures, Points
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
-from sam2long.tracking.window import LOGITS, Window, inside, reframed
+from sam2long.tracking.window import LOGITS, Window, inside, mirrored, reframed
 
 MARGIN = 1.6  # of the longer side of what is marked: how much of the picture is looked at
 NEARER = (2.5, 6.0)  # how much smaller than the picture further looks at a click are, while each finds a better mask
@@ -38,24 +41,23 @@ class Picture:
     Args:
         height, width: of the video. size: S, the side of the model's input.
         model: the network, within `running`.
-        whole: image features of the frame. look: the same of a window of it.
+        look: image features of a window of the frame, or of the window's mirror image.
     """
 
     height: int
     width: int
     size: int
     model: Batched
-    whole: FrameFeatures
-    look: Callable[[Window], FrameFeatures]
+    look: Callable[[Window, bool], FrameFeatures]
 
     def closer(self, points: Points, previous: Tensor | None) -> Tensor | None:
-        """What a prompt marks when it is seen from nearer.
+        """What a prompt marks when it is looked at closely.
 
         Args:
             points: coordinates [1, n, 2] in model pixels and labels [1, n].
             previous: [1, 1, 4h, 4w] logits of the frame's mask so far, which clicks refine.
         Returns:
-            [S, S] bool; None where a closer look would show no more.
+            [S, S] bool; None where no click says what the object is.
         """
         labels = points[1][0].tolist()
         around = boxed(points)
@@ -66,35 +68,39 @@ class Picture:
             if not clicks:
                 return None
             found = self._clicked((points[0][:, clicks[:1]], points[1][:, clicks[:1]]))
-            if len(labels) == 1 or found is None:
-                return None if found is None else found > 0
+            if len(labels) == 1:
+                return found > 0
             previous = found[None, None]
-        view = window(points, None if around else previous, self.height, self.width, self.size)
-        if view is None:
-            return None
-        answer = self.model.prompt(
-            self.look(view),
-            points=inside(points, view, self.height, self.width, self.size),
-            previous=None if previous is None else self._cropped(previous, view),
-        )
-        return self._pasted(answer.mask, view) > 0
+        return self.marked(points, previous) > 0
 
-    def _clicked(self, click: Points) -> Tensor | None:
-        """[S, S] logits of a first click's best mask; None where the network's own answer is that."""
-        masks, ious = self.model.candidates(self.whole, click)
-        scores = ious * stability(masks)
-        best, found = scores.max(), None
-        if scores.argmax() != ious.argmax():
-            found = self._pasted(masks[scores.argmax()][None, None], self._all)
-        for nearer in NEARER:
-            view = self._around(click, nearer)
-            masks, ious = self.model.candidates(
-                self.look(view), inside(click, view, self.height, self.width, self.size)
-            )
+    def marked(self, points: Points, previous: Tensor | None) -> Tensor:
+        """[S, S] logits of what a prompt marks in the part of the picture that it is about. Args as for `closer`."""
+        around = None if boxed(points) else previous
+        view = window(points, around, self.height, self.width, self.size) or self._all
+        seen = inside(points, view, self.height, self.width, self.size)
+        before = None if previous is None else self._cropped(previous, view)
+        there = None if before is None else before.flip(-1)
+        mask = self.model.prompt(self.look(view, False), points=seen, previous=before).mask
+        other = self.model.prompt(self.look(view, True), points=mirrored(seen, self.size), previous=there).mask
+        return self._pasted((mask + other.flip(-1)) / 2, view)
+
+    def _candidates(self, view: Window, click: Points) -> tuple[Tensor, Tensor]:
+        """Of a click in a window: K masks [K, 4h, 4w], logits, and their predicted IoUs [K]."""
+        seen = inside(click, view, self.height, self.width, self.size)
+        masks, ious = self.model.candidates(self.look(view, False), seen)
+        others, more = self.model.candidates(self.look(view, True), mirrored(seen, self.size))
+        return (masks + others.flip(-1)) / 2, (ious + more) / 2
+
+    def _clicked(self, click: Points) -> Tensor:
+        """[S, S] logits of a first click's best mask."""
+        best, found = -math.inf, None
+        for view in (self._all, *(self._around(click, nearer) for nearer in NEARER)):
+            masks, ious = self._candidates(view, click)
             scores = ious * stability(masks) - CUT_OFF * self._cut_off(masks, view)
             if scores.max() <= best:
                 break
             best, found = scores.max(), self._pasted(masks[scores.argmax()][None, None], view)
+        assert found is not None
         return found
 
     def _around(self, click: Points, nearer: float) -> Window:
@@ -166,6 +172,7 @@ def window(points: Points, marked: Tensor | None, height: int, width: int, size:
     sides = (high - low).maximum(SLIMMEST * (high - low).max()) * MARGIN
     reach = sides.clamp(min=SMALLEST) / 2
     middle = (low + high) / 2
+    pixels = torch.cat([pixels, middle[None]])  # what is only said not to be the object need not be in view
     first = torch.minimum(middle - reach, pixels.amin(0)).floor().clamp(min=0)
     last = torch.maximum(middle + reach, pixels.amax(0)).ceil().minimum(extent)
     (left, top), (across, down) = first.int().tolist(), (last - first).int().tolist()
