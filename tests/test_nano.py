@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -173,6 +174,18 @@ def test_newton_schulz_brings_the_singular_values_together():
     for batch in (x, x.mT):
         values = torch.linalg.svdvals(optimisation.orthogonalise(batch))
         assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_what_came_closer_or_went_away_has_a_figure_of_its_own():
+    iou = torch.tensor([[0.9, 0.8, 0.4, 1.0]])
+    three = iou[..., None].expand(-1, -1, 3)
+    run = scoring.Run(
+        iou=iou, predicted=three, true=three, logit=torch.ones(1, 4), area=torch.tensor([[100, 250, 400, 0]])
+    )
+    assert scoring.summary(run)["J_resized"] == pytest.approx(0.4)
+    run.area[0, 1] = 30
+    assert scoring.summary(run)["J_resized"] == pytest.approx(0.6)
+    assert math.isnan(scoring.summary(run.__class__(**vars(run) | {"area": torch.full((1, 4), 9)}))["J_resized"])
 
 
 def test_auc_and_rank_correlation_by_hand():
@@ -441,6 +454,49 @@ def test_a_composed_clip_marks_the_object_where_it_paints_it(pictures, source):
         assert red[ids > 0].mean() > 0.95  # all but a soft edge; a background's own square may be red as well
         again = found.clip(random.Random(seed), stage)
         assert np.array_equal(images, again[0]) and np.array_equal(ids, again[1])
+
+
+def test_a_path_comes_closer_goes_away_or_comes_by():
+    rng = np.random.default_rng(0)
+    paths = [path for _ in range(300) if (path := composed.approach(rng, 16, 22.0)).any()]
+    assert 0.3 < len(paths) / 300 < 0.5
+    largest = np.exp([path.max() for path in paths])
+    assert 1.4 < largest.min() < 1.8 and 5 < largest.max() <= 6 and all(path.min() >= 0 for path in paths)
+    ways = {(path[0] > path.mean(), path[-1] > path.mean()) for path in paths}
+    assert ways == {(False, True), (True, False), (False, False), (True, True)}
+    assert not composed.approach(rng, 16, 1.2).any()  # no room to come closer
+    assert max(np.exp(composed.approach(rng, 16, 2.0).max()) for _ in range(50)) <= 2.0
+
+
+@pytest.mark.parametrize("source", ["cutouts", "whole"])
+def test_objects_come_closer_and_go_away_in_composed_clips(pictures, source, monkeypatch):
+    """As a car that drives up does: a model that never saw it keeps a mask of the old size."""
+    found = clips.sources(pictures[:4])[source]
+    stage = curriculum.Stage(until=1, clips=1, frames=16, chunk=8, size=96)
+
+    def most(chance: float) -> float:
+        """The largest ratio of a tracked object's areas, of 12 clips."""
+        monkeypatch.setattr(composed, "NEARER", chance)
+        monkeypatch.setattr(composed, "CUT", 0.0)
+        areas = [(found.clip(random.Random(seed), stage)[1] == 1).sum((1, 2)) for seed in range(12)]
+        return max(np.max(a) / np.median(a[:1]) for a in areas)
+
+    assert most(1.0) > 2 * most(0.0)
+
+
+def test_two_cut_outs_that_are_glued_are_one_object(pictures, monkeypatch):
+    source = clips.sources(pictures[:4])["cutouts"]
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        image, mask, cover = source.glued(rng, 96)
+        assert image.shape == (*mask.shape, 3) and mask.shape == cover.shape and image.dtype == mask.dtype == np.uint8
+        assert len(np.unique(cv2.connectedComponents((mask > 127).astype(np.uint8))[1])) == 2  # the ground, and one
+        one = source.cut(np.random.default_rng(seed), 96)[1]
+        assert (mask > 127).sum() >= (one > 127).sum() and not (cover < mask).any()
+    monkeypatch.setattr(composed, "GLUED", 1.0)
+    stage = curriculum.Stage(until=1, clips=1, frames=6, chunk=6, size=96)
+    images, ids = source.clip(random.Random(0), stage)
+    assert ((images[..., 0].astype(int) - images[..., 1] > 40)[ids > 0]).mean() > 0.9
 
 
 def test_objects_leave_and_return_in_long_composed_clips(pictures):

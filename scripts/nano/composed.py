@@ -17,8 +17,13 @@ from nano.photos import Photo, touching
 
 cv2.setNumThreads(1)
 CUT, CUT_FROM = 0.4, 6  # chance that a clip shows another scene for a while, if it has so many frames
+TOGETHER = 0.5  # chance that an object is tracked with one that touches it, if one does: a rider and the horse
+GLUED = 0.3  # chance that a cut-out is two, which move as one: what has parts of many looks is one thing all the same
 HELD = 0.35  # chance that a cut-out brings what touches it, untracked: a ball and the hand that holds it
 SIZES, EASY_SIZES = (0.08, 0.75), (0.2, 0.7)  # of the clip's side that a cut-out takes, log-uniform
+LARGEST, SMALLEST = 1.1, 0.05  # the same, for what has come closer, or gone away
+NEARER, TIMES = 0.4, (1.5, 6.0)  # chance that an object comes closer or goes away, and how many times as large it gets
+SPIN = 0.12  # chance that a cut-out turns any way, as a dancer does
 WIDE = 1.5  # a background is kept this much larger than the clip, so that the camera can move and come closer
 ASPECTS = {16 / 9: 5, 4 / 3: 2, 1: 2, 9 / 16: 1}  # width by height, of videos that clips are squashed from -> weight
 
@@ -31,6 +36,20 @@ def wander(rng: np.random.Generator, frames: int, low: float, high: float, pace:
         width = max(1.0, pace / 3)
         path = cv2.GaussianBlur(path[None].astype(np.float32), (0, 0), width, borderType=cv2.BORDER_REPLICATE)[0]
     return path.astype(np.float32)
+
+
+def approach(rng: np.random.Generator, frames: int, most: float) -> np.ndarray:
+    """[frames]: the logarithm of how much larger something is than when it is smallest; `most`: how much it may be.
+
+    In most clips 0. Else it comes closer, goes away, or comes by.
+    """
+    if most < TIMES[0] or rng.random() >= NEARER:
+        return np.zeros(frames, np.float32)
+    height = rng.uniform(np.log(TIMES[0]), np.log(min(most, TIMES[1])))
+    first, turn, last = frames * rng.uniform([0, 0.4, 0.7], [0.3, 0.6, 1])
+    at, path = ((first, last), (0, 1)) if rng.random() < 0.7 else ((first, turn, last), (0, 1, 0))
+    path = height * np.interp(np.arange(frames), at, path)
+    return (height - path if rng.random() < 0.35 else path).astype(np.float32)
 
 
 def shade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -158,7 +177,7 @@ class Composed:
         """Background first, nearest last."""
         aspect = float(rng.choice(list(ASPECTS), p=np.array(list(ASPECTS.values())) / sum(ASPECTS.values())))
         ground, free = self.background(rng, frames, size, hard, aspect)
-        cuts = [self.cut(rng, size) for _ in free]
+        cuts = [self.glued(rng, size) if hard and rng.random() < GLUED else self.cut(rng, size) for _ in free]
         laid = [self.moving(rng, *cut, k, frames, size, hard) for cut, k in zip(cuts, free, strict=True)]
         for _ in range(rng.integers(0, 3) if hard else 0):
             if cuts and rng.random() < 0.4:  # a look-alike
@@ -185,7 +204,8 @@ class Composed:
         most = float(rng.choice((0, 0.015, 0.03))) if hard else 0.0
         near = rng.uniform(1.1, 1.6) if self.own else rng.uniform(1.0, 1.6)
         lively = 1.0 if hard else 0.4
-        scale = near / WIDE * np.exp(lively * wander(rng, frames, -0.12, 0.12, 12))
+        closer = approach(rng, frames, self.room(masks)) if hard else 0.0
+        scale = near / WIDE * np.exp(lively * wander(rng, frames, -0.12, 0.12, 12) + closer)
         roam = lively * size * (0.35 if self.own else 0.2)
         x, y = wander(rng, frames, -roam, roam, 8), wander(rng, frames, -roam, roam, 8)
         if self.own:
@@ -195,8 +215,8 @@ class Composed:
             limits = [  # the camera stays inside the picture
                 np.maximum(n * scale * s / 2 - size / 2, 0) for n, s in zip(large, squashed, strict=True)
             ]
-            x = np.clip(x - x[0] + (large[0] / 2 - at[0]) * scale[0] * squashed[0], -limits[0], limits[0])
-            y = np.clip(y - y[0] + (large[1] / 2 - at[1]) * scale[0] * squashed[1], -limits[1], limits[1])
+            x = np.clip(x - x[0] + (large[0] / 2 - at[0]) * scale * squashed[0], -limits[0], limits[0])
+            y = np.clip(y - y[0] + (large[1] / 2 - at[1]) * scale * squashed[1], -limits[1], limits[1])
         layer = Layer(
             image=image,
             masks=masks,
@@ -210,6 +230,12 @@ class Composed:
             light=self.lights(rng, frames, hard),
         )
         return layer, [k for k in range(1, OBJECTS + 1) if k not in masks]
+
+    @staticmethod
+    def room(masks: dict[int, np.ndarray]) -> float:
+        """How many times as large the camera may make these before one fills the picture; 0 if there are none."""
+        shares = [np.divide(cv2.boundingRect(mask)[2:], mask.shape[::-1]).max() for mask in masks.values()]
+        return 0.9 / max(shares) if any(shares) else 0.0
 
     def choose(self, rng: np.random.Generator) -> Photo:
         photos = self.pool if self.own else self.backgrounds
@@ -225,11 +251,11 @@ class Composed:
     def cut(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """An object out of a photograph, no larger than needed: image, mask, and all that is cut out with it.
 
-        In one of four what touches it belongs to it; else it may come along untracked, as a hand with a ball.
+        What touches it may belong to it, or come along untracked, as a hand with a ball.
         """
         photo = self.pool[rng.integers(len(self.pool))]
         k = int(rng.choice(photo.objects))
-        mask = self.grouped(rng, photo, k, 0.25)
+        mask = self.grouped(rng, photo, k, TOGETHER)
         cover = np.maximum(mask, self.grouped(rng, photo, k, HELD))
         ys, xs = np.where(cover.any(1))[0], np.where(cover.any(0))[0]
         part = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
@@ -239,9 +265,34 @@ class Composed:
         image, mask, cover = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in (image, mask, cover))
         return shade(rng, image), mask, cover
 
+    def glued(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Two cut-outs as one, the second over an edge of the first, as a rider on a motorcycle. As `cut`."""
+        (image, mask, cover), other = self.cut(rng, size), self.cut(rng, size)
+        shrink = np.sqrt(mask.size / other[1].size) * np.exp(rng.uniform(*np.log((0.3, 1.1))))
+        shape = tuple(max(2, round(side * shrink)) for side in other[1].shape[::-1])
+        other = [cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in other]
+        ys, xs = np.nonzero(mask > 127)
+        if not len(ys):
+            return image, mask, cover
+        n = rng.integers(len(ys))  # a pixel of the first that the second comes to lie on, further out
+        out = np.array([ys[n] - ys.mean(), xs[n] - xs.mean()])
+        first = np.round([ys[n], xs[n]] + out * rng.uniform(0, 0.6) - np.divide(other[1].shape, 2)).astype(int)
+        low = np.minimum(first, 0)
+        high = np.maximum(first + other[1].shape, mask.shape)
+        whole = [np.zeros((*(high - low), *x.shape[2:]), np.uint8) for x in other]
+        at = np.s_[-low[0] : mask.shape[0] - low[0], -low[1] : mask.shape[1] - low[1]]
+        for place, x in zip(whole, (image, mask, cover), strict=True):
+            place[at] = x
+        at = tuple(slice(a - b, a - b + n) for a, b, n in zip(first, low, other[1].shape, strict=True))
+        over = other[2] > 127
+        whole[0][at][over] = other[0][over]
+        whole[1][at][over] = other[1][over]
+        whole[2][at][over] = 255
+        return tuple(whole)
+
     @staticmethod
     def grouped(rng: np.random.Generator, photo: Photo, k: int, chance: float) -> np.ndarray:
-        """The mask of object k, [H, W] uint8, 255 inside; by `chance` with a neighbour, as a rider and the horse."""
+        """The mask of object k, [H, W] uint8, 255 inside; by `chance` with a neighbour."""
         mask = photo.ids == k
         if rng.random() < chance:
             near = touching(photo.ids, k)
@@ -261,8 +312,11 @@ class Composed:
         hard: bool,
     ) -> Layer:
         lively = 1.0 if hard else 0.5
-        base = size * np.exp(rng.uniform(*np.log(SIZES if hard else EASY_SIZES))) / max(mask.shape)
-        scale = base * np.exp(lively * wander(rng, frames, -0.3, 0.3, 8))
+        closer = approach(rng, frames, LARGEST / SMALLEST) if hard else np.zeros(frames)
+        share = rng.uniform(*np.log(SIZES if hard else EASY_SIZES)) + closer - closer.mean()
+        share += min(0, np.log(LARGEST) - share.max()) if closer.any() else 0
+        share += max(0, np.log(SMALLEST) - share.min()) if closer.any() else 0
+        scale = size / max(mask.shape) * np.exp(share + lively * wander(rng, frames, -0.3, 0.3, 8))
         x, y = (size * (0.5 + lively * wander(rng, frames, -0.36, 0.36)) for _ in range(2))
         if not hard:
             x, y = x + size * rng.uniform(-0.2, 0.2), y + size * rng.uniform(-0.2, 0.2)
@@ -272,7 +326,8 @@ class Composed:
             x[gone:back] += size * 2 * rng.choice((-1, 1))
             if rng.random() < 0.5:
                 x[back:], y[back:] = size - x[back:], y[back:][::-1]
-        most = float(rng.choice((0, 0.04, 0.08))) if hard else 0.0
+        most = float(rng.choice((0, 0.04, 0.08, 0.12))) if hard else 0.0
+        turn = 150 if hard and rng.random() < SPIN else 25
         return Layer(
             image=image,
             masks={k: mask} if k else {},
@@ -280,7 +335,7 @@ class Composed:
             x=x,
             y=y,
             scale=scale,
-            angle=lively * wander(rng, frames, -25, 25, 8),
+            angle=lively * wander(rng, frames, -turn, turn, 8),
             shear=lively * wander(rng, frames, -0.2, 0.2, 8),
             bend=bends(rng, frames, most),
             light=self.lights(rng, frames, hard),
@@ -301,7 +356,7 @@ class Whole(Composed):
         masks = {}
         taken = np.zeros(photo.ids.shape, bool)
         for n, k in enumerate(ids, start=1):
-            mask = self.grouped(rng, photo, int(k), 0.2)
+            mask = self.grouped(rng, photo, int(k), TOGETHER)
             mask[taken] = 0
             taken |= mask > 0
             masks[n] = cv2.resize(mask, shape, interpolation=cv2.INTER_AREA)

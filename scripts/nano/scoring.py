@@ -34,6 +34,7 @@ class Run:
     area: Tensor  # [N, T] true pixels
 
 
+RESIZED = 3  # times as large, or as small, as on the first tracked frame: what came closer, or went away
 COMPOSED = ("cutouts", "whole")  # sources that are made of photographs
 
 
@@ -219,10 +220,13 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 def summary(run: Run) -> dict[str, float]:
     seen = run.area > 0
+    size = run.area / run.area[:, :1].clamp(min=1)
+    resized = seen & ((size > RESIZED) | (size < 1 / RESIZED))
     chosen = run.true.gather(2, run.predicted.argmax(2, keepdim=True))[..., 0]
     return {
         "J": float(run.iou.mean()),
         "J_visible": float(run.iou[seen].mean()),
+        "J_resized": float(run.iou[resized].mean()),
         "J_last_quarter": float(run.iou[:, -run.iou.shape[1] // 4 :].mean()),
         "presence_auc": auc(run.logit[seen | ~seen], seen.flatten()),
         "visible": float(seen.float().mean()),
