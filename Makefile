@@ -32,7 +32,7 @@ test: $(READY) lint
 	$(RUN) -m pytest --numprocesses auto --dist worksteal -m "not slow"
 
 test-all: $(READY) lint
-	$(RUN) -m pytest --numprocesses auto --dist worksteal
+	$(RUN) -m pytest --numprocesses auto --dist worksteal --durations 30
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -468,20 +468,20 @@ def test_a_path_comes_closer_goes_away_or_comes_by():
     assert max(np.exp(composed.approach(rng, 16, 2.0).max()) for _ in range(50)) <= 2.0
 
 
-@pytest.mark.parametrize("source", ["cutouts", "whole"])
-def test_objects_come_closer_and_go_away_in_composed_clips(pictures, source, monkeypatch):
+@pytest.mark.parametrize(("source", "at"), [("cutouts", -1), ("whole", 0)])
+def test_objects_come_closer_and_go_away_in_composed_clips(pictures, source, at, monkeypatch):
     """As a car that drives up does: a model that never saw it keeps a mask of the old size."""
     found = clips.sources(pictures[:4])[source]
-    stage = curriculum.Stage(until=1, clips=1, frames=16, chunk=8, size=96)
 
-    def most(chance: float) -> float:
-        """The largest ratio of a tracked object's areas, of 12 clips."""
+    def times(chance: float) -> np.ndarray:
+        """How many times as large something gets, in 20 clips: a cut-out, or all that the camera sees."""
         monkeypatch.setattr(composed, "NEARER", chance)
-        monkeypatch.setattr(composed, "CUT", 0.0)
-        areas = [(found.clip(random.Random(seed), stage)[1] == 1).sum((1, 2)) for seed in range(12)]
-        return max(np.max(a) / np.median(a[:1]) for a in areas)
+        layers = [found.layers(np.random.default_rng(seed), 16, 96, True)[at] for seed in range(20)]
+        return np.array([layer.scale.max() / layer.scale.min() for layer in layers])
 
-    assert most(1.0) > 2 * most(0.0)
+    assert times(0.0).max() < 2
+    assert times(1.0).mean() > 1.4 * times(0.0).mean()
+    assert max(composed.TIMES) / 2 < times(1.0).max() or source == "whole"  # the camera comes no nearer than all fit
 
 
 def test_two_cut_outs_that_are_glued_are_one_object(pictures, monkeypatch):
