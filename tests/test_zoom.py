@@ -166,6 +166,24 @@ def test_a_box_on_a_tracked_frame_starts_anew(clip, box):
         assert torch.equal(corrected, asked)
 
 
+def test_a_click_on_a_tracked_frame_counts_as_memories_and_a_close_look_together_say(clip, monkeypatch):
+    said = {"points": [[204, 300]], "labels": [1]}
+
+    def corrected(close_look: float | None) -> np.ndarray:
+        """The mask after a click; `close_look`: what the close look says of every pixel, in logits."""
+        predictor, state, _ = first_mask(clip)
+        list(predictor.propagate_in_video(state))
+        with monkeypatch.context() as patch:
+            if close_look is not None:
+                patch.setattr(zoom.Picture, "marked", lambda self, *_: torch.full((self.size, self.size), close_look))
+            return predictor.add_new_points_or_box(state, 1, 1, **said)[2][0, 0].numpy() > 0
+
+    tracked, doubtful, certain = (corrected(value) for value in (0.0, -1.0, 1e4))
+    assert iou(corrected(None), clip[1][1]) > 0.75
+    assert 0 < doubtful.sum() < tracked.sum() < certain.sum() / 10
+    assert iou(corrected(-1e4), tracked) > 0.8  # where a close look shows nothing, memories decide
+
+
 def test_what_is_found_is_tracked_and_refined_by_a_click(clip):
     predictor, state, closer = first_mask(clip)
     tracked = {frame: masks[0, 0].numpy() > 0 for frame, _, masks in predictor.propagate_in_video(state)}
