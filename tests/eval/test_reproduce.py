@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,20 +253,21 @@ def test_with_ray_and_two_workers_of_which_one_is_killed(tmp_path):
              runtime_env={"env_vars": {"PYTHONPATH": os.getcwd(), "TQDM_DISABLE": "1"}})  # fmt: skip
 
     def kill_one() -> None:
-        for _ in range(3000):
+        while not done.wait(0.02):
             mine = psutil.Process().children(recursive=True)
             if busy := [each for each in mine if each.is_running() and "Worker.run" in _title(each)]:
                 busy[0].send_signal(signal.SIGKILL)
                 killed.append(busy[0].pid)
                 return
-            time.sleep(0.02)
 
+    done = threading.Event()
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
         command = ["reproduce", "--data", str(data), "--models", "nano", "--device", "cpu", "--workers", "2"]
         assert cli.main([*command, "--engine", "ray", "--out", str(tmp_path / "ray")]) == 0
     finally:
+        done.set()
         killer.join()
         ray.shutdown()
     assert killed
