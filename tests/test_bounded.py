@@ -9,7 +9,6 @@ import torch
 from sam2long import Sam2LongConfig
 from tests.back_ends import back_end
 from tests.fakes import MASK, OTHER, noise_video, reconfigured, run, tiny_predictor
-from tests.transformers_models import KINDS
 
 FRAMES = 2000
 
@@ -22,9 +21,9 @@ def live_tensors():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "route, network",
-    [("file", "sam2"), ("settled stream", "sam2"), ("online stream", "sam2")]
-    + [("settled stream", f"transformers {kind}") for kind in KINDS],
-)
+    [("file", "sam2"), ("settled stream", "sam2"), ("online stream", "sam2"),
+     ("settled stream", "transformers edgetam")],  # of transformers' the one that keeps its memories in another way
+)  # fmt: skip
 def test_2000_frames_take_the_memory_of_100(route, network, tmp_path):
     config = Sam2LongConfig(max_lag=32, emit="online" if "online" in route else "settled")
     predictor = back_end(network, sam2long=config)
