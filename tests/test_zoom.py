@@ -43,6 +43,18 @@ def test_what_is_said_of_a_picture_is_said_of_its_mirror_image():
     assert all(torch.equal(one, other) for one, other in zip(mirrored((seen, labels), 100), points, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("labels", "x"),
+    [([2, 3, 2], [70, 90, 88]), ([3, 1, 0], [90, 70, 88]), ([2, 1, 1], [90, 70, 88]), ([2, 3, -1], [70, 90, 88])],
+)
+def test_corners_without_their_other_corner_are_points_in_a_mirror(nano, clip, labels, x):
+    points = torch.tensor([[[10.0, 5.0], [30.0, 40.0], [12.0, 7.0]]]), torch.tensor([labels])
+    found = mirrored(points, 100)[0][0, :, 0].tolist()
+    assert found == x
+    state = nano.init_state(clip[0][:1])
+    assert nano.add_new_points_or_box(state, 0, 1, points=points[0][0] * 5, labels=labels)[2].shape == (1, 1, H, W)
+
+
 @pytest.mark.parametrize("said", [{"box": [184, 284, 216, 316]}, {"points": [[200, 300]], "labels": [1]},
                                   {"box": [20, 20, 600, 440]}], ids=["box", "click", "large"])  # fmt: skip
 def test_a_picture_and_its_mirror_image_are_answered_alike(nano, clip, said):

@@ -49,9 +49,11 @@ def inside(points: Points, view: Window, height: int, width: int, size: int) -> 
 def mirrored(points: Points, size: int) -> Points:
     """The same prompt in a mirror image, of which each box is marked by its own left and right again. Args as above."""
     coords, labels = points
-    x, y = (size - coords[..., 0]), coords[..., 1]
-    first, last = (labels == label for label in BOX_LABELS)
-    x[first], x[last] = x[last], x[first]
+    x, y = size - coords[..., 0], coords[..., 1]
+    first, last = ((labels[0] == label).nonzero()[:, 0] for label in BOX_LABELS)
+    pairs = min(len(first), len(last))  # a corner alone is a point
+    first, last = first[:pairs], last[:pairs]
+    x[:, first], x[:, last] = x[:, last], x[:, first]
     return torch.stack([x, y], -1), labels
 
 
