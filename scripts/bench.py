@@ -56,6 +56,7 @@ from eval.report import markdown_table
 from eval.trackers import as_sam2
 from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.errors import ModelError
+from sam2long.method import tree
 from sam2long.network.compiled import STEADY
 from sam2long.synthetic import SYNTHLONG, generate
 from sam2long.synthetic.scenarios import MOST_OBJECTS
@@ -65,6 +66,7 @@ BANK = 8  # frames until the spatial memories of a bank are full
 POINTERS = 17  # until the pointers are
 COMPILED = POINTERS + STEADY + 1  # until what is compiled is: anew while the banks grow, then for their last size
 CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
+EVERY_DIGIT = 15  # decimals
 ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
 TREE = ONLINE | {"close_up": False}  # the encoder's work is plain sam2's
 CONFIGS = {
@@ -290,8 +292,9 @@ def in_turns(
         for n in order:
             clock.seconds = {}
             begin, worked = clock.now(), time.process_time()
-            for _ in range(turn):  # one pass of the encoder, and all its frames
-                next(runs[n])
+            with differing(n):
+                for _ in range(turn):  # one pass of the encoder, and all its frames
+                    next(runs[n])
             seconds, cpu = clock.now() - begin, time.process_time() - worked
             if number * turn >= warm:
                 taken[n].seconds.append(seconds / turn + opening[n])
@@ -300,6 +303,18 @@ def in_turns(
     for n in ours:
         taken[n].rows += states[n].rows_read
         taken[n].frames += turns * turn
+
+
+@contextmanager
+def differing(system: str) -> Iterator[None]:
+    """Where no frame is certain, all candidates count as different masks, also those whose IoUs would round alike."""
+    before = tree.IOU_DECIMALS
+    if system in CONFIGS and CONFIGS[system].certainty_threshold == UNCERTAIN:
+        tree.IOU_DECIMALS = EVERY_DIGIT
+    try:
+        yield
+    finally:
+        tree.IOU_DECIMALS = before
 
 
 def stages(frames: list[dict[str, float]], total: float) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The embedded nano model and the script that trains it."""
 
+import dataclasses
 import json
 import math
 import random
@@ -185,7 +186,7 @@ def test_what_came_closer_or_went_away_has_a_figure_of_its_own():
     assert scoring.summary(run)["J_resized"] == pytest.approx(0.4)
     run.area[0, 1] = 30
     assert scoring.summary(run)["J_resized"] == pytest.approx(0.6)
-    assert math.isnan(scoring.summary(run.__class__(**vars(run) | {"area": torch.full((1, 4), 9)}))["J_resized"])
+    assert math.isnan(scoring.summary(dataclasses.replace(run, area=torch.full((1, 4), 9)))["J_resized"])
 
 
 def test_auc_and_rank_correlation_by_hand():

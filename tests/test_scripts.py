@@ -112,8 +112,7 @@ def test_gpu_day_runs_on_a_cpu(tmp_path, capsys):
     systems = {row["system"]: row for row in found["steps"]["speed of nano, 1 objects"]["systems"]}
     assert {"plain sam2", "agree", "distinct", "distinct, sparse", "default"} <= set(systems)
     assert systems["plain sam2"]["times sam2"] == 1
-    # One object on an easy clip: with some weights all its candidates' IoUs round alike, and they count as one.
-    assert systems["distinct"]["rows per frame"] >= systems["agree"]["rows per frame"] == 1
+    assert systems["distinct"]["rows per frame"] > systems["agree"]["rows per frame"] == 1
     assert found["steps"]["promises"]["lines"][0] == "not asked: the CPU's masks in float32: this is the CPU"
     assert "not asked: at most 4 copies a frame, one object: cpu is no CUDA device" in capsys.readouterr().out
     assert "distinct, sparse" in (tmp_path / "gpu_day.md").read_text()

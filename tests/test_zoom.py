@@ -1,4 +1,4 @@
-"""A box around something small is answered from a crop of the picture."""
+"""Prompts are answered from a crop of the picture, and from its mirror image."""
 
 from types import SimpleNamespace
 

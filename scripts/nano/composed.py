@@ -314,8 +314,8 @@ class Composed:
         lively = 1.0 if hard else 0.5
         closer = approach(rng, frames, LARGEST / SMALLEST) if hard else np.zeros(frames)
         share = rng.uniform(*np.log(SIZES if hard else EASY_SIZES)) + closer - closer.mean()
-        share += min(0, np.log(LARGEST) - share.max()) if closer.any() else 0
-        share += max(0, np.log(SMALLEST) - share.min()) if closer.any() else 0
+        share += min(0, np.log(LARGEST) - share.max())
+        share += max(0, np.log(SMALLEST) - share.min())
         scale = size / max(mask.shape) * np.exp(share + lively * wander(rng, frames, -0.3, 0.3, 8))
         x, y = (size * (0.5 + lively * wander(rng, frames, -0.36, 0.36)) for _ in range(2))
         if not hard:
