@@ -224,8 +224,8 @@ def test_intervals_draw_videos_within_their_groups():
 # ---- as a user does it ---------------------------------------------------------------------------------------
 
 
-def generated(folder: Path, names=tuple(PLACES), frames: int = 9) -> Path:
-    clips = [Clip.of(generate("easy", seed, frames, 64, 1)) for seed in (0, 1)]
+def generated(folder: Path, names=tuple(PLACES)) -> Path:
+    clips = [Clip.of(generate("easy", seed, 9, 64, 1)) for seed in (0, 1)]
     for name in names:
         layouts.write(name, folder / PLACES[name], clips)
     if "mose-v1" in names:
@@ -248,7 +248,7 @@ def test_the_whole_command_with_nano(tmp_path, capsys):
 @pytest.mark.slow
 def test_with_ray_and_two_workers_of_which_one_is_killed(tmp_path):
     ray, psutil = pytest.importorskip("ray"), pytest.importorskip("psutil")
-    data, killed = generated(tmp_path / "data", ("sav-val",), frames=33), []
+    data, killed = generated(tmp_path / "data", ("sav-val",)), []
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False,
              runtime_env={"env_vars": {"PYTHONPATH": os.getcwd(), "TQDM_DISABLE": "1"}})  # fmt: skip
 
