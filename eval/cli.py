@@ -223,9 +223,9 @@ def _add_interact(commands) -> None:
     p.add_argument("--start", choices=prompting.PROMPTS, default="box", help="the first prompt (default: box)")
     p.add_argument(
         "--correction",
-        choices=("mask", "clicks", "boxes"),
+        choices=prompting.CORRECTIONS,
         default="mask",
-        help="the true mask (default); up to three clicks on the largest error; the same with a box where all is wrong",
+        help="; ".join(f"{kind}: {means}" for kind, means in prompting.CORRECTIONS.items()) + " (default: mask)",
     )
     p.add_argument("--tracker", choices=("sam2long", "sam2"), default="sam2long")
     p.add_argument("--model", help="short name, sam2 config name, or a YAML; default: nano")

@@ -10,6 +10,12 @@ from eval.datasets.base import Prompt
 from sam2long.export import polygons
 
 PROMPTS = ("mask", "box", "click")
+# What a simulated annotator does on a frame.
+CORRECTIONS = {
+    "mask": "the true mask",
+    "clicks": "up to three clicks",
+    "boxes": "up to three clicks, or a box (two clicks) and one where the mask is far off",
+}
 
 
 def give(predictor: Any, state: Any, prompt: Prompt, kind: str) -> Any:

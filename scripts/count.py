@@ -67,6 +67,7 @@ CARDS = (
     Card("H100 SXM", 989e12, 67e12, 3.35e12),
     Card("RTX 4090", 165e12, 82.6e12, 1.008e12),
 )
+COLUMNS = ("kernels", "GFLOP", "GB", "peak MiB", *(f"{card.name}, ms" for card in CARDS))
 
 
 def made_up() -> Callable[[Tensor], Tensor]:
@@ -99,7 +100,8 @@ def counts_of(model: str, objects: list[int], video: str, size: int) -> Iterator
                     gc.collect()  # the state of the system before
                     state = prompted(predictor, video, many)
                     run = predictor.propagate_in_video(state)
-                    counts = (counted_plain if plain else counted)(gpu, run, bench.BANK, FRAMES)
+                    with bench.differing(system):
+                        counts = (counted_plain if plain else counted)(gpu, run, bench.BANK, FRAMES)
                     yield many, system, many if plain else rows_of(state), counts
                     del run, state
 
@@ -119,17 +121,12 @@ def rows_of(state: Any) -> int:
 
 
 def figures(counts: Counts) -> dict[str, float]:
-    """Per frame."""
-    of = {
-        "kernels": counts.mean("launched"),
-        "GFLOP": counts.mean("flops") / 1e9,
-        "GB": counts.mean("bytes") / 1e9,
-        "peak MiB": max(frame.peak for frame in counts.frames) / 2**20,
-    }
-    for card in CARDS:
-        seconds = [sum(map(card.seconds, frame.work)) for frame in counts.frames]
-        of[f"{card.name}, ms"] = 1e3 * sum(seconds) / len(seconds)
-    return of
+    """Per frame, by COLUMNS."""
+    launched, flops, moved = (counts.mean(what) for what in ("launched", "flops", "bytes"))
+    peak = max(frame.peak for frame in counts.frames)
+    seconds = [[sum(map(card.seconds, frame.work)) for frame in counts.frames] for card in CARDS]
+    milliseconds = (1e3 * sum(each) / len(each) for each in seconds)
+    return dict(zip(COLUMNS, (launched, flops / 1e9, moved / 1e9, peak / 2**20, *milliseconds), strict=True))
 
 
 def rows(models: list[str], objects: list[int], size: int) -> Iterator[list[str]]:
@@ -149,9 +146,8 @@ def rows(models: list[str], objects: list[int], size: int) -> Iterator[list[str]
 
 
 def table(counted: list[list[str]]) -> str:
-    header = ["model", "objects", "per frame", "rows", "kernels", "GFLOP", "GB", "peak MiB"]
     made = [[*row[:4], *(each if row[2] == bench.PLAIN else f"× {each}" for each in row[4:])] for row in counted]
-    return markdown_table([*header, *(f"{card.name}, ms" for card in CARDS)], made)
+    return markdown_table(["model", "objects", "per frame", "rows", *COLUMNS], made)
 
 
 def short_table(counted: list[list[str]]) -> str:

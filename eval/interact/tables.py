@@ -11,6 +11,7 @@ import numpy as np
 from eval import bootstrap, machine, manifest, report_figures
 from eval.interact.annotator import MOST_CLICKS
 from eval.interact.measure import Round, Rounds, read
+from eval.prompting import CORRECTIONS
 from eval.report import markdown_table
 from sam2long.errors import DataError
 
@@ -18,11 +19,6 @@ SHOWN = (1, 3, 5, 8)  # rounds that the tables show
 GOALS = (75, 85)  # J&F
 MEASURES = {"rounds": "rounds", "clicks": "clicks", "looked": "frames looked at"}
 BASE = "random"
-CORRECTIONS = {
-    "mask": "the true mask",
-    "clicks": "up to three clicks",
-    "boxes": "up to three clicks, or a box (two clicks) and one where the mask is far off",
-}
 
 
 def after(rounds: list[Round], number: int, what: str = "J&F") -> float:
