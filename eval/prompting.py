@@ -13,8 +13,8 @@ PROMPTS = ("mask", "box", "click")
 # What a simulated annotator does on a frame.
 CORRECTIONS = {
     "mask": "the true mask",
-    "clicks": "up to three clicks",
-    "boxes": "up to three clicks, or a box (two clicks) and one where the mask is far off",
+    "clicks": "up to three clicks on the largest error",
+    "boxes": "up to three clicks on the largest error, or a box (two clicks) and one where the mask is far off",
 }
 
 

@@ -10,7 +10,7 @@ from sam2long import Sam2LongConfig
 from tests.back_ends import back_end
 from tests.fakes import MASK, OTHER, noise_video, reconfigured, run, tiny_predictor
 
-FRAMES = 1200
+FRAMES = 2000
 
 
 def live_tensors():
@@ -24,7 +24,7 @@ def live_tensors():
     [("file", "sam2"), ("settled stream", "sam2"), ("online stream", "sam2"),
      ("settled stream", "transformers edgetam")],  # of transformers' the one that keeps its memories in another way
 )  # fmt: skip
-def test_1200_frames_take_the_memory_of_100(route, network, tmp_path):
+def test_2000_frames_take_the_memory_of_100(route, network, tmp_path):
     config = Sam2LongConfig(max_lag=32, emit="online" if "online" in route else "settled")
     predictor = back_end(network, sam2long=config)
     images = noise_video(50)
@@ -34,7 +34,7 @@ def test_1200_frames_take_the_memory_of_100(route, network, tmp_path):
     def note():
         nonlocal seen
         seen += 1
-        if seen in (100, FRAMES // 2, FRAMES - 50):
+        if seen in (100, 1000, FRAMES - 50):
             tensors[seen], memory[seen] = live_tensors(), process.memory_info().rss
 
     if route == "file":
