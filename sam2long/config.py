@@ -13,7 +13,7 @@ from sam2long.errors import ConfigError
 TWINS = ("keep", "merge")
 EMIT = ("settled", "online")
 MEMORY_TOKENS = ("all", "sparse")
-GONE = ("merge_agreeing",)  # what runs and states of earlier versions name; None there means that it was not used
+GONE = ("merge_agreeing", "zoom_in")  # of earlier versions; None there means that it was not used
 SPARSE_SHARE = 0.05  # of a memory's tokens, how many "sparse" keeps in each layer
 
 
@@ -36,7 +36,7 @@ class Sam2LongConfig:
     emit: str = "settled"  # "settled": once all pathways agree on a frame; "online": at once
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
-    zoom_in: bool | None = None  # prompts are answered from a crop and its mirror image; None: in nano
+    stills: bool | None = None  # prompts are answered by a network for still pictures; None: in nano
     close_up: bool | None = None  # small objects are tracked in a window that goes with them; None: in nano
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 
@@ -67,7 +67,7 @@ class Sam2LongConfig:
             "max_prompted_frames",
             "an integer of 1 or more, or None for no bound",
         )
-        _require(self.zoom_in is None or isinstance(self.zoom_in, bool), self, "zoom_in", "true, false or None")
+        _require(self.stills is None or isinstance(self.stills, bool), self, "stills", "true, false or None")
         _require(self.close_up is None or isinstance(self.close_up, bool), self, "close_up", "true, false or None")
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
 
@@ -85,7 +85,7 @@ class Sam2LongConfig:
     def sam2(cls) -> Sam2LongConfig:
         """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
         return cls(
-            num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, zoom_in=False,
+            num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, stills=False,
             close_up=False,
         )  # fmt: skip
 

@@ -686,10 +686,10 @@ def test_prompts_on_photographs_are_judged_by_the_objects_size(model, pictures):
     assert 0 <= found["outside_small"] <= 1
     of_user = [
         scoring.asked_photos(
-            SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(zoom_in=zoom_in)),
+            SAM2LongVideoPredictor.from_sam2(model, Sam2LongConfig(stills=stills)),
             [photos.Photo("small", image, ids)],
         )
-        for zoom_in in (False, True)
+        for stills in (False, True)
     ]
     assert of_user[1]["box_small"] > 0.8 and of_user[1]["box"] >= of_user[0]["box"]
     assert of_user[1]["click_top"] > 0.7 and of_user[1]["five_clicks"] > 0.8

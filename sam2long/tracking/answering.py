@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
@@ -13,9 +12,9 @@ from sam2long.method.memory import Reading
 from sam2long.network.batched import Batched
 from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import Points, PromptOutput
-from sam2long.tracking import zoom
 from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.stills import Marked, Stills, boxed
 from sam2long.tracking.window import LOGITS, Window, holds, inside, reframed
 
 Memories = Callable[[], tuple["Reading | None", int]]  # what an object attends to on a frame, and how many pointers
@@ -46,14 +45,14 @@ class Answering:
     Args:
         reader: of the frames. model: the network, within `running`.
         hole_area: as for `Session`.
-        zoom_in: whether prompts are looked at from nearer.
+        stills: who answers prompts where frames have pictures; None: the model itself.
         close_up: windows of what is small; None: there are none.
     """
 
     reader: FrameReader
     model: Batched
     hole_area: int
-    zoom_in: bool
+    stills: Stills | None
     close_up: CloseUp | None
 
     def answer(
@@ -66,26 +65,31 @@ class Answering:
             mask: [S, S], bool or soft.
             memories: called when the answer depends on them; None: the frame has not been tracked.
         """
-        # Where prompts are looked at closely, a box starts anew: nothing tracked is asked what it shows.
-        anew = memories is None or (self.zoom_in and points is not None and zoom.boxed(points))
+        # Where another network answers, a box starts anew: nothing tracked is asked what it shows.
+        anew = memories is None or (self.stills is not None and points is not None and boxed(points))
         previous = shown.mask
         if anew and not shown.prompted:
             previous = None
         elif not anew and previous is None:
             previous = self.model.absent()
-        if points is not None and anew and self.zoom_in:
-            mask = self._closer(frame, points, self.moved(previous, shown.view, None, self._size))
         stays_whole = memories is not None and shown.view is None
-        if mask is not None:
-            found = self._marked(frame, mask, stays_whole)
+        marked = None
+        if points is not None and anew:
+            marked = self._still(frame, points, previous, shown.view)
+        if marked is not None:
+            found = self._marked(frame, marked, stays_whole)
+        elif mask is not None:
+            seen = mask.float()[None, None] - 0.5
+            found = self._marked(frame, Marked(seen, self._window(None)), stays_whole, mask)
         else:
             assert points is not None
             view = shown.view
             if view is not None and not holds(view, points, *self._picture, self._size):
                 previous, view = self.moved(previous, view, None), None
             found = self._pointed(frame, points, previous, view, stays_whole, None if anew else memories)
-            if self.zoom_in and not anew:
-                found = self._both(frame, points, found, stays_whole)
+            if not anew:
+                marked = self._still(frame, points, found.output.mask, found.view, tracked=True)
+                found = found if marked is None else self._marked(frame, marked, stays_whole)
         filled = fill_small_holes(found.output.mask, self.hole_area)
         return dataclasses.replace(found, output=dataclasses.replace(found.output, mask=filled))
 
@@ -97,12 +101,34 @@ class Answering:
         moved = reframed(logits, self._window(view), self._window(to), side or mask.shape[-1])
         return moved if mask.is_floating_point() else moved > 0
 
-    def _marked(self, frame: int, mask: Tensor, stays_whole: bool) -> Answer:
-        """A mask of the whole picture, in the window that it is looked at in from now on."""
-        seen = mask.float()[None, None]
-        view = self._view_of(seen - 0.5, None, stays_whole)
-        nearer = None if view is None else self._in_window(frame, seen - 0.5, None, view)
-        return nearer or Answer(self.model.prompt(self.reader.seen(frame, None), mask=seen), None, mask)
+    def _marked(self, frame: int, marked: Marked, stays_whole: bool, given: Tensor | None = None) -> Answer:
+        """What was marked counts as given, in the window that it is looked at in from now on.
+
+        Args:
+            given: [S, S], bool or soft: the mask of the whole picture, when a user gave it.
+        """
+        whole = reframed(marked.logits, marked.view, self._window(None), self._size)
+        view = self._view_of(whole, None, stays_whole)
+        nearer = None if view is None else self._in_window(frame, marked.logits, marked.view, view)
+        if nearer is not None:
+            return nearer
+        mask = whole[0, 0] > 0 if given is None else given
+        return Answer(self.model.prompt(self.reader.seen(frame, None), mask=mask.float()[None, None]), None, mask)
+
+    def _still(
+        self, frame: int, points: Points, previous: Tensor | None, view: Window | None, tracked: bool = False
+    ) -> Marked | None:
+        """What the network for still pictures marks; None where it is not asked, or marks nothing.
+
+        Args:
+            previous: [1, 1, h, w] logits, of `view`: what clicks refine.
+            tracked: as for `Stills.answer`.
+        """
+        if self.stills is None or self.reader.picture(frame) is None:
+            return None
+        before = None if previous is None else Marked(previous, self._window(view))
+        marked = self.stills.answer(frame, points, before, tracked)
+        return marked if marked is not None and (marked.logits > 0).any() else None
 
     def _pointed(
         self,
@@ -136,30 +162,6 @@ class Answering:
     def _view_of(self, logits: Tensor, view: Window | None, stays_whole: bool) -> Window | None:
         """Where an object is looked at from a prompt on."""
         return view if self.close_up is None else self.close_up.of_prompt(logits, view, stays_whole)
-
-    def _closer(self, frame: int, points: Points, previous: Tensor | None) -> Tensor | None:
-        """Bool [S, S], what a prompt marks when it is looked at closely; None where nothing says what is meant."""
-        seen = self._closely(frame)
-        mask = None if seen is None else seen.closer(points, previous)
-        return mask if mask is not None and mask.any() else None
-
-    def _both(self, frame: int, points: Points, tracked: Answer, stays_whole: bool) -> Answer:
-        """Clicks on what is tracked: the mean of what memories answered, and of that refined as it is seen closely."""
-        seen = self._closely(frame)
-        if seen is None:
-            return tracked
-        logits = reframed(tracked.output.mask, self._window(tracked.view), self._window(None), self._size)
-        mask = logits[0, 0] + seen.marked(points, logits) > 0
-        return self._marked(frame, mask, stays_whole) if mask.any() else tracked
-
-    def _closely(self, frame: int) -> zoom.Picture | None:
-        """A frame to look at in parts; None where there are only its features."""
-        if self.reader.picture(frame) is None:
-            return None
-        height, width = self._picture
-        return zoom.Picture(
-            height=height, width=width, size=self._size, model=self.model, look=partial(self.reader.seen, frame)
-        )
 
     def _window(self, view: Window | None) -> Window:
         return view or Window.of_all(*self._picture)

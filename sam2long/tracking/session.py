@@ -24,11 +24,13 @@ from sam2long.method import memory
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
+from sam2long.network.mobilesam import MobileSAM
 from sam2long.network.protocol import Points
 from sam2long.tracking.answering import Answering, Shown
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.stills import Stills
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step, with_settings
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
 from sam2long.tracking.window import Window
@@ -56,7 +58,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-        zoom_in: prompts are answered from a crop and its mirror image: see `zoom`.
+        stills: the network that answers prompts instead of the model: see `stills`.
         close_up: something small is tracked in a window that goes with it: see `close_up`.
     """
 
@@ -68,7 +70,7 @@ class Session:
         *,
         storage: torch.device | None = None,
         hole_area: int = 0,
-        zoom_in: bool = False,
+        stills: MobileSAM | None = None,
         close_up: bool = False,
     ) -> None:
         self.source = source
@@ -76,8 +78,8 @@ class Session:
         self.config = config
         self.storage = storage
         self.hole_area = hole_area
-        self.zoom_in = zoom_in
         self.reader = FrameReader(source, model)
+        self.stills = None if stills is None else Stills(stills, self.reader)
         self.look_closely(close_up)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -114,7 +116,7 @@ class Session:
             reader=self.reader,
             model=self.model,
             hole_area=self.hole_area,
-            zoom_in=self.zoom_in,
+            stills=self.stills,
             close_up=self.close_up,
         )
         with self.model.running():

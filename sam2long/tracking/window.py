@@ -73,18 +73,19 @@ def _within(coords: Tensor, view: Window, height: int, width: int, size: int) ->
     return seen, ((seen < 0) | (seen > size)).any(-1)
 
 
-def reframed(logits: Tensor, source: Window, target: Window, side: int) -> Tensor:
+def reframed(logits: Tensor, source: Window, target: Window, size: int | tuple[int, int]) -> Tensor:
     """A mask of one window as another window has it.
 
     Args:
         logits: [1, 1, h, w], of `source`.
-        side: of the result.
+        size: of the result, or its side.
     Returns:
-        [1, 1, side, side] float32; far below zero outside `source`.
+        [1, 1, *size] float32; far below zero outside `source`.
     """
-    at = torch.arange(side, device=logits.device) + 0.5
-    x = (at * target.width / side + (target.left - source.left)) / source.width * 2 - 1
-    y = (at * target.height / side + (target.top - source.top)) / source.height * 2 - 1
+    rows, columns = (size, size) if isinstance(size, int) else size
+    down, across = (torch.arange(n, device=logits.device) + 0.5 for n in (rows, columns))
+    x = (across * target.width / columns + (target.left - source.left)) / source.width * 2 - 1
+    y = (down * target.height / rows + (target.top - source.top)) / source.height * 2 - 1
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]
     found = F.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return torch.where((y.abs() <= 1)[:, None] & (x.abs() <= 1)[None], found, -LOGITS)
