@@ -138,20 +138,6 @@ def test_nanos_weights_decide_the_same_in_transformers(nano, monkeypatch, kept_i
     assert reports[0].pathways.max() > 1
 
 
-def test_a_click_has_the_same_candidates_in_transformers(nano):
-    scene = generate("easy", seed=3, num_frames=1, size=256)
-    found = []
-    for predictor in (nano, SAM2LongVideoPredictor.from_transformers(converted(nano))):
-        state = predictor.init_state(scene.frame(0).image[None])
-        click = torch.tensor([[[100.0, 120.0]]]), torch.ones(1, 1, dtype=torch.int32)
-        model, features = state.session.model, state.session.reader.features(0)
-        with model.running():
-            found.append(model.candidates(features, click))
-    (masks, ious), (others, other_ious) = found
-    assert masks.shape[0] == 3 and len(set(ious.tolist())) == 3
-    assert torch.allclose(masks, others, atol=CLOSE) and torch.allclose(ious, other_ious, atol=CLOSE)
-
-
 def test_a_model_folder_is_loaded_by_name(tmp_path, model):
     model.save_pretrained(tmp_path / "model")
     predictor = build_sam2long_video_predictor(f"hf:{tmp_path / 'model'}", device="cpu")

@@ -288,10 +288,6 @@ class Batched:
             conditioned = self.read(features, [reading], num_pointers)[0]
         return self.network.prompt(features, points=points, mask=mask, previous=previous, conditioned=conditioned)
 
-    def candidates(self, features: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
-        """As `Network.candidates`."""
-        return self.network.candidates(features, points)
-
     def remember_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None = None) -> Tensor:
         """The spatial memory of a prompted frame, as `Remembered.mask_features`.
 

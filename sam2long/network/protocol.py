@@ -218,8 +218,5 @@ class Network(Protocol):
             conditioned: [1, D, h, w] features that have read memories, when the frame has been tracked before.
         """
 
-    def candidates(self, features: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
-        """All masks [K, 4h, 4w] float32 logits and predicted IoUs [K] of clicks on a frame without memories."""
-
     def write_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None) -> Tensor:
         """The spatial memory of a prompted frame, [1, C, ...]. mask: bool [S, S], when that was given."""

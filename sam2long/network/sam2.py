@@ -344,23 +344,6 @@ class Sam2Network:
         )
         return PromptOutput(out["pred_masks"], out["obj_ptr"], out["object_score_logits"])
 
-    def candidates(self, features: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
-        masks, _, ious, *_ = self.model._forward_sam_heads(
-            backbone_features=self.model._prepare_memory_conditioned_features(
-                frame_idx=0,
-                is_init_cond_frame=True,
-                current_vision_feats=features.levels[-1:],
-                current_vision_pos_embeds=features.positions[-1:],
-                feat_sizes=features.sizes[-1:],
-                output_dict={"cond_frame_outputs": {}, "non_cond_frame_outputs": {}},
-                num_frames=1,
-            ),
-            point_inputs={"point_coords": points[0], "point_labels": points[1]},
-            high_res_features=features.fine_maps(1) or None,
-            multimask_output=True,
-        )
-        return masks[0].float(), ious[0].float()
-
     def write_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None) -> Tensor:
         # From the low-resolution mask whatever was given, as sam2's video predictor does it.
         return self._written(features, self._enlarged(output.mask), output.object_logit, from_points=True)

@@ -269,13 +269,6 @@ class TransformersNetwork:
             out.object_score_logits.float().reshape(1, 1),
         )
 
-    def candidates(self, features: FrameFeatures, points: Points) -> tuple[Tensor, Tensor]:
-        model = self.model
-        sparse, dense = model.prompt_encoder(points[0][:, None].to(model.dtype), points[1][:, None], None, None)
-        conditioned = features.maps(-1, 1) + model.no_memory_embedding.reshape(1, -1, 1, 1)
-        masks, ious, _, _ = self._decoded(features, conditioned, sparse, dense, multimask=True)
-        return masks[0].float(), ious[0].float()
-
     def write_prompt(self, features: FrameFeatures, output: PromptOutput, mask: Tensor | None) -> Tensor:
         # A mask that was given is remembered as it was given; sam2's predictor remembers it at low resolution.
         high_res = self._enlarged(output.mask) if mask is None else torch.where(mask, 10.0, -10.0)[None, None]

@@ -46,7 +46,7 @@ class FrameReader:
         self.prepare = partial(to_model_input, image_size=model.network.image_size, resize=model.network.resize)
         self.latest: tuple[int, FrameFeatures] | None = None  # the frame that was asked for last
         self._pushed: tuple[int, np.ndarray] | None = None  # the one that was read or brought last by itself
-        self._parts: dict[tuple[int, Window | None, bool], FrameFeatures] = {}  # of one frame
+        self._parts: dict[tuple[int, Window], FrameFeatures] = {}  # of one frame
 
     def features(self, frame: int) -> FrameFeatures:
         """Features of any frame; asking for the same frame again costs nothing."""
@@ -57,19 +57,18 @@ class FrameReader:
         assert self.latest is not None
         return self.latest[1]
 
-    def seen(self, frame: int, view: Window | None, mirrored: bool = False) -> FrameFeatures:
-        """Features of a part of a frame that has a `picture`, or of its mirror image; None: of the whole one."""
+    def seen(self, frame: int, view: Window | None) -> FrameFeatures:
+        """Features of a part of a frame that has a `picture`; None: of the whole one."""
         if view is not None and view == Window.of_all(self.source.height, self.source.width):
             view = None
-        if view is None and not mirrored:
+        if view is None:
             return self.features(frame)
-        part = frame, view, mirrored
+        part = frame, view
         if part not in self._parts:
             image = self.picture(frame)
             assert image is not None  # a stream without pictures is not looked at in parts
             self._parts = {key: known for key, known in self._parts.items() if key[0] == frame}
-            seen = image if view is None else image[view.slices]
-            (self._parts[part],) = self.encode([self.prepare(seen[:, ::-1].copy() if mirrored else seen)])
+            (self._parts[part],) = self.encode([self.prepare(image[view.slices])])
         return self._parts[part]
 
     def sequence(

@@ -23,6 +23,7 @@ from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
 from sam2long.tracking.window import LOGITS, Window, inside, reframed
 
 NEAR, WIDTH = 512, 4  # a part of the picture has at least so many pixels of it, and so many sizes of the object
+SURE = 10.0  # the logit of a mask that was given: more does not count as more
 FARTHEST = 0.6  # of the picture's longer side: a larger part is not worth it
 
 
@@ -54,13 +55,14 @@ class Stills:
         Args:
             points: coordinates [1, n, 2] in model pixels and labels [1, n]: a box's corners, clicks.
             previous: what is marked there so far, which clicks refine.
-            tracked: that was tracked. No click has said what it is, so a box around it is asked for with the clicks.
+            tracked: that is what memories make of the clicks. It counts half; and as no click may say what the object
+                is, the box around it is asked for as well.
         """
         if boxed(points):
             return self._marked(frame, points, previous, self._around(self._box(points)))
         if tracked and previous is not None:
             extent = self._extent(previous, points)
-            return self._marked(frame, points, previous, self._around(extent), extent)
+            return _mean(self._marked(frame, points, previous, self._around(extent), extent), previous)
         if previous is None:
             clicks = [at for at, label in enumerate(points[1][0].tolist()) if label == POSITIVE]
             if not clicks:
@@ -156,6 +158,12 @@ def boxed(points: Points) -> bool:
     """Whether a prompt has a box among its points."""
     labels = points[1][0].tolist()
     return all(label in labels for label in BOX_LABELS)
+
+
+def _mean(marked: Marked, other: Marked) -> Marked:
+    """Of two masks of a picture, as the first one's view has them."""
+    moved = reframed(other.logits, other.view, marked.view, tuple(marked.logits.shape[-2:]))
+    return Marked((marked.logits.clamp(-SURE, SURE) + moved.clamp(-SURE, SURE)) / 2, marked.view)
 
 
 def _around(points: Tensor) -> Tensor:

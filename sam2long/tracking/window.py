@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam2long.network.masks import enlarged
 from sam2long.network.protocol import Points
-from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
+from sam2long.tracking.prompts import POSITIVE
 
 LOGITS = 32.0  # the most that a mask prompt says, as in sam2; less its negative is certain not to be the object
 
@@ -44,17 +44,6 @@ def inside(points: Points, view: Window, height: int, width: int, size: int) -> 
     coords, labels = points
     seen, outside = _within(coords, view, height, width, size)
     return seen, torch.where(outside & (labels < POSITIVE), -1, labels)  # a negative click far away says nothing here
-
-
-def mirrored(points: Points, size: int) -> Points:
-    """The same prompt in a mirror image, of which each box is marked by its own left and right again. Args as above."""
-    coords, labels = points
-    x, y = size - coords[..., 0], coords[..., 1]
-    first, last = ((labels[0] == label).nonzero()[:, 0] for label in BOX_LABELS)
-    pairs = min(len(first), len(last))  # a corner alone is a point
-    first, last = first[:pairs], last[:pairs]
-    x[:, first], x[:, last] = x[:, last], x[:, first]
-    return torch.stack([x, y], -1), labels
 
 
 def holds(view: Window, points: Points, height: int, width: int, size: int) -> bool:
