@@ -1,6 +1,5 @@
 """Train the embedded nano model on photographs and generated videos, SAM 2's recipe in small.
 
-    python scripts/train_nano.py relabel --photos DIR --to photos   # more and better masks, to train on
     python scripts/train_nano.py train --photos DIR --minutes 240   # again: goes on where it stopped
     python scripts/train_nano.py train --photos DIR --minutes 8 --device cuda --bf16 --producers 14
     python scripts/train_nano.py train --photos DIR --out runs/more --init FILE --begin 0.5 --minutes 60
@@ -31,7 +30,6 @@ from nano.dataset import write_composed
 from nano.network import MODELS, export, load, set_size
 from nano.photos import HELD_OUT, PhotosError, read_photos, split
 from nano.prompts import PROMPTS
-from nano.relabel import relabel
 from nano.scoring import COMPOSED, asked_photos, held_out_clips, prompt_photos, summary, track_clips
 from nano.training import train
 
@@ -63,13 +61,6 @@ def evaluate(args: argparse.Namespace) -> None:
             row = {"from": source, "prompt": prompt, "clips": args.clips, "frames": args.frames}
             row |= {k: round(v, 3) for k, v in found.items()} | {"seconds": round(time.time() - start, 1)}
             print(json.dumps(row), flush=True)
-
-
-def relabelled(args: argparse.Namespace) -> None:
-    """Photographs with more and better masks, to train on."""
-    for folder in args.photos:
-        to = Path(args.to) / folder.resolve().name
-        print(f"{to}: {dict(relabel(folder, to, args.device))}", flush=True)
 
 
 def write_clips(args: argparse.Namespace) -> None:
@@ -131,11 +122,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.set_defaults(run=evaluate)
-    p = sub.add_parser("relabel", help="the same photographs with more and better masks, drawn by MobileSAM")
-    p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, required=True, help=PHOTOS)
-    p.add_argument("--to", required=True, metavar="DIR", help="folder for the new ones; what is there stays")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.set_defaults(run=relabelled)
     p = sub.add_parser("clips", help="clips composed of held-out photographs, as a data set of DAVIS 2017's layout")
     p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, required=True, help=PHOTOS)
     p.add_argument("--held-out", type=float, default=HELD_OUT, help="the share that was not trained on, to compose of")
