@@ -244,6 +244,17 @@ def test_a_click_on_what_was_tracked_and_is_not_the_object_leaves_the_rest(nano,
     assert iou(mask, clip[1][1][found.view.slices]) > max(0.85, iou(too_much, clip[1][1]))
 
 
+def test_a_click_where_nothing_is_tracked_shows_the_object(nano, clip):
+    stills = stills_of(nano, clip[0])
+    nothing = Marked(torch.full((1, 1, 96, 96), -1024.0), Window.of_all(H, W))
+    size = nano.network.image_size
+    click = torch.tensor([[[204 * size / W, 300 * size / H]]]), torch.ones(1, 1, dtype=torch.int32)
+    found = stills.answer(1, click, nothing, tracked=True)
+    mask = F.interpolate(found.logits, (found.view.height, found.view.width), mode="bilinear")[0, 0].numpy() > 0
+    assert iou(mask, clip[1][1][found.view.slices]) > 0.85
+    assert stills.answer(1, (click[0], 0 * click[1]), nothing, tracked=True) is None
+
+
 def test_what_is_found_is_tracked_and_refined_by_a_click(clip):
     predictor, state, found = first_mask(clip)
     tracked = {frame: masks[0, 0].numpy() > 0 for frame, _, masks in predictor.propagate_in_video(state)}

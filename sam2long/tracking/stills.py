@@ -58,6 +58,8 @@ class Stills:
             tracked: that is what memories make of the clicks. It counts half; and as no click may say what the object
                 is, the box around it is asked for as well.
         """
+        if previous is not None and not (previous.logits > 0).any():
+            previous = None  # there is nothing to refine
         if boxed(points):
             return self._marked(frame, points, previous, self._around(self._box(points)))
         if tracked and previous is not None:
