@@ -1,4 +1,4 @@
-"""How long a new user waits: from `import sam2long` to the first mask of the embedded model.
+"""How long a new user waits: from `import sam2long` to the first mask of the embedded model, of a box on 1280x768.
 
 python scripts/first_mask.py
 """
@@ -14,6 +14,9 @@ from sam2long.synthetic import generate  # noqa: E402
 
 scene = generate("easy", seed=7, num_frames=2, size=128)
 predictor = build_sam2long_video_predictor("nano", device="cpu")
-state = predictor.init_state(np.stack([frame.image for frame in scene]))
-*_, logits = predictor.add_new_mask(state, 0, 1, scene.frame(0).ids == 1)
+image, mask = (each.repeat(6, 0).repeat(10, 1) for each in (scene.frame(0).image, scene.frame(0).ids == 1))
+state = predictor.init_state(image[None])
+rows, columns = np.nonzero(mask)
+box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+*_, logits = predictor.add_new_points_or_box(state, 0, 1, box=box)
 print(f"first mask, {int((logits > 0).sum())} pixels, after {time.perf_counter() - begun:.1f} s")

@@ -164,6 +164,18 @@ def test_something_small_in_a_large_picture(nano, said):
     assert iou(found, mask) > 0.85
 
 
+def test_a_click_means_the_largest_thing_that_may_well_be_right(nano, monkeypatch):
+    stills = stills_of(nano, np.zeros((1, 300, 400, 3), np.uint8))
+    logits = torch.full((1, 3, 8, 8), -1.0)
+    for k, side in enumerate((2, 8, 5)):
+        logits[0, k, :side, :side] = 1.0
+    click = torch.tensor([[[9.0, 9.0]]]), torch.ones(1, 1, dtype=torch.int32)
+    for ious, side in (([0.9, 0.85, 0.8], 8), ([0.9, 0.8, 0.85], 5), ([0.95, 0.8, 0.85], 2)):
+        answered = logits, torch.tensor([ious])
+        monkeypatch.setattr(MobileSAM, "mark", lambda *_, answered=answered, **__: answered)
+        assert (stills._clicked(0, click).logits > 0).sum() == side**2
+
+
 # ---- prompts -------------------------------------------------------------------------------------------------
 
 

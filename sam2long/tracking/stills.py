@@ -23,6 +23,7 @@ from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
 from sam2long.tracking.window import LOGITS, Window, inside, reframed
 
 NEAR, WIDTH = 512, 4  # a part of the picture has at least so many pixels of it, and so many sizes of the object
+AS_GOOD = 0.06  # of predicted IoU: who clicks once means a thing rather than a part of it
 SURE = 10.0  # the logit of a mask that was given: more does not count as more
 FARTHEST = 0.6  # of the picture's longer side: a larger part is not worth it
 
@@ -76,10 +77,12 @@ class Stills:
         return self._marked(frame, points, previous, view)
 
     def _clicked(self, frame: int, click: Points) -> Marked:
-        """What one click marks: of the whole, a part and a part of it, what is predicted to be marked best."""
+        """What one click marks: of the whole, a part and a part of it, the largest that may well be right."""
         seen = self._look(frame, self._all)
         logits, ious = self._network.mark(seen, points=self._placed(click, self._all, seen), several=True)
-        best = Marked(logits[:, ious[0].argmax()][:, None], self._all)
+        sizes = (logits[0] > 0).flatten(1).sum(1)
+        largest = torch.where(ious[0] >= ious.max() - AS_GOOD, sizes, -1).argmax()
+        best = Marked(logits[:, largest][:, None], self._all)
         view = self._around(self._extent(best, click))
         return best if view == self._all else self._marked(frame, click, best, view)
 
