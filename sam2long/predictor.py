@@ -17,7 +17,6 @@ from sam2long.network.held import HoldsNetwork
 from sam2long.network.host import with_plain_torch
 from sam2long.network.install import NEEDED
 from sam2long.network.masks import apart, enlarged
-from sam2long.network.mobilesam import mobilesam
 from sam2long.network.options import refuse_unknown
 from sam2long.tracking import persist, prompts
 from sam2long.tracking.frames import EncodedFrame, FrameReader, LiveSource, rgb_image
@@ -214,7 +213,7 @@ class SAM2LongVideoPredictor(HoldsNetwork):
             "config": self.sam2long,
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,
-            "stills": mobilesam(self.device) if self._says("stills") else None,
+            "stills": self._says("stills"),
             "close_up": self._says("close_up"),
         }
 

@@ -38,7 +38,19 @@ def plain():
 
 def stills_of(predictor, frames):
     """The frames as the network for still pictures sees them."""
-    return Stills(mobilesam(torch.device("cpu")), FrameReader(open_source(frames), predictor.batched()))
+    return Stills(FrameReader(open_source(frames), predictor.batched()))
+
+
+def click(predictor, x, y, label):
+    """A click in pixels of a clip, as the model takes it."""
+    place = torch.tensor([[[float(x) / W, float(y) / H]]]) * predictor.network.image_size
+    return place, torch.tensor([[label]], dtype=torch.int32)
+
+
+def as_mask(marked):
+    """What is marked, in pixels of its part of the clip."""
+    size = marked.view.height, marked.view.width
+    return F.interpolate(marked.logits, size, mode="bilinear")[0, 0].numpy() > 0
 
 
 # ---- the network ---------------------------------------------------------------------------------------------
@@ -55,9 +67,8 @@ def test_attention_knows_how_far_away_each_place_is():
     bias = torch.stack([attention.attention_biases[head, 3 * abs(k // 3 - at // 3) + abs(k % 3 - at % 3)]
                         for k in range(9)])  # fmt: skip
     weights = (of_head[:, 1] @ of_head[at, 0] / HEAD**0.5 + bias).softmax(0)
-    heads = [weights @ of_head[:, 2] if n == head else None for n in range(2)]
     attention.proj = nn.Identity()
-    assert torch.allclose(attention(x)[0, at, HEAD:], heads[1], atol=1e-5)
+    assert torch.allclose(attention(x)[0, at, HEAD:], weights @ of_head[:, 2], atol=1e-5)
 
 
 def test_windows_do_not_see_each_other():
@@ -169,11 +180,10 @@ def test_a_click_means_the_largest_thing_that_may_well_be_right(nano, monkeypatc
     logits = torch.full((1, 3, 8, 8), -1.0)
     for k, side in enumerate((2, 8, 5)):
         logits[0, k, :side, :side] = 1.0
-    click = torch.tensor([[[9.0, 9.0]]]), torch.ones(1, 1, dtype=torch.int32)
     for ious, side in (([0.9, 0.85, 0.8], 8), ([0.9, 0.8, 0.85], 5), ([0.95, 0.8, 0.85], 2)):
         answered = logits, torch.tensor([ious])
         monkeypatch.setattr(MobileSAM, "mark", lambda *_, answered=answered, **__: answered)
-        assert (stills._clicked(0, click).logits > 0).sum() == side**2
+        assert (stills._clicked(0, click(nano, 9, 9, 1)).logits > 0).sum() == side**2
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
@@ -249,22 +259,16 @@ def test_a_click_on_what_was_tracked_and_is_not_the_object_leaves_the_rest(nano,
     stills = stills_of(nano, clip[0])
     too_much = clip[1][1] | (np.hypot(*(np.mgrid[:H, :W] - [[[300]], [[226]]])) < 10)
     logits = F.interpolate(torch.from_numpy(too_much).float()[None, None] * 20 - 10, (96, 96), mode="area")
-    size = nano.network.image_size
-    click = torch.tensor([[[228 * size / W, 300 * size / H]]]), torch.zeros(1, 1, dtype=torch.int32)
-    found = stills.answer(1, click, Marked(logits, Window.of_all(H, W)), tracked=True)
-    mask = F.interpolate(found.logits, (found.view.height, found.view.width), mode="bilinear")[0, 0].numpy() > 0
-    assert iou(mask, clip[1][1][found.view.slices]) > max(0.85, iou(too_much, clip[1][1]))
+    found = stills.answer(1, click(nano, 228, 300, 0), Marked(logits, Window.of_all(H, W)), tracked=True)
+    assert iou(as_mask(found), clip[1][1][found.view.slices]) > max(0.85, iou(too_much, clip[1][1]))
 
 
 def test_a_click_where_nothing_is_tracked_shows_the_object(nano, clip):
     stills = stills_of(nano, clip[0])
     nothing = Marked(torch.full((1, 1, 96, 96), -1024.0), Window.of_all(H, W))
-    size = nano.network.image_size
-    click = torch.tensor([[[204 * size / W, 300 * size / H]]]), torch.ones(1, 1, dtype=torch.int32)
-    found = stills.answer(1, click, nothing, tracked=True)
-    mask = F.interpolate(found.logits, (found.view.height, found.view.width), mode="bilinear")[0, 0].numpy() > 0
-    assert iou(mask, clip[1][1][found.view.slices]) > 0.85
-    assert stills.answer(1, (click[0], 0 * click[1]), nothing, tracked=True) is None
+    found = stills.answer(1, click(nano, 204, 300, 1), nothing, tracked=True)
+    assert iou(as_mask(found), clip[1][1][found.view.slices]) > 0.85
+    assert stills.answer(1, click(nano, 204, 300, 0), nothing, tracked=True) is None
 
 
 def test_what_is_found_is_tracked_and_refined_by_a_click(clip):

@@ -34,9 +34,16 @@ class Seen:
     """A picture as its encoder sees it."""
 
     features: Tensor  # [1, 256, h / 16, w / 16]
-    height: int  # h and w, in pixels of the network
-    width: int
-    extent: int  # the side of the square that places are shares of: the longer side that was asked for
+
+    @property
+    def height(self) -> int:
+        """h, in pixels of the network."""
+        return STRIDE * self.features.shape[2]
+
+    @property
+    def width(self) -> int:
+        """w, in pixels of the network."""
+        return STRIDE * self.features.shape[3]
 
 
 class MobileSAM(nn.Module):
@@ -65,7 +72,7 @@ class MobileSAM(nn.Module):
         height, width = (max(round(side * longest / max(sides) / STRIDE), 1) * STRIDE for side in sides)
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.mean.device).permute(2, 0, 1)[None].float()
         resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)
-        return Seen(self.encoder((resized / 255 - self.mean) / self.std), height, width, longest)
+        return Seen(self.encoder((resized / 255 - self.mean) / self.std))
 
     def mark(
         self,
@@ -87,7 +94,8 @@ class MobileSAM(nn.Module):
             logits [N, 1 or 3, h / 4, w / 4] and their predicted IoUs [N, 1 or 3], float32.
         """
         rows, columns = seen.features.shape[-2:]
-        share = LONGEST / seen.extent
+        grid = max(rows, columns)  # places are shares of a square: what is missing of it was never seen
+        share = LONGEST / (STRIDE * grid)
         sparse, dense = self.prompts(
             None if points is None else (points[0] * share, points[1]),
             None if boxes is None else boxes * share,
@@ -95,7 +103,6 @@ class MobileSAM(nn.Module):
         )
         if previous is None:
             dense = dense[..., :rows, :columns]
-        grid = seen.extent // STRIDE
         masks, ious, _, _ = self.decoder(
             image_embeddings=seen.features,
             image_pe=self.prompts.pe_layer((grid, grid))[None, :, :rows, :columns].to(seen.features.dtype),

@@ -179,25 +179,17 @@ class TransformersNetwork:
     def decode(self, features: FrameFeatures, conditioned: Tensor) -> Decoded:
         rows = conditioned.shape[0]
         sparse, dense = (part.expand(rows, -1, -1, -1) for part in self._no_prompt())
-        multimask = self.model._use_multimask(is_init_cond_frame=False, point_inputs=None)
-        masks, ious, tokens, logits = self._decoded(features, conditioned, sparse, dense, multimask)
-        masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
-        return masks.float(), ious, tokens, logits
-
-    def _decoded(
-        self, features: FrameFeatures, conditioned: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
-    ) -> tuple[Tensor, ...]:
-        """Masks, IoUs, tokens and object logits of prompt embeddings, a row for each of `conditioned`."""
-        rows = conditioned.shape[0]
         found = self.model.mask_decoder(
             image_embeddings=conditioned,
             image_positional_embeddings=self.model.get_image_wide_positional_embeddings().expand(rows, -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=multimask,
+            multimask_output=self.model._use_multimask(is_init_cond_frame=False, point_inputs=None),
             high_resolution_features=features.fine_maps(rows),
         )  # each with a dimension for several prompts per image, of which there is one
-        return tuple(each[:, 0] for each in found)
+        masks, ious, tokens, logits = (each[:, 0] for each in found)
+        masks = torch.where((logits > 0)[:, :, None, None], masks, NO_OBJ_SCORE)
+        return masks.float(), ious, tokens, logits
 
     def _no_prompt(self) -> tuple[Tensor, Tensor]:
         """The prompt encoder's embedding of "nothing was clicked"; it never changes."""

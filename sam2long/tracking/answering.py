@@ -73,14 +73,11 @@ class Answering:
         elif not anew and previous is None:
             previous = self.model.absent()
         stays_whole = memories is not None and shown.view is None
-        marked = None
-        if points is not None and anew:
-            marked = self._still(frame, points, previous, shown.view)
+        marked = self._still(frame, points, previous, shown.view) if points is not None and anew else None
         if marked is not None:
             found = self._marked(frame, marked, stays_whole)
         elif mask is not None:
-            seen = mask.float()[None, None] - 0.5
-            found = self._marked(frame, Marked(seen, self._window(None)), stays_whole, mask)
+            found = self._given(frame, mask, None, stays_whole)
         else:
             assert points is not None
             view = shown.view
@@ -101,19 +98,26 @@ class Answering:
         moved = reframed(logits, self._window(view), self._window(to), side or mask.shape[-1])
         return moved if mask.is_floating_point() else moved > 0
 
-    def _marked(self, frame: int, marked: Marked, stays_whole: bool, given: Tensor | None = None) -> Answer:
-        """What was marked counts as given, in the window that it is looked at in from now on.
+    def _marked(self, frame: int, marked: Marked, stays_whole: bool) -> Answer:
+        """What the network for still pictures marked counts as given."""
+        whole = reframed(marked.logits, marked.view, self._window(None), self._size)
+        return self._given(frame, whole[0, 0] > 0, marked, stays_whole)
+
+    def _given(self, frame: int, mask: Tensor, finer: Marked | None, stays_whole: bool) -> Answer:
+        """A mask, in the window that it is looked at in from now on.
 
         Args:
-            given: [S, S], bool or soft: the mask of the whole picture, when a user gave it.
+            mask: [S, S], bool or soft, of the whole picture.
+            finer: the same of a part of it, where more is known than that.
         """
-        whole = reframed(marked.logits, marked.view, self._window(None), self._size)
-        view = self._view_of(whole, None, stays_whole)
-        nearer = None if view is None else self._in_window(frame, marked.logits, marked.view, view)
-        if nearer is not None:
-            return nearer
-        mask = whole[0, 0] > 0 if given is None else given
-        return Answer(self.model.prompt(self.reader.seen(frame, None), mask=mask.float()[None, None]), None, mask)
+        seen = mask.float()[None, None]
+        view = self._view_of(seen - 0.5, None, stays_whole)
+        if view is not None:
+            finer = finer or Marked(seen - 0.5, self._window(None))
+            nearer = self._in_window(frame, finer.logits, finer.view, view)
+            if nearer is not None:
+                return nearer
+        return Answer(self.model.prompt(self.reader.seen(frame, None), mask=seen), None, mask)
 
     def _still(
         self, frame: int, points: Points, previous: Tensor | None, view: Window | None, tracked: bool = False

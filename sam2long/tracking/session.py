@@ -24,7 +24,6 @@ from sam2long.method import memory
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_together
 from sam2long.network.masks import fill_small_holes
-from sam2long.network.mobilesam import MobileSAM
 from sam2long.network.protocol import Points
 from sam2long.tracking.answering import Answering, Shown
 from sam2long.tracking.checkpoints import Checkpoints
@@ -58,7 +57,7 @@ class Session:
         config: settings; fixed for the session.
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
-        stills: the network that answers prompts instead of the model: see `stills`.
+        stills: a network for still pictures answers prompts instead of the model: see `stills`.
         close_up: something small is tracked in a window that goes with it: see `close_up`.
     """
 
@@ -70,7 +69,7 @@ class Session:
         *,
         storage: torch.device | None = None,
         hole_area: int = 0,
-        stills: MobileSAM | None = None,
+        stills: bool = False,
         close_up: bool = False,
     ) -> None:
         self.source = source
@@ -79,7 +78,7 @@ class Session:
         self.storage = storage
         self.hole_area = hole_area
         self.reader = FrameReader(source, model)
-        self.stills = None if stills is None else Stills(stills, self.reader)
+        self.stills = Stills(self.reader) if stills else None
         self.look_closely(close_up)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()

