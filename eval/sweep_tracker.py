@@ -76,7 +76,7 @@ class Sweep:
         first = min(p.frame for p in prompts)
         sessions = {}
         for key, config in configs.items():
-            config = replace(config, close_up=False)  # a window of its own is encoded for nobody else
+            config = replace(config, close_up=False, redraw=False)  # what is looked at for one alone is not shared
             predictor = SAM2LongVideoPredictor.from_sam2(self._tracker.predictor, config, self._tracker.spec.dtype)
             sessions[key] = predictor.init_state(str(folder)).session
         self._objects = [p.obj for p in prompts]

@@ -37,6 +37,7 @@ class Sam2LongConfig:
     max_lag: int | None = 256  # frames a mask may wait for agreement; None: as long as it takes
     max_prompted_frames: int | None = 8  # prompted frames read at once: the first and the nearest; None: all of them
     stills: bool | None = None  # prompts are answered by a network for still pictures; None: in nano
+    redraw: bool | None = None  # tracked masks are drawn once more by a network for still pictures; None: in nano
     close_up: bool | None = None  # small objects are tracked in a window that goes with them; None: in nano
     memory_tokens: str = "all"  # "sparse": of older memories only the tokens that were attended to; faster, not exact
 
@@ -68,6 +69,7 @@ class Sam2LongConfig:
             "an integer of 1 or more, or None for no bound",
         )
         _require(self.stills is None or isinstance(self.stills, bool), self, "stills", "true, false or None")
+        _require(self.redraw is None or isinstance(self.redraw, bool), self, "redraw", "true, false or None")
         _require(self.close_up is None or isinstance(self.close_up, bool), self, "close_up", "true, false or None")
         _require(self.memory_tokens in MEMORY_TOKENS, self, "memory_tokens", f"one of {MEMORY_TOKENS}")
 
@@ -86,7 +88,7 @@ class Sam2LongConfig:
         """Plain SAM 2: one pathway, its own memory choice, no key weights, every prompted frame read."""
         return cls(
             num_pathways=1, object_aware_memory=False, modulation=(1.0, 1.0), max_prompted_frames=None, stills=False,
-            close_up=False,
+            redraw=False, close_up=False,
         )  # fmt: skip
 
     @classmethod

@@ -214,6 +214,7 @@ class SAM2LongVideoPredictor(HoldsNetwork):
             "storage": torch.device("cpu") if offload else None,
             "hole_area": self.fill_hole_area,
             "stills": self._says("stills"),
+            "redraw": self._says("redraw"),
             "close_up": self._says("close_up"),
         }
 

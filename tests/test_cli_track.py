@@ -480,14 +480,15 @@ def test_the_list_of_commands_fits_a_screen(capsys):
 def test_every_setting_can_be_set(built, clip, tmp_path):
     given = {"num_pathways": 2, "iou_threshold": 0.25, "certainty_threshold": 1, "modulation": "0.9,1.1",
              "object_aware_memory": "false", "twins": "merge", "emit": "online", "max_lag": "none",
-             "max_prompted_frames": 4, "memory_tokens": "sparse", "stills": "false", "close_up": "true"}  # fmt: skip
+             "max_prompted_frames": 4, "memory_tokens": "sparse", "stills": "false", "redraw": "false",
+             "close_up": "true"}  # fmt: skip
     assert set(given) == {field.name for field in dataclasses.fields(Sam2LongConfig)}
     flags = [text for name, value in given.items() for text in ("--set", f"{name}={value}")]
     assert track(clip, *BOX, *flags, "--out", tmp_path / "run") == 0
     assert built[0].config() == Sam2LongConfig(
         num_pathways=2, iou_threshold=0.25, certainty_threshold=1, modulation=(0.9, 1.1), object_aware_memory=False,
         twins="merge", emit="online", max_lag=None, max_prompted_frames=4, memory_tokens="sparse",
-        stills=False, close_up=True,
+        stills=False, redraw=False, close_up=True,
     )  # fmt: skip
 
 

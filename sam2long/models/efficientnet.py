@@ -63,7 +63,7 @@ class EfficientNetLite0(nn.Module):
     names them smallest map first, as sam2 does).
     """
 
-    stills = close_up = True  # what these settings of `Sam2LongConfig` are for this model when nobody says
+    stills = redraw = close_up = True  # what these settings of `Sam2LongConfig` are for this model when nobody says
 
     def __init__(self) -> None:
         super().__init__()

@@ -124,7 +124,10 @@ class FrameReader:
         """A frame's pixels [H, W, 3] uint8; None where only its features were brought, or a stream has passed it."""
         if self._pushed is not None and self._pushed[0] == frame:
             return self._pushed[1]
-        return None if self.source.num_frames is None else self.source.frame(frame)
+        if self.source.num_frames is None:
+            return None
+        self._pushed = frame, self.source.frame(frame)
+        return self._pushed[1]
 
     def encoded(self, image: np.ndarray | EncodedFrame) -> EncodedFrame:
         """One picture [H, W, 3] uint8 through the encoder, if it has not been there."""

@@ -31,6 +31,7 @@ def save_session(session: Session, path: str | os.PathLike) -> None:
     content = {
         "config": session.config.to_dict(),
         "hole_area": session.hole_area,
+        "redraw": session.redraw is not None,
         "close_up": session.close_up is not None,
         "video": _video(session),
         "revision": session.revision,
@@ -66,6 +67,7 @@ def load_session(session: Session, path: str | os.PathLike) -> None:
         )
     session.config = Sam2LongConfig.from_mapping(content["config"])
     session.hole_area = content["hole_area"]
+    session.draw_again(content.get("redraw", False))
     session.look_closely(content.get("close_up", False))
     session.revision = content["revision"]
     session.next_time = {int(direction): tuple(value) for direction, value in content["next_time"].items()}

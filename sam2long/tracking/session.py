@@ -29,6 +29,7 @@ from sam2long.tracking.answering import Answering, Shown
 from sam2long.tracking.checkpoints import Checkpoints
 from sam2long.tracking.close_up import CloseUp
 from sam2long.tracking.frames import FrameReader
+from sam2long.tracking.redraw import Redraw
 from sam2long.tracking.stills import Stills
 from sam2long.tracking.track import NOWHERE, Hypothesis, Track, step, with_settings
 from sam2long.tracking.tracked_object import TrackedObject, UserPrompt, contradicts
@@ -58,6 +59,7 @@ class Session:
         storage: where spatial memories are kept, None for the model's device.
         hole_area: holes up to this many low-resolution pixels are filled in masks; 0 fills none.
         stills: a network for still pictures answers prompts instead of the model: see `stills`.
+        redraw: tracked masks are drawn once more by that network: see `redraw`.
         close_up: something small is tracked in a window that goes with it: see `close_up`.
     """
 
@@ -70,6 +72,7 @@ class Session:
         storage: torch.device | None = None,
         hole_area: int = 0,
         stills: bool = False,
+        redraw: bool = False,
         close_up: bool = False,
     ) -> None:
         self.source = source
@@ -79,6 +82,7 @@ class Session:
         self.hole_area = hole_area
         self.reader = FrameReader(source, model)
         self.stills = Stills(self.reader) if stills else None
+        self.draw_again(redraw)
         self.look_closely(close_up)
         self._before_frame: Callable[[int], None] | None = None
         self.outgoing = Outgoing()
@@ -86,6 +90,10 @@ class Session:
         self.revision = 0  # counts the changes that make masks of earlier passes stale
         self.passes = 0  # counts the passes that have begun
         self.next_time: dict[int, tuple[int, int]] = {}  # direction -> (time of the frame to hand out next, revision)
+
+    def draw_again(self, again: bool) -> None:
+        """Whether tracked masks are drawn once more, from now on."""
+        self.redraw = Redraw(self.reader) if again else None
 
     def look_closely(self, closely: bool) -> None:
         """Whether something small is tracked in a window of its own, from now on."""
@@ -193,7 +201,7 @@ class Session:
             found = track.best(time)
         else:
             aside = self._standing_before(obj, direction, time)
-            step(self.model, [aside], time, partial(self.reader.seen, frame))
+            self._advance([aside], time)
             aside.flush()
             found = aside.ready[-1][1]
         return self._filled([found.mask])[0], found.view
@@ -277,8 +285,9 @@ class Session:
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
         first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
-        in_parts = any(prompt.view for obj in self.objects.values() for prompt in obj.prompts.values())
-        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction, in_parts):
+        looks_again = any(prompt.view for obj in self.objects.values() for prompt in obj.prompts.values())
+        looks_again |= self.redraw is not None
+        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction, looks_again):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
@@ -297,14 +306,26 @@ class Session:
             )
 
     def _step(self, tracks: list[Track], time: int, while_waiting: Callable[[], None] | None = None) -> None:
-        seen = partial(self.reader.seen, tracks[0].frame(time))
         try:
             with self.model.running():
-                step(self.model, tracks, time, seen, while_waiting, self.outgoing)
+                self._advance(tracks, time, while_waiting, self.outgoing)
         except BaseException:
             self._failed(tracks)
             raise
         self._stepped(tracks)
+
+    def _advance(
+        self,
+        tracks: list[Track],
+        time: int,
+        while_waiting: Callable[[], None] | None = None,
+        outgoing: Outgoing | None = None,
+    ) -> None:
+        """`step` with the frame that it is about."""
+        frame = tracks[0].frame(time)
+        again = self.redraw is not None and self.redraw.can(frame)
+        redraw = partial(self.redraw.drawn, frame) if self.redraw is not None and again else None
+        step(self.model, tracks, time, partial(self.reader.seen, frame), while_waiting, outgoing, redraw)
 
     def _failed(self, tracks: list[Track]) -> None:
         """A step broke off: some tracks may have taken it and others not, so each goes back to a checkpoint."""
@@ -404,7 +425,7 @@ class Session:
         track.stand(standing if standing.pathways else NOWHERE)
         for at in tracked:
             if not standing.pathways or at > (standing.time or 0):
-                step(self.model, [track], at, partial(self.reader.seen, track.frame(at)))
+                self._advance([track], at)
         track.flush()
         track.ready.clear()
 

@@ -20,11 +20,10 @@ from sam2long.network.mobilesam import CELL, MobileSAM, Seen, mobilesam
 from sam2long.network.protocol import Points
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.prompts import BOX_LABELS, POSITIVE
-from sam2long.tracking.window import LOGITS, Window, inside, reframed
+from sam2long.tracking.window import LOGITS, SURE, Window, inside, reframed
 
 NEAR, WIDTH = 512, 4  # a part of the picture has at least so many pixels of it, and so many sizes of the object
 AS_GOOD = 0.06  # of predicted IoU: who clicks once means a thing rather than a part of it
-SURE = 10.0  # the logit of a mask that was given: more does not count as more
 FARTHEST = 0.6  # of the picture's longer side: a larger part is not worth it
 
 

@@ -401,6 +401,7 @@ def step(
     seen: Callable[[Window | None], FrameFeatures],
     while_waiting: Callable[[], None] | None = None,
     outgoing: Outgoing | None = None,
+    redraw: Callable[[Tensor, Window | None], Tensor] | None = None,
 ) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
@@ -410,6 +411,8 @@ def step(
     Args:
         seen: features of a part of the frame; of None, of the whole.
         while_waiting, outgoing: as for `Batched.propose`.
+        redraw: the best masks of a part of the frame, [N, 1, 4h, 4w] logits, drawn once more before they are
+            remembered; None: they stay as they are.
     """
     running: dict[Window | None, list[Track]] = {}
     for track in tracks:
@@ -420,7 +423,7 @@ def step(
         else:
             track.skip(time)
     for view, alike in running.items():
-        _step_alike(model, alike, time, seen(view), while_waiting, outgoing)
+        _step_alike(model, alike, time, seen(view), while_waiting, outgoing, redraw)
 
 
 def _step_alike(
@@ -430,6 +433,7 @@ def _step_alike(
     features: FrameFeatures,
     while_waiting: Callable[[], None] | None,
     outgoing: Outgoing | None,
+    redraw: Callable[[Tensor, Window | None], Tensor] | None,
 ) -> None:
     """`step` for tracks that look at the same part of the frame."""
     readings = [track.readings(time) for track in running]
@@ -446,6 +450,13 @@ def _step_alike(
         for own, decision in zip(rows, decisions, strict=True)
         for one in decision.unique()
     ]
+    if redraw is not None:
+        best = [(own.start + decision.kept[0].parent, decision.kept[0].mask)
+                for own, decision in zip(rows, decisions, strict=True)]  # fmt: skip
+        best = [(row, k) for row, k in best if proposals.verdicts[row].object_logit > 0]
+        if best:
+            at = proposals.at(best)
+            proposals.masks[at] = redraw(proposals.masks[at].unsqueeze(1), running[0].now.view).squeeze(1)
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, own, decision, its_readings in zip(running, rows, decisions, readings, strict=True):
         new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}

@@ -13,6 +13,7 @@ from sam2long.network.protocol import Points
 from sam2long.tracking.prompts import POSITIVE
 
 LOGITS = 32.0  # the most that a mask prompt says, as in sam2; less its negative is certain not to be the object
+SURE = 10.0  # the logit of a mask that was given: more does not count as more
 
 
 @dataclass(frozen=True, slots=True)
