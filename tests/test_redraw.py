@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
-from sam2long.network.mobilesam import MobileSAM
+from sam2long.network.mobilesam import MobileSAM, mobilesam, quick_encoder
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.redraw import SIDE, Redraw
 from sam2long.tracking.window import SURE, Window
@@ -121,8 +121,8 @@ def test_objects_of_one_part_are_drawn_together_as_each_alone(nano, video):
 def test_it_looks_at_about_as_many_pixels_as_the_tracker(nano, height, width, monkeypatch):
     asked, see = [], MobileSAM.see
 
-    def seen(self, picture, longest):
-        asked.append(see(self, picture, longest))
+    def seen(self, picture, *how):
+        asked.append(see(self, picture, *how))
         return asked[-1]
 
     monkeypatch.setattr(MobileSAM, "see", seen)
@@ -197,3 +197,16 @@ def test_plain_sam2_draws_once():
     assert Sam2LongConfig.sam2().redraw is False
     with pytest.raises(ConfigError, match="redraw"):
         Sam2LongConfig(redraw="often")
+
+
+def test_a_quick_encoder_sees_the_same(monkeypatch):
+    """In bfloat16 where the processor is fast at it, otherwise as ever."""
+    device = torch.device("cpu")
+    picture = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda fast=fast: {"avx512_bf16": fast}, raising=False)
+        encoder = quick_encoder.__wrapped__(device)
+        assert next(encoder.parameters()).dtype == dtype
+        usual, quick = (mobilesam(device).see(picture, 320, each).features for each in (None, encoder))
+        assert quick.dtype == torch.float32
+        assert F.cosine_similarity(usual, quick).mean() > 0.99

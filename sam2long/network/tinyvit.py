@@ -51,14 +51,23 @@ class Attention(nn.Module):
         rows, columns = rows.flatten(), columns.flatten()
         distance = (rows[:, None] - rows).abs() * side + (columns[:, None] - columns).abs()
         self.register_buffer("distance", distance, persistent=False)
+        self._known: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         count, tokens, channels = x.shape
         of_heads = self.qkv(self.norm(x)).view(count, tokens, self.heads, 3 * HEAD).transpose(1, 2)
-        bias = self.attention_biases[:, self.distance]
         queries, keys, values = of_heads.split(HEAD, -1)
-        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None].to(queries.dtype))
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self._biases().to(queries.dtype))
         return self.proj(y.transpose(1, 2).reshape(count, tokens, channels))
+
+    def _biases(self) -> Tensor:
+        """Of each pair of places, [1, heads, side * side, side * side]; looked up once for weights that stay."""
+        learned = self.attention_biases
+        if learned.requires_grad:
+            return learned[:, self.distance][None]
+        if self._known is None or (self._known.device, self._known.dtype) != (learned.device, learned.dtype):
+            self._known = learned[:, self.distance][None]
+        return self._known
 
 
 class Mlp(nn.Module):

@@ -90,8 +90,9 @@ class FrameReader:
         ahead = _Ahead(self, start, count, direction)
         try:
             while (item := ahead.next()) is not None:
-                self.latest = item
-                yield *item, ahead.fill
+                index, features, image = item
+                self.latest, self._pushed = (index, features), (index, image)
+                yield index, features, ahead.fill
         finally:
             ahead.close()
 
@@ -159,10 +160,10 @@ class _Ahead:
         source = reader.source
         self.frames = source.iter_from(start, reverse=direction < 0, prepare=reader.prepare)
         self.left = count  # frames that have not been read
-        self.encoded: deque[tuple[int, FrameFeatures]] = deque()
+        self.encoded: deque[tuple[int, FrameFeatures, np.ndarray]] = deque()
         self.error: Exception | None = None  # it belongs to a later frame than the one under way
 
-    def next(self) -> tuple[int, FrameFeatures] | None:
+    def next(self) -> tuple[int, FrameFeatures, np.ndarray] | None:
         if not self.encoded:
             if self.error is not None:
                 raise self.error
@@ -186,13 +187,14 @@ class _Ahead:
         taken = list(islice(self.frames, min(size, self.left)))
         self.left -= len(taken)
         if taken and (known := self.reader.latest) and known[0] == taken[0].index:  # a prompt was given there
-            self.encoded.append(known)
+            self.encoded.append((*known, taken[0].image))
             del taken[0]
         # Less than a full pass goes one by one: two shapes for torch.compile, not as many as there are remainders.
         parts = [taken] if len(taken) == size else [[frame] for frame in taken]
         for part in parts:
             features = self.reader.encode([frame.model_input for frame in part if frame.model_input is not None])
-            self.encoded.extend(zip((frame.index for frame in part), features, strict=True))
+            for frame, one in zip(part, features, strict=True):
+                self.encoded.append((frame.index, one, frame.image))
 
 
 class LiveSource:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sam2long.network.masks import boxes, enlarged
-from sam2long.network.mobilesam import CELL, mobilesam
+from sam2long.network.mobilesam import CELL, mobilesam, quick_encoder
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.window import SURE, Window
 
@@ -48,7 +48,8 @@ class Redraw:
             picture = picture[view.slices]
         network, side = mobilesam(masks.device), masks.shape[-1]
         shorter, longer = sorted(picture.shape[:2])
-        seen = network.see(picture, round(min(SIDE * (longer / shorter) ** 0.5, ENLARGED * longer)))
+        longest = round(min(SIDE * (longer / shorter) ** 0.5, ENLARGED * longer))
+        seen = network.see(picture, longest, quick_encoder(masks.device))
         across, down = seen.width / side, seen.height / side
         left, top, right, bottom = boxes(masks[:, 0]).unbind(1)
         corners = torch.stack([left * across, top * down, right * across, bottom * down], 1)

@@ -285,9 +285,8 @@ class Session:
         tracks = self._begin(start, direction)
         yield from self._hand_out(tracks, end, direction, this_pass)
         first = max([start, *(track.now.time + 1 for track in tracks if track.now.time is not None)])
-        looks_again = any(prompt.view for obj in self.objects.values() for prompt in obj.prompts.values())
-        looks_again |= self.redraw is not None
-        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction, looks_again):
+        in_parts = any(prompt.view for obj in self.objects.values() for prompt in obj.prompts.values())
+        for frame, _, encode_next in self.reader.sequence(first * direction, end - first + 1, direction, in_parts):
             self._check_pass(this_pass)
             if self._before_frame is not None:
                 self._before_frame(frame)
