@@ -68,7 +68,7 @@ COMPILED = POINTERS + STEADY + 1  # until what is compiled is: anew while the ba
 CERTAIN, UNCERTAIN = 0.0, 1e9  # thresholds that make every frame, or none, certain
 EVERY_DIGIT = 15  # decimals
 ONLINE = {"emit": "online"}  # a frame's work within that frame's turn; the network does the same either way
-TREE = ONLINE | {"close_up": False}  # the encoder's work is plain sam2's
+TREE = ONLINE | {"close_up": False, "redraw": False}  # the encoder's work is plain sam2's
 CONFIGS = {
     "ours, all off": Sam2LongConfig(num_pathways=1, object_aware_memory=False, modulation=(1, 1), **TREE),
     "agree": Sam2LongConfig(certainty_threshold=CERTAIN, **TREE),

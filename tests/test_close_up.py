@@ -7,8 +7,18 @@ import torch
 from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.network.masks import boxes
-from sam2long.tracking import frames, window
-from sam2long.tracking.close_up import DETAIL, FARTHEST, GROWS, NEAREST, SEARCHES, SHRINKS, CloseUp
+from sam2long.tracking import frames, track, window
+from sam2long.tracking.close_up import (
+    DETAIL,
+    FARTHEST,
+    GROWS,
+    NEAREST,
+    SEARCHES,
+    SHRINKS,
+    CloseUp,
+    in_one_place,
+    scattered,
+)
 from sam2long.tracking.packing import unpacked_view
 from sam2long.tracking.window import Window
 from tests.fakes import collect, same
@@ -242,3 +252,46 @@ def test_anything_but_yes_or_no_is_refused():
     with pytest.raises(ConfigError, match="close_up"):
         Sam2LongConfig(close_up="near")
     assert Sam2LongConfig.sam2().close_up is False
+
+
+# ---- in one place ----------------------------------------------------------------------------------------------
+
+
+def pieces(*boxes, side=96):
+    logits = torch.full((1, 1, side, side), -5.0)
+    for left, top, right, bottom in boxes:
+        logits[..., top:bottom, left:right] = 5.0
+    return logits
+
+
+BALL, NEAR, SHOE = (30, 30, 62, 62), (66, 40, 74, 50), (30, 76, 44, 84)
+
+
+def test_a_small_thing_is_in_one_place():
+    found = in_one_place(torch.cat([pieces(BALL, NEAR, SHOE), pieces(SHOE), pieces()]))
+    assert torch.equal(found[:1] > 0, pieces(BALL, NEAR) > 0)  # a pole before it does not cut it in two
+    assert torch.equal(found[1:], torch.cat([pieces(SHOE), pieces()]))
+    assert not scattered(pieces(BALL, NEAR)) and scattered(pieces(BALL, SHOE))
+
+
+def test_a_long_way_through_a_mask_is_gone_to_its_end():
+    assert not scattered(pieces((4, 4, 7, 80), (4, 77, 80, 80)))
+
+
+@pytest.mark.parametrize("meant", [False, True])
+def test_what_is_far_away_is_dropped_unless_a_prompt_meant_it(video, meant, monkeypatch):
+    """As if the network took something like the object for it: a second ball of the same colour."""
+    frames_, small, large = (list(part) for part in video)
+    twin = (np.hypot(*(np.mgrid[:H, :W] - [[[330]], [[200]]]))) < 12
+    for t in range(10):
+        frames_[t] = frames_[t].copy()
+        frames_[t][twin] = (220, 20, 20)
+    predictor = nano(redraw=False)
+    state = predictor.init_state(np.stack(frames_))
+    predictor.add_new_mask(state, 0, 1, small[0] | twin if meant else small[0])
+    really = track.in_one_place
+    dropped = []
+    monkeypatch.setattr(track, "in_one_place", lambda masks: dropped.append(1) or really(masks))
+    found = collect(predictor, state)
+    assert state.session.objects[1].prompts[0].scattered is meant and bool(dropped) is not meant
+    assert ((found[1][0, 0].numpy() > 0) & twin).any() == meant

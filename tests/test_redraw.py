@@ -9,7 +9,7 @@ from sam2long import Sam2LongConfig, build_sam2long_video_predictor
 from sam2long.errors import ConfigError
 from sam2long.network.mobilesam import MobileSAM, mobilesam, quick_encoder
 from sam2long.tracking.frames import FrameReader
-from sam2long.tracking.redraw import SIDE, Redraw
+from sam2long.tracking.redraw import ENLARGED, Redraw
 from sam2long.tracking.window import SURE, Window
 from sam2long.video import open_source
 from tests.fakes import collect, same
@@ -79,7 +79,7 @@ def started(predictor, video, objects=2):
 def test_a_sloppy_mask_becomes_a_good_one(nano, video):
     truth = video[1][1][0]
     before = logits_of(sloppy(truth))
-    after = redraw_of(nano(), video[0]).drawn(1, before, None)
+    after = redraw_of(nano(), video[0]).drawn(1, None, before)
     assert after.shape == before.shape and after.abs().amax() <= SURE
     assert iou(after, truth) > max(0.88, iou(before, truth) + 0.03)
 
@@ -88,7 +88,7 @@ def test_in_a_window_too(nano, video):
     view = Window(20, 50, 160, 140)
     truth = video[1][1][0][view.slices]
     before = logits_of(sloppy(truth))
-    assert iou(redraw_of(nano(), video[0]).drawn(1, before, view), truth) > max(0.88, iou(before, truth) + 0.01)
+    assert iou(redraw_of(nano(), video[0]).drawn(1, view, before), truth) > max(0.88, iou(before, truth) + 0.01)
 
 
 def test_what_it_sees_otherwise_stays_as_it_was_tracked(nano, video, monkeypatch):
@@ -101,20 +101,20 @@ def test_what_it_sees_otherwise_stays_as_it_was_tracked(nano, video, monkeypatch
             return torch.where(inside[:, None] > 0, previous, -SURE), torch.ones(len(previous), 1)
 
         monkeypatch.setattr(MobileSAM, "mark", marked)
-        assert torch.equal(redraw.drawn(1, before, None), before) is not changed
+        assert torch.equal(redraw.drawn(1, None, before), before) is not changed
 
 
 def test_nothing_stays_nothing(nano, video):
     nothing = torch.full((1, 1, CELLS, CELLS), -3.0)
-    assert torch.equal(redraw_of(nano(), video[0]).drawn(1, nothing, None), nothing)
+    assert torch.equal(redraw_of(nano(), video[0]).drawn(1, None, nothing), nothing)
 
 
 def test_objects_of_one_part_are_drawn_together_as_each_alone(nano, video):
     redraw = redraw_of(nano(), video[0])
     before = torch.cat([logits_of(sloppy(mask)) for mask in video[1][1]])
-    both = redraw.drawn(1, before, None)
+    both = redraw.drawn(1, None, before)
     for row in range(2):
-        assert torch.allclose(both[row : row + 1], redraw.drawn(1, before[row : row + 1], None), atol=1e-3)
+        assert torch.allclose(both[row : row + 1], redraw.drawn(1, None, before[row : row + 1]), atol=1e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (480, 480), (60, 90), (2, 900)])
@@ -126,9 +126,10 @@ def test_it_looks_at_about_as_many_pixels_as_the_tracker(nano, height, width, mo
         return asked[-1]
 
     monkeypatch.setattr(MobileSAM, "see", seen)
-    redraw_of(nano(), np.zeros((1, height, width, 3), np.uint8)).drawn(0, torch.ones(1, 1, CELLS, CELLS), None)
+    redraw_of(nano(), np.zeros((1, height, width, 3), np.uint8)).drawn(0, None, torch.ones(1, 1, CELLS, CELLS))
     (found,) = asked
-    assert found.height * found.width <= 1.1 * min(SIDE**2, 4 * max(height, 16) * max(width, 16))
+    pixels = min(nano().image_size ** 2, ENLARGED**2 * max(height, 16) * max(width, 16))
+    assert 0.8 * min(pixels, 16 * 384) <= found.height * found.width <= 1.1 * pixels
 
 
 # ---- tracking ------------------------------------------------------------------------------------------------
@@ -154,9 +155,9 @@ def test_an_object_that_is_away_is_not_drawn(nano, video, monkeypatch):
     frames[2:] = np.random.default_rng(1).integers(60, 120, (2, H, W, 3), dtype=np.uint8)
     drawn, really = [], Redraw.drawn
 
-    def counted(self, frame, masks, view):
+    def counted(self, frame, *said):
         drawn.append(frame)
-        return really(self, frame, masks, view)
+        return really(self, frame, *said)
 
     monkeypatch.setattr(Redraw, "drawn", counted)
     predictor = nano()

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from sam2long.network.mobilesam import mobilesam
+from sam2long.tracking import redraw
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -137,6 +140,7 @@ def test_promises_on_a_card(monkeypatch):
 
     script("bench")
     promises = script("promises")
+    monkeypatch.setattr(redraw, "quick_encoder", lambda device: mobilesam(device).encoder)  # no bfloat16
     monkeypatch.setattr(promises, "trace", lambda *_: promises.Traced(waits=1, copies=5, pageable=0))
     with PretendedCuda():
         alike = promises.masks_alike("nano", "cuda:0", frames=3)

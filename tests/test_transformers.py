@@ -105,7 +105,7 @@ def nano():
         device="cpu",
         apply_postprocessing=False,
         hydra_overrides_extra=overrides,
-        sam2long=Sam2LongConfig(stills=False),
+        sam2long=Sam2LongConfig(stills=False, redraw=False),
     )
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FILLED_LOGIT = 0.1  # just inside the object, as sam2 fills
-APART_LOGIT = -10.0  # what a mask has at most where another one wins, as in sam2
+APART_LOGIT = -10.0  # what a mask has at most where another one wins, or that is another thing, as in sam2
 
 
 def enlarged(masks: Tensor, height: int, width: int) -> Tensor:
@@ -38,6 +38,25 @@ def apart(masks: Tensor) -> Tensor:
     winner = masks.argmax(dim=0, keepdim=True)
     here = torch.arange(len(masks), device=masks.device)[:, None, None, None]
     return torch.where(winner == here, masks, masks.clamp(max=APART_LOGIT))
+
+
+def gathered(masks: Tensor, gap: int) -> Tensor:
+    """What is marked most densely somewhere, and what is joined to that; pieces farther away are marked no more.
+
+    Nothing is looked at on the host: the steps are as many as any way through a mask takes, or nearly.
+
+    Args:
+        masks: [N, 1, h, h] logits.
+        gap: pieces that are so many pixels apart, or less, are joined; even.
+    """
+    marked = (masks > 0).float()
+    near = F.max_pool2d(marked, gap + 1, stride=1, padding=gap // 2)
+    dense = F.avg_pool2d(marked, 2 * gap + 1, stride=1, padding=gap) * marked
+    middle = dense.flatten(1).argmax(1, keepdim=True)
+    reached = torch.zeros_like(marked).flatten(1).scatter_(1, middle, 1.0).view_as(marked)
+    for _ in range(masks.shape[-1] // 2):
+        reached = F.max_pool2d(reached, 5, stride=1, padding=2) * near
+    return torch.where((marked > 0) & (reached == 0), masks.clamp(max=APART_LOGIT), masks)
 
 
 def fill_small_holes(logits: Tensor, max_area: int) -> Tensor:

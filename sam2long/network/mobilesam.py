@@ -132,5 +132,6 @@ def mobilesam(device: torch.device) -> MobileSAM:
 def quick_encoder(device: torch.device) -> TinyViT:
     """Its encoder in bfloat16, on processors that are fast at it: for every frame of a video."""
     encoder = mobilesam(device).encoder
-    fast = device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # later torch has it
+    fast = device.type == "cpu" and capabilities is not None and capabilities().get("avx512_bf16", False)
     return copy.deepcopy(encoder).to(torch.bfloat16) if fast else encoder

@@ -5,6 +5,9 @@ is next to it. Trackers have long searched a window around the last place instea
 1606.09549, Sec. 2.2). Here each object has such a window, a few times as large as the object; to the network it is a
 video of its own, whose camera moves. While the object is not found, the window grows up to the whole picture.
 
+A small thing is in one place: what is marked farther away from it than a quarter of its size is another thing, unless
+a prompt marked things as far from each other.
+
 Whether an object is small is seen on the frame that it is first prompted on: one that looks small later may only be
 leaving the picture, and from nearer its neighbours look like it. All others are tracked in the whole picture, as ever,
 and share its encoding.
@@ -14,9 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from sam2long.network.masks import boxes
+from sam2long.network.masks import boxes, gathered
 from sam2long.network.protocol import Box
 from sam2long.tracking.window import Window
 
@@ -28,6 +32,17 @@ BEGINS = 0.65  # of a first prompt: a larger window is not worth it
 GROWS, SHRINKS = 1.05, 1.1  # at most, from one frame to the next: a mask that spills over takes no window along
 SEARCHES = 1.25  # while nothing is found
 STEADY = 1.3  # a prompt that would change a window by less leaves it
+GAP = 1 / 12  # of a window, a quarter of the object: what is farther away from it is another thing
+
+
+def in_one_place(masks: Tensor) -> Tensor:
+    """Masks of windows [N, 1, h, h], logits, without what is far from the object: a ball without the white shoes."""
+    return gathered(masks, gap=2 * round(GAP * masks.shape[-1] / 2))
+
+
+def scattered(mask: Tensor) -> bool:
+    """Whether a mask of a window, [1, 1, h, h] logits, is of things far from each other: then all of them are meant."""
+    return not torch.equal(in_one_place(mask) > 0, mask > 0)
 
 
 @dataclass(frozen=True, slots=True)

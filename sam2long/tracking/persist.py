@@ -16,6 +16,7 @@ from sam2long.config import Sam2LongConfig
 from sam2long.errors import StateError
 from sam2long.network.protocol import PromptOutput
 from sam2long.tracking.checkpoints import Checkpoints
+from sam2long.tracking.close_up import scattered
 from sam2long.tracking.packing import Packer, Unpacker, packed_view, unpacked_view
 from sam2long.tracking.report import TrackLog
 from sam2long.tracking.session import Session
@@ -176,6 +177,7 @@ def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any])
             contradicts=contradicts(output.mask, tracked),
             mask_features=unpacker.tensor(p["features"], unpacker.storage),
             view=unpacked_view(p),
+            scattered=unpacked_view(p) is not None and scattered(output.mask),
         )
     session.objects[packed["id"]] = obj
     for t in packed["tracks"]:
@@ -183,13 +185,15 @@ def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any])
 
 
 def _unpack_prompted(unpacker: Unpacker, packed: dict[str, Any]) -> Prompted:
+    mask, view = unpacker.tensor(packed["mask"], unpacker.device), unpacked_view(packed)
     return Prompted(
-        mask=unpacker.tensor(packed["mask"], unpacker.device),
+        mask=mask,
         object_logit=packed["object_logit"],
         memory=unpacker.memories[packed["memory"]],
         seen_from_before=packed["seen_from_before"],
         starts_afresh=packed["starts_afresh"],
-        view=unpacked_view(packed),
+        view=view,
+        scattered=view is not None and scattered(mask),
     )
 
 

@@ -15,7 +15,7 @@ from sam2long.network.mobilesam import CELL, mobilesam, quick_encoder
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.window import SURE, Window
 
-SIDE, ENLARGED = 384, 2  # it looks at as many pixels as a square of that side has; no picture is enlarged more
+ENLARGED = 2  # a picture is enlarged at most so many times: it looks at as many pixels as the tracker, not more
 ALIKE = 0.5  # IoU from which two masks are of the same thing
 
 
@@ -28,17 +28,18 @@ class Redraw:
 
     def __init__(self, reader: FrameReader) -> None:
         self._reader = reader
+        self._side = reader.model.network.image_size
 
     def can(self, frame: int) -> bool:
         """Whether a frame has a picture: of a stream there may be features alone."""
         return self._reader.picture(frame) is not None
 
-    def drawn(self, frame: int, masks: Tensor, view: Window | None) -> Tensor:
+    def drawn(self, frame: int, view: Window | None, masks: Tensor) -> Tensor:
         """Masks of a frame that `can` be drawn: the better ones, or the same where the two do not agree.
 
         Args:
-            masks: [N, 1, h, h] logits, of `view`.
             view: the part of the picture that the objects are tracked in, and looked at again; None: all of it.
+            masks: [N, 1, h, h] logits, of `view`.
         Returns:
             [N, 1, h, h] logits.
         """
@@ -48,7 +49,7 @@ class Redraw:
             picture = picture[view.slices]
         network, side = mobilesam(masks.device), masks.shape[-1]
         shorter, longer = sorted(picture.shape[:2])
-        longest = round(min(SIDE * (longer / shorter) ** 0.5, ENLARGED * longer))
+        longest = round(min(self._side * (longer / shorter) ** 0.5, ENLARGED * longer))
         seen = network.see(picture, longest, quick_encoder(masks.device))
         across, down = seen.width / side, seen.height / side
         left, top, right, bottom = boxes(masks[:, 0]).unbind(1)
@@ -56,8 +57,6 @@ class Redraw:
         before = enlarged(masks, seen.height // CELL, seen.width // CELL).clamp(-SURE, SURE)
         found, _ = network.mark(seen, boxes=corners, previous=before)
         found = enlarged(found, side, side)
-        shared, either = (
-            marked.flatten(1).sum(1) for marked in ((found > 0) & (masks > 0), (found > 0) | (masks > 0))
-        )
+        shared, either = (marked.flatten(1).sum(1) for marked in ((found > 0) & (masks > 0), (found > 0) | (masks > 0)))
         alike = (shared > ALIKE * either)[:, None, None, None]
         return torch.where(alike, (masks.clamp(-SURE, SURE) + found.clamp(-SURE, SURE)) / 2, masks)

@@ -27,7 +27,7 @@ from sam2long.network.masks import fill_small_holes
 from sam2long.network.protocol import Points
 from sam2long.tracking.answering import Answering, Shown
 from sam2long.tracking.checkpoints import Checkpoints
-from sam2long.tracking.close_up import CloseUp
+from sam2long.tracking.close_up import CloseUp, scattered
 from sam2long.tracking.frames import FrameReader
 from sam2long.tracking.redraw import Redraw
 from sam2long.tracking.stills import Stills
@@ -144,6 +144,7 @@ class Session:
             tracked=tracked,
             contradicts=contradicts(found.output.mask, tracked),
             view=found.view,
+            scattered=found.view is not None and scattered(found.output.mask),
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)

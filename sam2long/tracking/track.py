@@ -10,6 +10,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_once
 from sam2long.network.protocol import Box, FrameFeatures, Remembered
-from sam2long.tracking.close_up import CloseUp
+from sam2long.tracking.close_up import CloseUp, in_one_place
 from sam2long.tracking.report import FrameReport, TrackLog
 from sam2long.tracking.window import Window
 
@@ -66,6 +67,7 @@ class Prompted:
     seen_from_before: bool  # frames before it may attend to it
     starts_afresh: bool = False  # a correction that contradicts what was tracked: nothing older is read after it
     view: Window | None = None
+    scattered: bool = False  # its mask has pieces far from each other
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -401,7 +403,7 @@ def step(
     seen: Callable[[Window | None], FrameFeatures],
     while_waiting: Callable[[], None] | None = None,
     outgoing: Outgoing | None = None,
-    redraw: Callable[[Tensor, Window | None], Tensor] | None = None,
+    redraw: Callable[[Window | None, Tensor], Tensor] | None = None,
 ) -> None:
     """Take every track over one frame. Afterwards `track.ready` holds what has settled.
 
@@ -433,7 +435,7 @@ def _step_alike(
     features: FrameFeatures,
     while_waiting: Callable[[], None] | None,
     outgoing: Outgoing | None,
-    redraw: Callable[[Tensor, Window | None], Tensor] | None,
+    redraw: Callable[[Window | None, Tensor], Tensor] | None,
 ) -> None:
     """`step` for tracks that look at the same part of the frame."""
     readings = [track.readings(time) for track in running]
@@ -450,13 +452,14 @@ def _step_alike(
         for own, decision in zip(rows, decisions, strict=True)
         for one in decision.unique()
     ]
-    if redraw is not None:
-        best = [(own.start + decision.kept[0].parent, decision.kept[0].mask)
-                for own, decision in zip(rows, decisions, strict=True)]  # fmt: skip
-        best = [(row, k) for row, k in best if proposals.verdicts[row].object_logit > 0]
-        if best:
-            at = proposals.at(best)
-            proposals.masks[at] = redraw(proposals.masks[at].unsqueeze(1), running[0].now.view).squeeze(1)
+    best = [(track, own.start + decision.kept[0].parent, decision.kept[0].mask)
+            for track, own, decision in zip(running, rows, decisions, strict=True)]  # fmt: skip
+    best = [each for each in best if proposals.verdicts[each[1]].object_logit > 0]
+    alone = [each for each in best if in_window and not any(one.scattered for one in each[0].prompts.values())]
+    for chosen, better in ((alone, in_one_place), (best, redraw and partial(redraw, running[0].now.view))):
+        if chosen and better:
+            at = proposals.at([(row, k) for _, row, k in chosen])
+            proposals.masks[at] = better(proposals.masks[at].unsqueeze(1)).squeeze(1)
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, own, decision, its_readings in zip(running, rows, decisions, readings, strict=True):
         new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}

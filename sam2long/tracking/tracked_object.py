@@ -29,6 +29,7 @@ class UserPrompt:
     contradicts: bool = False  # whether that was something else: see `contradicts`
     mask_features: Tensor | None = None  # its spatial memory, once it is needed
     view: Window | None = None  # None: the whole picture
+    scattered: bool = False  # whether it marks things in a window that are far from each other
 
     def for_track(self, time: int) -> Prompted:
         return Prompted(
@@ -44,6 +45,7 @@ class UserPrompt:
             seen_from_before=self.seen_from_before,
             starts_afresh=self.contradicts,
             view=self.view,
+            scattered=self.scattered,
         )
 
 

@@ -74,7 +74,7 @@ def swept(late, tmp_path, names, sweep_tracker=None):
 
 def single(late, tmp_path, name):
     dataset, video, prompts = late
-    tracker = Sam2Long(TrackerSpec(sam2long=SETTINGS[name]))
+    tracker = Sam2Long(TrackerSpec(sam2long=SETTINGS[name] | {"redraw": False}))  # as a sweep tracks
     with dataset.frames_folder(video, tmp_path / "work") as folder:
         return dict(tracker.track(folder, video, prompts)), tracker.tree_counts()
 
