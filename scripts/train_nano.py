@@ -3,6 +3,7 @@
     python scripts/train_nano.py train --photos DIR --minutes 240   # again: goes on where it stopped
     python scripts/train_nano.py train --photos DIR --minutes 8 --device cuda --bf16 --producers 14
     python scripts/train_nano.py train --photos DIR --out runs/more --init FILE --begin 0.5 --minutes 60
+    python scripts/train_nano.py draw --photos DIR --to DRAWN        # masks drawn anew by MobileSAM, to train on
     python scripts/train_nano.py eval --photos DIR
     python scripts/train_nano.py clips --photos DIR --to composed   # held-out clips as a data set, for ablate.py
     python scripts/train_nano.py plot
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from nano import curves
+from nano import curves, drawn
 from nano.curriculum import SIZE
 from nano.dataset import write_composed
 from nano.network import MODELS, export, load, set_size
@@ -33,7 +34,7 @@ from nano.prompts import PROMPTS
 from nano.scoring import COMPOSED, asked_photos, held_out_clips, prompt_photos, summary, track_clips
 from nano.training import train
 
-from sam2long import Sam2LongConfig, SAM2LongVideoPredictor
+from sam2long import Sam2LongConfig, SAM2LongVideoPredictor, build_sam2long_video_predictor
 from sam2long.synthetic import SCENARIOS
 
 PHOTOS = "folders of photographs: DIR/images with DIR/labels (YOLO polygons) or DIR/masks (palette PNGs); never DAVIS"
@@ -68,6 +69,17 @@ def write_clips(args: argparse.Namespace) -> None:
     kept_out = split(read_photos(args.photos), args.held_out)[1]
     root = write_composed(kept_out, Path(args.to), args.clips, args.frames, args.seed)
     print(f"{root}: python scripts/ablate.py --dataset davis17-val --root {root} --out runs/composed")
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Photographs with masks that MobileSAM drew: of each folder in the same order, so the same are held out."""
+    predictor = build_sam2long_video_predictor("nano", device="cpu")
+    for folder in args.photos:
+        to = Path(args.to) / folder.resolve().name
+        if to.exists():
+            raise PhotosError(f"{to} is there already; give another --to")
+        count = drawn.write(predictor, read_photos([folder]), to)
+        print(f"{to}: {count} objects drawn anew")
 
 
 def mix(args: argparse.Namespace) -> None:
@@ -130,6 +142,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--frames", type=int, default=60)
     p.add_argument("--seed", type=int, default=900_000, help="of the first clip")
     p.set_defaults(run=write_clips)
+    p = sub.add_parser("draw", help="photographs with masks that MobileSAM draws from their boxes, to train on")
+    p.add_argument("--photos", metavar="DIR", nargs="+", type=Path, required=True, help=PHOTOS)
+    p.add_argument("--to", required=True, metavar="DIR", help="folder for them")
+    p.set_defaults(run=draw)
     p = sub.add_parser("mix", help="between two weights, of which one was trained on from the other")
     p.add_argument("before", metavar="FILE")
     p.add_argument("after", metavar="FILE")

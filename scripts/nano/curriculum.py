@@ -34,9 +34,10 @@ class Stage:
 
 
 STILLS = {"stills": True, "clips": 12, "frames": 1, "chunk": 1, "every_mask": 0.1}
-TRACKING = {"clips": 4, "chunk": 8, "prompts": 0.3, "corrections": 0.08, "trunk": True}
+TRACKING = {"clips": 4, "chunk": 8, "kinds": (9, 1, 0), "corrections": 0.08, "trunk": True, "upsample": 2}
 # The trunk learns in one step of three: it is half of a step's cost, and learns slowly.
-# Memory is learned on small frames, prompts on still pictures; then both take turns, so that neither is forgotten.
+# Memory is learned on small frames, prompts on still pictures; then both take turns. In the end
+# clips alone: MobileSAM answers the prompts, and what it marks counts as a mask.
 STAGES = (
     Stage(until=0.05, mix={"cutouts": 1}, clips=16, frames=3, chunk=3, truth=0.6, size=128, hard=False, every_mask=0.7),
     Stage(until=0.10, mix={"cutouts": 1}, clips=12, frames=5, chunk=5, truth=0.2, size=128, every_mask=0.4,
@@ -48,10 +49,9 @@ STAGES = (
     Stage(until=0.80, **TRACKING, size=256, frames=8, rescue=0.1, every_mask=0.3),
     *(2 * [Stage(until=0.80, **STILLS, size=SIZE)]),
     Stage(until=0.80, **STILLS, size=SIZE, trunk=True),
-    *(2 * [Stage(until=0.90, **TRACKING, size=256, frames=16, rescue=0.15, every_mask=0.5)]),
-    Stage(until=0.90, **STILLS, size=SIZE, trunk=True),
+    Stage(until=0.90, **TRACKING, size=256, frames=16, rescue=0.15, every_mask=0.5),
+    Stage(until=0.90, **TRACKING, size=SIZE, frames=16, rescue=0.15, every_mask=0.5),
     Stage(until=1.01, **TRACKING, size=SIZE, frames=16, rescue=0.15, every_mask=0.5),
-    Stage(until=1.01, **STILLS, size=SIZE, trunk=True),
 )  # fmt: skip
 
 
