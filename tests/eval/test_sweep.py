@@ -39,7 +39,8 @@ def with_model(monkeypatch):
 
     def build(self, spec):
         self.spec, self._cuda = spec, False
-        self.predictor = SAM2LongVideoPredictor.from_sam2(_nano(), Sam2LongConfig.from_mapping(spec.sam2long))
+        config = Sam2LongConfig.from_mapping(spec.sam2long | {"redraw": False})  # as a sweep tracks
+        self.predictor = SAM2LongVideoPredictor.from_sam2(_nano(), config)
 
     monkeypatch.setattr(trackers._Torch, "__init__", build)
 
@@ -74,7 +75,7 @@ def swept(late, tmp_path, names, sweep_tracker=None):
 
 def single(late, tmp_path, name):
     dataset, video, prompts = late
-    tracker = Sam2Long(TrackerSpec(sam2long=SETTINGS[name] | {"redraw": False}))  # as a sweep tracks
+    tracker = Sam2Long(TrackerSpec(sam2long=SETTINGS[name]))
     with dataset.frames_folder(video, tmp_path / "work") as folder:
         return dict(tracker.track(folder, video, prompts)), tracker.tree_counts()
 
