@@ -271,11 +271,11 @@ def test_a_small_thing_is_in_one_place():
     found = in_one_place(torch.cat([pieces(BALL, NEAR, SHOE), pieces(SHOE), pieces()]))
     assert torch.equal(found[:1] > 0, pieces(BALL, NEAR) > 0)  # a pole before it does not cut it in two
     assert torch.equal(found[1:], torch.cat([pieces(SHOE), pieces()]))
-    assert not scattered(pieces(BALL, NEAR)) and scattered(pieces(BALL, SHOE))
+    assert not scattered(pieces(BALL, NEAR), WHOLE) and scattered(pieces(BALL, SHOE), WHOLE)
 
 
 def test_a_long_way_through_a_mask_is_gone_to_its_end():
-    assert not scattered(pieces((4, 4, 7, 80), (4, 77, 80, 80)))
+    assert not scattered(pieces((4, 4, 7, 80), (4, 77, 80, 80)), WHOLE)
 
 
 @pytest.mark.parametrize("meant", [False, True])

@@ -235,6 +235,8 @@ def test_a_box_prompt_is_two_labelled_corners():
     mask[0, 3:7, 5:11] = True
     points, labels = prompts.box_points(mask, random.Random(0), jitter=0.0)
     assert points.tolist() == [[[5, 3], [11, 7]]] and labels.tolist() == [[2, 3]]
+    points, _ = prompts.box_points(torch.ones(1, 30, 20, dtype=torch.bool), random.Random(0), jitter=0.0)
+    assert points.tolist() == [[[0, 0], [20, 30]]]  # taller than it is wide
 
 
 def test_the_curriculum_grows_and_ends_at_the_full_size():

@@ -40,9 +40,13 @@ def in_one_place(masks: Tensor) -> Tensor:
     return gathered(masks, gap=2 * round(GAP * masks.shape[-1] / 2))
 
 
-def scattered(mask: Tensor) -> bool:
-    """Whether a mask of a window, [1, 1, h, h] logits, is of things far from each other: then all of them are meant."""
-    return not torch.equal(in_one_place(mask) > 0, mask > 0)
+def scattered(mask: Tensor, view: Window | None) -> bool:
+    """Whether a prompt in a window marks things far from each other: then all of them are meant.
+
+    Args:
+        mask: [1, 1, h, h] logits, of `view`; in the whole picture nobody asks.
+    """
+    return view is not None and not torch.equal(in_one_place(mask) > 0, mask > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any])
         if p["coords"] is not None:
             points = unpacker.tensor(p["coords"], device), unpacker.tensor(p["labels"], device)
         output = PromptOutput(*(unpacker.tensor(p[name], device) for name in ("out_mask", "out_ptr", "out_logit")))
-        tracked = unpacker.tensor(p["tracked"], device)
+        tracked, view = unpacker.tensor(p["tracked"], device), unpacked_view(p)
         obj.prompts[p["frame"]] = UserPrompt(
             points=points,
             mask=unpacker.tensor(p["mask"], device),
@@ -176,8 +176,8 @@ def _unpack_object(unpacker: Unpacker, session: Session, packed: dict[str, Any])
             tracked=tracked,
             contradicts=contradicts(output.mask, tracked),
             mask_features=unpacker.tensor(p["features"], unpacker.storage),
-            view=unpacked_view(p),
-            scattered=unpacked_view(p) is not None and scattered(output.mask),
+            view=view,
+            scattered=scattered(output.mask, view),
         )
     session.objects[packed["id"]] = obj
     for t in packed["tracks"]:
@@ -193,7 +193,7 @@ def _unpack_prompted(unpacker: Unpacker, packed: dict[str, Any]) -> Prompted:
         seen_from_before=packed["seen_from_before"],
         starts_afresh=packed["starts_afresh"],
         view=view,
-        scattered=view is not None and scattered(mask),
+        scattered=scattered(mask, view),
     )
 
 

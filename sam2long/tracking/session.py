@@ -144,7 +144,7 @@ class Session:
             tracked=tracked,
             contradicts=contradicts(found.output.mask, tracked),
             view=found.view,
-            scattered=found.view is not None and scattered(found.output.mask),
+            scattered=scattered(found.output.mask, found.view),
         )
         self.objects[obj_id] = obj
         self._prompts_changed(obj, frame, everywhere=seen_from_before)
@@ -323,8 +323,9 @@ class Session:
     ) -> None:
         """`step` with the frame that it is about."""
         frame = tracks[0].frame(time)
-        again = self.redraw is not None and self.redraw.can(frame)
-        redraw = partial(self.redraw.drawn, frame) if self.redraw is not None and again else None
+        redraw = None
+        if self.redraw is not None and self.redraw.can(frame):
+            redraw = partial(self.redraw.drawn, frame)
         step(self.model, tracks, time, partial(self.reader.seen, frame), while_waiting, outgoing, redraw)
 
     def _failed(self, tracks: list[Track]) -> None:

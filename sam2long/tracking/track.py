@@ -20,7 +20,7 @@ from sam2long.method import memory, tree
 from sam2long.method.memory import BankRules, FrameMemory, Reading
 from sam2long.network.batched import Batched
 from sam2long.network.devices import Outgoing, moved_once
-from sam2long.network.protocol import Box, FrameFeatures, Remembered
+from sam2long.network.protocol import Box, FrameFeatures, Proposals, Remembered
 from sam2long.tracking.close_up import CloseUp, in_one_place
 from sam2long.tracking.report import FrameReport, TrackLog
 from sam2long.tracking.window import Window
@@ -452,17 +452,26 @@ def _step_alike(
         for own, decision in zip(rows, decisions, strict=True)
         for one in decision.unique()
     ]
-    best = [(track, own.start + decision.kept[0].parent, decision.kept[0].mask)
-            for track, own, decision in zip(running, rows, decisions, strict=True)]  # fmt: skip
-    best = [each for each in best if proposals.verdicts[each[1]].object_logit > 0]
-    alone = [each for each in best if in_window and not any(one.scattered for one in each[0].prompts.values())]
-    for chosen, better in ((alone, in_one_place), (best, redraw and partial(redraw, running[0].now.view))):
-        if chosen and better:
-            at = proposals.at([(row, k) for _, row, k in chosen])
-            proposals.masks[at] = better(proposals.masks[at].unsqueeze(1)).squeeze(1)
+    best, in_one = [], []  # (row, k) of each track whose object is there
+    for track, own, decision in zip(running, rows, decisions, strict=True):
+        candidate = own.start + decision.kept[0].parent, decision.kept[0].mask
+        if proposals.verdicts[candidate[0]].object_logit > 0:
+            best.append(candidate)
+            if in_window and not any(prompt.scattered for prompt in track.prompts.values()):
+                in_one.append(candidate)
+    _better(proposals, in_one, in_one_place)
+    if redraw is not None:
+        _better(proposals, best, partial(redraw, running[0].now.view))
     remembered = dict(zip(kept, model.remember(features, proposals, kept), strict=True))
     for track, own, decision, its_readings in zip(running, rows, decisions, readings, strict=True):
         new = {(row - own.start, k): one for (row, k), one in remembered.items() if own.start <= row < own.stop}
         track.grow(
             time, decision, its_readings, proposals.verdicts[own], new, proposals.kept_tokens[own], proposals.boxes[own]
         )
+
+
+def _better(proposals: Proposals, candidates: Sequence[tuple[int, int]], how: Callable[[Tensor], Tensor]) -> None:
+    """Replace the masks of some (row, k) by better ones, in place. how: of [N, 1, 4h, 4w] logits."""
+    if candidates:
+        at = proposals.at(candidates)
+        proposals.masks[at] = how(proposals.masks[at].unsqueeze(1)).squeeze(1)

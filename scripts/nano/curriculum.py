@@ -25,7 +25,6 @@ class Stage:
     upsample: int = 1  # of the logits before the loss
     corrections: float = 0.0  # chance per frame of one to three clicks on the error
     every_mask: float = 0.0  # share of the mask loss that the best one does not have to itself: see losses.py
-    prompts: float = 0.0  # chance per later frame of a box or a click on it, beside the tracking
     prompt_weight: float = 1.0  # of all prompts against the tracked frames
     kinds: tuple[int, int, int] = (5, 3, 2)  # weights of mask, box and click as the first prompt
     scenarios: dict[str, int] = field(default_factory=lambda: dict(SCENARIOS))  # of generated clips -> weight

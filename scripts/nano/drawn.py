@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import torch
 from PIL import Image
 
 from nano.photos import VOID, Photo
+from nano.prompts import box_points
 from sam2long import SAM2LongVideoPredictor
-from sam2long.tracking.prompts import BOX_LABELS
 from sam2long.tracking.stills import Stills
 from sam2long.tracking.window import Window, reframed
 
@@ -40,10 +41,10 @@ def drawn_anew(predictor: SAM2LongVideoPredictor, photo: Photo) -> tuple[Photo, 
 
 def _boxed(stills: Stills, mask: np.ndarray, size: int) -> np.ndarray:
     """What MobileSAM marks in the box around a mask [H, W] bool."""
-    (height, width), ys, xs = mask.shape, np.where(mask.any(1))[0], np.where(mask.any(0))[0]
-    corners = torch.tensor([[[xs[0], ys[0]], [xs[-1] + 1, ys[-1] + 1]]]) * torch.tensor([size / width, size / height])
+    height, width = mask.shape
+    corners, labels = box_points(torch.from_numpy(mask)[None], random.Random(0), jitter=0.0)
     with torch.inference_mode():
-        marked = stills.answer(0, (corners.float(), torch.tensor([BOX_LABELS], dtype=torch.int32)), None)
+        marked = stills.answer(0, (corners * torch.tensor([size / width, size / height]), labels), None)
         assert marked is not None  # a box is always answered
         return reframed(marked.logits, marked.view, Window.of_all(height, width), mask.shape)[0, 0].numpy() > 0
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nano.curriculum import OBJECTS, Stage
-from nano.losses import SLIVER, losses
+from nano.losses import losses
 from nano.network import Tracker
 from nano.prompts import correction_points
 
@@ -66,11 +66,6 @@ def forward_clip(tracker: Tracker, images: Tensor, masks: Tensor, stage: Stage, 
                 bank["cond_frame_outputs"][0] = tracker.remember(out, feats, sizes)
                 asked += answers(parts, masks[:, 0])
                 continue
-            clear = (masks[:, t].flatten(1).float().mean(1) > SLIVER).nonzero()[:, 0]
-            if len(clear) and rng.random() < stage.prompts:
-                box_or_click = torch.tensor(rng.choices((1, 2), k=len(clear)), device=images.device)
-                _, parts = tracker.prompt([f[:, clear] for f in feats], sizes, masks[clear, t], box_or_click, rng)
-                asked += answers(parts, masks[clear, t])
             out = tracker.track(t, bank, feats, pos, sizes)
             raws.append((tracker.raw[0][:, 1:], tracker.raw[1][:, 1:], tracker.raw[3]))
             want.append(masks[:, t])

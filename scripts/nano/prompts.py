@@ -21,7 +21,9 @@ def box_points(masks: Tensor, rng: random.Random, jitter: float = 0.1) -> tuple[
         jx, jy = jitter * (x1 - x0), jitter * (y1 - y0)
         corners.append([[x0 + rng.uniform(-jx, jx), y0 + rng.uniform(-jy, jy)],
                         [x1 + rng.uniform(-jx, jx), y1 + rng.uniform(-jy, jy)]])  # fmt: skip
-    points = torch.tensor(corners, device=masks.device).clamp(0, masks.shape[-1])
+    height, width = masks.shape[-2:]
+    points = torch.tensor(corners, device=masks.device).clamp(min=0)
+    points = points.minimum(torch.tensor([width, height], device=masks.device))
     return points, torch.tensor([[2, 3]], dtype=torch.int32, device=masks.device).expand(len(masks), 2)
 
 
