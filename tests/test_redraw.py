@@ -211,3 +211,11 @@ def test_a_quick_encoder_sees_the_same(monkeypatch):
         usual, quick = (mobilesam(device).see(picture, 320, each).features for each in (None, encoder))
         assert quick.dtype == torch.float32
         assert F.cosine_similarity(usual, quick).mean() > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_in_half_precision_it_draws_in_that(video, dtype):
+    """A part in bfloat16 within float16 is refused by torch."""
+    predictor = build_sam2long_video_predictor("nano", device="cpu", dtype=dtype)
+    found = collect(predictor, started(predictor, video, 1))
+    assert iou(found[3][:1].float(), video[1][3][0]) > 0.85

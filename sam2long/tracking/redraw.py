@@ -50,7 +50,9 @@ class Redraw:
         network, side = mobilesam(masks.device), masks.shape[-1]
         shorter, longer = sorted(picture.shape[:2])
         longest = round(min(self._side * (longer / shorter) ** 0.5, ENLARGED * longer))
-        seen = network.see(picture, longest, quick_encoder(masks.device))
+        # In half precision all that runs is quick already, and has that precision.
+        encoder = quick_encoder(masks.device) if self._reader.model.dtype == torch.float32 else None
+        seen = network.see(picture, longest, encoder)
         across, down = seen.width / side, seen.height / side
         left, top, right, bottom = boxes(masks[:, 0]).unbind(1)
         corners = torch.stack([left * across, top * down, right * across, bottom * down], 1)
